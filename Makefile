@@ -1,0 +1,29 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help quickstart test lint types
+
+help:  ## show this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: .venv/quickstart  ## train MIC on real text in minutes: a table, three figures, a model
+	$(BIN)/mic train configs/quickstart.yaml --overwrite
+
+test: .venv/dev lint types  ## lint, check types, run every test and docstring example
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: .venv/dev  ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev  ## mypy, strict
+	$(BIN)/mypy
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("mic needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+# one stamp for each set of packages: installed once, again only when what is wanted changes
+.venv/quickstart .venv/dev: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --disable-pip-version-check -q -e ".[$(@F)]" -c constraints.txt
+	@touch $@

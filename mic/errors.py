@@ -1,0 +1,9 @@
+"""The two ways a command ends badly: the input was wrong, or the run failed."""
+
+
+class InputError(ValueError):
+    """Bad input from the user: a message naming the value and the cure; the command line exits with 2."""
+
+
+class RunError(RuntimeError):
+    """A run that failed while running; the command line exits with 1."""

@@ -1,0 +1,118 @@
+"""Nested embeddings: tensors whose leading slices are embeddings themselves.
+
+All slicing lives here. Everything that needs a value at every width (cosines, sums over blocks of
+a matrix) is computed once for the slices *between* neighbouring widths and then accumulated, so
+that K nested widths cost about as much as the widest one alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from operator import add
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+NORM_FLOOR = 1e-12  # the floor of torch.nn.functional.normalize
+
+
+class Encoded(NamedTuple):
+    """What an encoder returns for one batch of texts.
+
+    `pooled` [batch, D] is the embedding; `hidden` maps each asked-for layer to its token states
+    [batch, length, H]; `mask` [batch, length] is true at tokens, false at padding.
+    """
+
+    pooled: Float[Tensor, "batch dim"]
+    hidden: Mapping[int, Float[Tensor, "batch length width"]]
+    mask: Bool[Tensor, "batch length"]
+
+
+def check_dims(dims: Sequence[int], full: int) -> tuple[int, ...]:
+    """`dims` as a tuple, or a ValueError when they are not increasing widths from 1 to `full`.
+
+    >>> check_dims([16, 64], 384)
+    (16, 64)
+    """
+    dims = tuple(dims)
+    if not dims:
+        raise ValueError(f"dims []: give at least one width, for example [{full}]")
+    if any(low >= high for low, high in pairwise(dims)):
+        raise ValueError(
+            f"dims {list(dims)}: widths must increase; did you mean {sorted(set(dims))}?"
+        )
+    if dims[0] < 1:
+        raise ValueError(f"dims {list(dims)}: width {dims[0]} is below 1; remove it")
+    if dims[-1] > full:
+        raise ValueError(
+            f"dims {list(dims)}: width {dims[-1]} is above the embedding's {full}; remove it"
+        )
+    return dims
+
+
+def with_full(dims: Sequence[int], full: int) -> tuple[int, ...]:
+    """The checked widths with the full width at the end: K nested widths d_1 < ... < d_K = D.
+
+    >>> with_full([16, 64], 384)
+    (16, 64, 384)
+    >>> with_full([], 384)
+    (384,)
+    """
+    return check_dims((*dims, full) if not dims or dims[-1] != full else dims, full)
+
+
+def prefix(x: Float[Tensor, "*rows dim"], dim: int) -> Float[Tensor, "*rows prefix"]:
+    """The first `dim` coordinates."""
+    return x[..., :dim]
+
+
+def residual(x: Float[Tensor, "*rows dim"], dim: int) -> Float[Tensor, "*rows residual"]:
+    """The coordinates after the first `dim`."""
+    return x[..., dim:]
+
+
+def unit(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
+    """Rows scaled to length 1; truncate before, never after."""
+    return functional.normalize(x, dim=-1, eps=NORM_FLOOR)
+
+
+def slices(x: Float[Tensor, "rows dim"], dims: Sequence[int]) -> list[Tensor]:
+    """The coordinates between neighbouring widths: x[:, 0:d_1], x[:, d_1:d_2], ..."""
+    return [x[:, start:stop] for start, stop in pairwise((0, *dims))]
+
+
+def prefix_norms(x: Float[Tensor, "rows dim"], dims: Sequence[int]) -> list[Tensor]:
+    """The length of every row's prefix at each width, floored at 1e-12: K tensors [rows]."""
+    squares = accumulate((part.square().sum(-1) for part in slices(x, dims)), add)
+    return [total.clamp_min(NORM_FLOOR**2).sqrt() for total in squares]
+
+
+def cosines(
+    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"], dims: Sequence[int]
+) -> Iterator[tuple[int, Float[Tensor, "rows columns"]]]:
+    """Yield (width, cosine similarity of the truncated rows) for every width.
+
+    The inner products of a prefix are those of the shorter prefix plus one slice, so all widths
+    together cost the multiplications of the widest.
+    """
+    products = accumulate(
+        (x @ y.T for x, y in zip(slices(a, dims), slices(b, dims), strict=True)), add
+    )
+    norms = zip(prefix_norms(a, dims), prefix_norms(b, dims), strict=True)
+    for dim, product, (rows, columns) in zip(dims, products, norms, strict=True):
+        yield dim, product / rows[:, None] / columns
+
+
+def segment_sums(
+    x: Float[Tensor, "dim dim"], dims: Sequence[int]
+) -> Float[Tensor, "segments segments"]:
+    """Sums of a square matrix over the blocks that the widths cut it into.
+
+    With the full width last in `dims`, `segment_sums(x, dims)[:k, k:].sum()` is the sum over the
+    block of prefix k and its residual: one pass over the matrix serves every width.
+    """
+    sizes = [stop - start for start, stop in pairwise((0, *dims))]
+    rows = torch.stack([part.sum(0) for part in x.split(sizes, dim=0)])
+    return torch.stack([part.sum(1) for part in rows.split(sizes, dim=1)], dim=1)

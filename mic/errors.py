@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Bad input from the user: a message naming the value and the cure; the command line exits with 2."""
+    """Bad input: the message names the value and the cure; the command line exits with 2."""
 
 
 class RunError(RuntimeError):

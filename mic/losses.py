@@ -16,10 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from mic.errors import InputError
 from mic.nested import check_dims, cosines, prefix, residual, segment_sums, with_full
 
 VARIANCE_FLOOR = 1e-10  # inside square roots: a deviation far below 1e-5 counts as none
 DIVISION_FLOOR = 1e-12
+TINY = 1e-36  # about the square of what fp32 can still divide by
 SHORTEST = 3  # two tokens standardise to +1 and -1 in every coordinate: no information
 
 Isotropy = Literal["coordinate", "eigen"]
@@ -58,8 +60,8 @@ def nested_infonce(
 ) -> PerWidth:
     """Contrast every query with all keys at every width; row i's positive is key i.
 
-    `L(d) = -mean_i log( exp(cos(q_i, k_i) / temperature) / sum_j exp(cos(q_i, k_j) / temperature) )`
-    with q and k truncated to d, then normalised. Keys beyond the queries' count are hard negatives
+    `L(d) = -mean_i log( exp(s_ii) / sum_j exp(s_ij) )`, `s_ij = cos(q_i, k_j) / temperature`, with
+    q and k truncated to d, then normalised. Keys beyond the queries' count are hard negatives
     that every query sees. log(keys) means chance, 0 means that every positive stands alone.
 
     Source: InfoNCE (van den Oord et al. 2018) nested as in Matryoshka representation learning
@@ -67,13 +69,18 @@ def nested_infonce(
 
     Raises ValueError for widths that do not increase or exceed D, and for fewer keys than queries.
 
-    >>> queries = torch.eye(4)
-    >>> {dim: round(loss.item(), 4) for dim, loss in nested_infonce(queries, queries, [1, 4]).items()}
+    >>> losses = nested_infonce(torch.eye(4), torch.eye(4), [1, 4])
+    >>> {dim: round(loss.item(), 4) for dim, loss in losses.items()}
     {1: 1.0397, 4: 0.0}
     """
     dims = check_dims(dims, queries.shape[1])
+    if keys.shape[1] != queries.shape[1]:
+        raise InputError(
+            f"keys of width {keys.shape[1]} for queries of width {queries.shape[1]}: encode both "
+            "with the same encoder"
+        )
     if len(keys) < len(queries):
-        raise ValueError(
+        raise InputError(
             f"{len(keys)} keys for {len(queries)} queries: key i is query i's positive, "
             "so give at least as many keys as queries"
         )
@@ -123,13 +130,13 @@ def soft_collapse_terms(
     Tokens are standardised per coordinate within their sequence (masked, population variance) to X;
     `C = mean_i (1 / N_i) sum_l X_il X_il^T` over the sequences of at least three tokens.
     `L_corr(d)` is the mean of `max(0, |C_uv| - threshold)^2` over the block u <= d < v.
-    `L_var(d) = max(0, 1 - s_prefix) + max(0, 1 - s_residual) / 2` with s the mean standard deviation
-    within a sequence over the block's coordinates (`variance_floor="mean"`), or the mean of
-    each coordinate's own hinge ("per_dim", as VICReg, Bardes et al. 2022, equation 1).
+    `L_var(d) = max(0, 1 - s_prefix) + max(0, 1 - s_residual) / 2` with s the mean
+    standard deviation within a sequence over the block's coordinates (`variance_floor="mean"`), or
+    the mean of each coordinate's own hinge ("per_dim", as VICReg, Bardes et al. 2022, equation 1).
     Without a sequence of three tokens every value is 0.
 
     Every block is cut from ONE D x D product. |C| ranges from 0 to 1; independent features still
-    give an rms of about 0.1 for 8 sequences of 8-28 tokens, so a threshold below that punishes noise.
+    give an rms of about 0.1 for 8 sequences of 8-28 tokens: a threshold below that punishes noise.
 
     Raises ValueError for widths that do not increase or exceed D, or an unknown `variance_floor`.
     """
@@ -138,7 +145,8 @@ def soft_collapse_terms(
     check_choice("variance_floor", variance_floor, get_args(VarianceFloor))
     standardised, deviations, counts = standardise(hidden, mask.bool())
     kept = counts >= SHORTEST
-    share = kept.to(hidden.dtype) / kept.sum().clamp_min(1)  # each kept sequence's part of the batch mean
+    # each kept sequence's part of the batch mean
+    share = kept.to(hidden.dtype) / kept.sum().clamp_min(1)
     rows = standardised * (share / counts.clamp_min(1)).sqrt()[:, None, None]
     correlation = rows.flatten(0, 1).T @ rows.flatten(0, 1)
     excess = segment_sums((correlation.abs() - threshold).relu().square(), with_full(nested, full))
@@ -217,8 +225,8 @@ def spectral_isotropy_terms(
     variation of the eigenvalues of the covariance S, here less the value that isotropic Gaussian
     data of B rows give on average, so that 0 means as isotropic as a sample of B can show.
 
-    `L_unif(d) = log mean_{i != j} exp(-2 t (1 - cos_ij))` (Wang and Isola 2020, section 4.1.2): 0 when
-    all prefixes point one way, about -4 when they spread over a sphere of many dimensions.
+    `L_unif(d) = log mean_{i != j} exp(-2 t (1 - cos_ij))` (Wang and Isola 2020, section 4.1.2): 0
+    when all prefixes point one way, about -4 when they spread over a sphere of many dimensions.
 
     Raises ValueError for fewer than 2 rows, widths that do not increase or exceed D, or an unknown
     `isotropy`.
@@ -226,7 +234,7 @@ def spectral_isotropy_terms(
     dims = check_dims(dims, pooled.shape[1])
     check_choice("isotropy", isotropy, get_args(Isotropy))
     if len(pooled) < 2:
-        raise ValueError(f"{len(pooled)} row: isotropy is a property of at least 2; batch more")
+        raise InputError(f"{len(pooled)} row: isotropy is a property of at least 2; batch more")
     centred = pooled - pooled.mean(0)
     variation = coordinate_variation if isotropy == "coordinate" else eigenvalue_variation
     return {
@@ -242,7 +250,7 @@ def coordinate_variation(centred: Float[Tensor, "batch dim"], dims: Sequence[int
     def variation(v: Tensor) -> Tensor:
         # a square root has no gradient at 0, which is where equal variances are
         spread = (v - v.mean()).square().mean()
-        return spread.clamp_min(1e-36).sqrt() / (v.mean() + DIVISION_FLOOR)
+        return spread.clamp_min(TINY).sqrt() / (v.mean() + DIVISION_FLOOR)
 
     return {dim: variation(prefix(variances, dim)) for dim in dims}
 
@@ -261,7 +269,7 @@ def eigenvalue_variation(centred: Float[Tensor, "batch dim"], dims: Sequence[int
 
     def variation(dim: int, frobenius: Tensor, trace: Tensor) -> Tensor:
         expected = (dim - 1) * (dim + 2) / (dim * freedom + 2)
-        return dim * frobenius / (trace.square() + DIVISION_FLOOR**2) - 1 - expected
+        return dim * frobenius / trace.square().clamp_min(TINY) - 1 - expected
 
     return {
         dim: variation(dim, squares[:k, :k].sum(), trace)
@@ -280,4 +288,4 @@ def log_potential(cosine: Float[Tensor, "batch batch"], t: float) -> Float[Tenso
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise a ValueError that names the choices when `value` is none of them."""
     if value not in choices:
-        raise ValueError(f"{name} {value!r}: choose {' or '.join(choices)}")
+        raise InputError(f"{name} {value!r}: choose {' or '.join(choices)}")

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from mic.errors import InputError
+
 NORM_FLOOR = 1e-12  # the floor of torch.nn.functional.normalize
 
 
@@ -31,22 +33,22 @@ class Encoded(NamedTuple):
 
 
 def check_dims(dims: Sequence[int], full: int) -> tuple[int, ...]:
-    """`dims` as a tuple, or a ValueError when they are not increasing widths from 1 to `full`.
+    """`dims` as a tuple, or an InputError when they are not increasing widths from 1 to `full`.
 
     >>> check_dims([16, 64], 384)
     (16, 64)
     """
     dims = tuple(dims)
     if not dims:
-        raise ValueError(f"dims []: give at least one width, for example [{full}]")
+        raise InputError(f"dims []: give at least one width, for example [{full}]")
     if any(low >= high for low, high in pairwise(dims)):
-        raise ValueError(
+        raise InputError(
             f"dims {list(dims)}: widths must increase; did you mean {sorted(set(dims))}?"
         )
     if dims[0] < 1:
-        raise ValueError(f"dims {list(dims)}: width {dims[0]} is below 1; remove it")
+        raise InputError(f"dims {list(dims)}: width {dims[0]} is below 1; remove it")
     if dims[-1] > full:
-        raise ValueError(
+        raise InputError(
             f"dims {list(dims)}: width {dims[-1]} is above the embedding's {full}; remove it"
         )
     return dims
@@ -105,6 +107,19 @@ def cosines(
         yield dim, product / rows[:, None] / columns
 
 
+def paired_cosines(
+    a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"], dims: Sequence[int]
+) -> dict[int, Float[Tensor, " rows"]]:
+    """The cosine similarity of row i of `a` with row i of `b` at every width."""
+    pairs = zip(slices(a, dims), slices(b, dims), strict=True)
+    products = accumulate(((x * y).sum(-1) for x, y in pairs), add)
+    norms = zip(prefix_norms(a, dims), prefix_norms(b, dims), strict=True)
+    return {
+        dim: product / left / right
+        for dim, product, (left, right) in zip(dims, products, norms, strict=True)
+    }
+
+
 def segment_sums(
     x: Float[Tensor, "dim dim"], dims: Sequence[int]
 ) -> Float[Tensor, "segments segments"]:
@@ -114,5 +129,5 @@ def segment_sums(
     block of prefix k and its residual: one pass over the matrix serves every width.
     """
     sizes = [stop - start for start, stop in pairwise((0, *dims))]
-    rows = torch.stack([part.sum(0) for part in x.split(sizes, dim=0)])
-    return torch.stack([part.sum(1) for part in rows.split(sizes, dim=1)], dim=1)
+    rows = torch.stack([part.sum(0) for part in torch.split(x, sizes, dim=0)])
+    return torch.stack([part.sum(1) for part in torch.split(rows, sizes, dim=1)], dim=1)

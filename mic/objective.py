@@ -1,4 +1,4 @@
-"""The objective: weights, schedules and widths around the pure losses (MIC, section 4 of the method).
+"""The objective: weights, schedules and widths around the pure losses of MIC.
 
 `L_total = L_contrastive + gamma * mean over layers and widths of (L_SCR + L_SIR)`.
 """
@@ -37,12 +37,16 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
 
-    @property
-    def layers(self) -> list[int]:
-        """The backbone layers whose hidden states the objective wants; none when gamma is 0."""
-        if self.config.gamma == 0:
+    def layers(self, view: int) -> list[int]:
+        """The backbone layers whose hidden states the objective wants of a column."""
+        if self.config.gamma == 0 or view >= self.regularized_views:
             return []
         return [layer for layer in self.config.align_layers if isinstance(layer, int)]
+
+    @property
+    def regularized_views(self) -> int:
+        """How many columns SCR and SIR see; hard negatives never count."""
+        return 2 if self.config.regularize_views == "both" else 1
 
     def forward(self, views: Sequence[Encoded], step: int) -> Loss:
         """The loss of a batch of encoded columns: queries, positives, then any hard negatives.
@@ -52,7 +56,7 @@ class Objective(nn.Module):
         terms = {"contrastive": self.contrast(views)}
         shares = {"contrastive": 1 / self.contrastive_divisor(terms["contrastive"])}
         if self.config.gamma != 0:
-            aligned = self.align(views[: 2 if self.config.regularize_views == "both" else 1])
+            aligned = self.align(views[: self.regularized_views])
             for name, values in aligned.items():
                 weight = term_weight(getattr(self.config, name), step)
                 # the mean runs over all widths, also those where a term is undefined

@@ -110,12 +110,13 @@ def read_backbone(folder: Path, trust_remote_code: bool = False) -> PreTrainedMo
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with no_progress_bars():
-            return AutoModel.from_pretrained(
+            backbone: PreTrainedModel = AutoModel.from_pretrained(
                 folder, config=config, trust_remote_code=trust_remote_code, dtype=torch.float32
             )
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"encoder {folder}: weights not readable: {reason}") from error
+    return backbone
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -231,9 +232,9 @@ def write_json(file: Path, content: Any) -> None:
 def no_progress_bars() -> Iterator[None]:
     """Silence transformers' bars for weights, which take less time than they take to read."""
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -12,7 +12,11 @@ Layer = int | str
 
 
 def option(
-    default: Any, help: str, *, least: float | None = None, above: float | None = None,
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
     below: float | None = None,
 ) -> Any:
     """A dataclass field with its meaning and bounds: least <= value, above < value < below."""
@@ -35,7 +39,9 @@ class EncoderConfig:
     pooling: Literal["auto", "mean", "cls", "last"] = option(
         "auto", "auto: what the model's sentence-transformers folder says, else mean"
     )
-    projection: int | None = option(None, "width of a linear head on the pooled output; none: null", least=1)
+    projection: int | None = option(
+        None, "width of a linear head on the pooled output; none: null", least=1
+    )
     max_length: int = option(128, "tokens kept of each text", least=3)
     freeze_embeddings: bool = option(False, "keep the token embeddings as they are")
     freeze_layers: int = option(0, "keep this many of the lowest layers as they are", least=0)
@@ -94,7 +100,9 @@ class Source:
 class DataConfig:
     train: dict[str, Source] = option({}, "named sources of training rows")
     validation: dict[str, Source] = option({}, "named sources of validation rows")
-    validation_rows: int = option(500, "held out of training, seeded, when validation is empty", least=2)
+    validation_rows: int = option(
+        500, "held out of training, seeded, when validation is empty", least=2
+    )
     on_bad_row: Literal["raise", "skip"] = option("raise", "for a row without text")
     num_workers: int = option(0, "processes that tokenize ahead", least=0)
 
@@ -108,7 +116,9 @@ class RetrievalFiles:
 
 @dataclass
 class TasksConfig:
-    sts: dict[str, Source] = option({}, "named files of sentence pairs; columns: two texts, a score")
+    sts: dict[str, Source] = option(
+        {}, "named files of sentence pairs; columns: two texts, a score"
+    )
     pairs: dict[str, Source] = option({}, "named files of pairs: the first column finds the second")
     retrieval: dict[str, RetrievalFiles] = option({}, "named sets of corpus, queries and qrels")
 

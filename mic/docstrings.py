@@ -1,0 +1,283 @@
+"""Real English training pairs that every installation already has: docstrings of its libraries.
+
+A quickstart should learn from real text without a download. The summary line of a docstring asks,
+the rest of it answers ("find the function from what it does"). Sources are read with `ast` and
+never imported, so that a build runs none of their code. A module goes to one split as a whole,
+chosen by a stable hash of its name: the test functions come from modules never trained on.
+"""
+
+import ast
+import gzip
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import sysconfig
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TypedDict
+
+from rich.console import Console
+from rich.progress import track
+
+from mic.errors import InputError
+
+VERSION = 1  # raise it whenever the rows of an unchanged installation change
+SPLITS = ("train", "validation", "test")
+STDLIB = "stdlib"
+# What mic depends on, so that a developer and a user train on the same pairs. Not transformers:
+# the docstrings of its models are copies of one another but for a name.
+PACKAGES = (
+    *(STDLIB, "numpy", "scipy", "pandas", "sklearn", "joblib", "sympy", "mpmath", "networkx"),
+    *("matplotlib", "PIL", "torch", "torchmetrics", "lightning", "datasets", "huggingface_hub"),
+    *("fsspec", "jinja2", "rich"),
+)
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+BODY_CHARS, SUMMARY_WORDS, BODY_WORDS = 600, (4, 30), 8
+OPENING_WORDS, BOILERPLATE = 16, 3
+
+_SKIPPED = re.compile(
+    r"(tests?|testing|idle_test|idlelib|lib2to3|turtledemo|(site|dist)-packages|__pycache__"
+    r"|_vendor(ed)?|externals?|(test_.*|.*_test|conftest)\.py)"
+)
+_SIGNATURE = re.compile(r"[\w.]+\(")
+_RULE = re.compile(r"[\W_]{3,}")
+_LITERAL = re.compile(r"\.\. (?!note|warning|tip|important)|.*::$")
+_EXAMPLES = re.compile(
+    r"((code )?examples?|references?|see also|doctests?)( usage)?:*$", re.IGNORECASE
+)
+_HEADING = re.compile(r"[A-Z]\w+( \w+)?:|:\w+[^:`]*:(\s.*)?")  # `Returns:`, `:param x: the ...`
+_SENTENCE = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bvs)(?<!etc)(?<!\bcf)[.!?](?=\s+[^a-z\s]|$)")
+_MARKUP = (
+    (re.compile(r"^\s*(?:\.\. \w+::|:(?=\w+[^:`]*: )|(?:[-*+•]|\d+[.)])\s)", re.MULTILINE), ""),
+    # In this order: [`~package.name`], :func:`~package.name`, :func:`text <target>`, :func:`name`.
+    (re.compile(r"\[`~?(?:\w+\.)*([^\]`]*)`\]"), r"\1"),
+    (re.compile(r"(?<!`)(?::[\w:+-]+:)?`[~.](?:\w+\.)*(\w[^`<\s]*)`"), r"\1"),
+    (re.compile(r"(?::[\w:+-]+:)?`([^`<]+?)\s*<[^`>]+>`_{0,2}"), r"\1"),
+    (re.compile(r":[\w:+-]+:`!?([^`]*)`"), r"\1"),
+    (re.compile(r"\[([^\]]+)\]\([^)\s]+\)"), r"\1"),  # [text](link)
+    (re.compile(r"\(\s*(?:\[\w+\]_,?\s*)+\)|\[\w+\]_"), ""),  # the footnote [1]_
+    (re.compile(r"<?https?://[^\s>)]+>?|</?[A-Za-z][^<>]{0,40}>|%\(\w+\)s"), ""),
+    (re.compile(r"(?<![\w*])(\*\*?)(?=\w)([^*\n]*\w[.:]?)\1(?![\w*])"), r"\2"),  # **bold**
+    (re.compile(r"\|(\w+)\|"), r"\1"),
+    (re.compile(r"`+(?:_{1,2}(?!\w))?|\\(?:(?=[*_`|\\])| )|Read more in the User Guide\."), ""),
+    (re.compile(r"::(?=\s|$)"), ":"),
+    (re.compile(r"\s+"), " "),
+    (re.compile(r" (?=[.,;)](?:\s|$))"), ""),
+)
+
+
+class Row(TypedDict):
+    """One pair, with the dotted names of the function or class and of its module."""
+
+    summary: str
+    body: str
+    name: str
+    module: str
+
+
+def load(split: str, packages: Sequence[str] = PACKAGES, progress: bool = True) -> Path:
+    """The gzipped JSON lines of one split, built at the first call and taken from the cache after.
+
+    The cache knows a package by its version alone: edit an installed source, and delete the file.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} of the docstrings: choose one of {', '.join(SPLITS)}")
+    versions = [VERSION, platform.python_version(), *map(_version, sorted(set(packages)))]
+    key = hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:12]
+    paths = {name: cache_folder() / f"docstrings-{name}-{key}.jsonl.gz" for name in SPLITS}
+    if not paths[split].exists():
+        rows = build(packages, progress)
+        for name, path in paths.items():
+            _write(path, (row for row in rows if split_of(row["module"]) == name))
+    return paths[split]
+
+
+def build(packages: Sequence[str] = PACKAGES, progress: bool = False) -> list[Row]:
+    """The pairs of those among `packages` that are installed, sorted by name, no text twice."""
+    files = [file for package in sorted(set(packages)) for file in _sources(package)]
+    if not files:
+        raise InputError(
+            f"packages {list(packages)}: none is installed; add {STDLIB!r}, always there"
+        )
+    console = Console(stderr=True)
+    shown = track(files, "Reading docstrings (once)", console=console, disable=not progress)
+    rows = [row for path, module in shown for row in extract(path, module)]
+    return _unique(sorted(rows, key=lambda row: (row["name"], row["summary"], row["body"])))
+
+
+def split_of(module: str) -> str:
+    """The split of a module: 90 % train, 4 % validation, 6 % test, the same on every machine."""
+    percent = int.from_bytes(hashlib.sha256(module.encode()).digest()[:8], "big") % 100
+    return "train" if percent < 90 else "validation" if percent < 94 else "test"
+
+
+def cache_folder() -> Path:
+    """`$MIC_CACHE`, or `mic` in the user's cache."""
+    if own := os.environ.get("MIC_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mic"
+
+
+def extract(path: Path, module: str) -> list[Row]:
+    """The pairs of one source file; none where it is not valid UTF-8 or not valid Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of invalid escapes, which the user cannot mend
+            tree = ast.parse(path.read_text("utf-8-sig"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    pairs = ((name, pair(docstring)) for name, docstring in _documented(tree, module))
+    return [Row(summary=p[0], body=p[1], name=name, module=module) for name, p in pairs if p]
+
+
+def pair(docstring: str) -> tuple[str, str] | None:
+    """The summary and the body of a docstring, or None where they make no question and answer."""
+    prose = "\n".join(_prose(_without_signature(docstring).splitlines())).strip()
+    first, _, rest = prose.partition("\n\n")
+    first = _plain(first)
+    end = match.end() if (match := _SENTENCE.search(first)) else len(first)
+    summary, body = first[:end].strip(), _cut(f"{first[end:]} {_plain(rest)}".strip())
+    asked, answered = normalised(summary), normalised(body)
+    least, most = SUMMARY_WORDS
+    fits = least <= len(asked.split()) <= most and len(answered.split()) >= BODY_WORDS
+    english = summary[:1].isalpha() and _letters(summary) > 0.85 and _letters(body) > 0.75
+    headed = _HEADING.fullmatch(prose.partition("\n")[0]) or summary.endswith(":")
+    whole = asked not in answered and not headed and "TODO" not in summary
+    return (summary, body) if fits and english and whole else None
+
+
+def normalised(text: str) -> str:
+    """Lower-case alphanumeric words, padded so that `in` compares whole words.
+
+    >>> normalised("Top-1 accuracy!")
+    ' top 1 accuracy '
+    """
+    return f" {' '.join(re.findall(r'[a-z0-9]+', text.lower()))} "
+
+
+def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    """Names and docstrings below a node, not looking into functions: what is local has no user."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}.{child.name}"
+            if docstring := ast.get_docstring(child):
+                yield name, docstring
+            if isinstance(child, ast.ClassDef):
+                yield from _documented(child, name)
+        elif isinstance(child, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            yield from _documented(child, prefix)
+
+
+def _without_signature(docstring: str) -> str:
+    """Drop the calls `name(x, /, ...) -> y` with which docstrings written in C begin."""
+    while _SIGNATURE.match(docstring):
+        depth = end = 0
+        while end < len(docstring) and not (docstring[end] == "\n" and depth <= 0):
+            depth += {"(": 1, ")": -1}.get(docstring[end], 0)
+            end += 1
+        docstring = docstring[end:].lstrip()
+    return docstring
+
+
+def _prose(lines: Sequence[str]) -> Iterator[str]:
+    """The lines that are neither code, nor examples, nor rules, nor tables, nor directives."""
+    block: int | None = None  # lines indented deeper than this belong to a block to drop
+    fenced = doctest = examples = False
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
+        text, indent = line.strip(), len(line) - len(line.lstrip())
+        titled = bool(text and _RULE.fullmatch(following.strip()))
+        if text.startswith("```"):
+            fenced = not fenced
+        elif fenced or (block is not None and text and indent > block):
+            continue
+        elif not text:
+            doctest = False
+            yield ""
+        else:
+            aside, literal = _EXAMPLES.match(text), _LITERAL.match(text)
+            block = indent if aside or literal else None
+            doctest = doctest or text.startswith((">>>", "In ["))
+            examples = bool(aside) if titled else examples
+            code = text.startswith(("|", "+-")) or (literal and text.startswith(".. "))
+            if not (doctest or examples or aside or code or _RULE.fullmatch(text)):
+                yield from ("", text) if titled or _HEADING.fullmatch(text) else (text,)
+
+
+def _plain(text: str) -> str:
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text)
+    return text.strip()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= BODY_CHARS else text[: BODY_CHARS + 1].rpartition(" ")[0]
+
+
+def _letters(text: str) -> float:
+    """The share of ASCII letters and spaces: low in formulas, tables and other scripts."""
+    return len(re.findall(r"[A-Za-z ]", text)) / max(len(text), 1)
+
+
+def _unique(rows: Sequence[Row]) -> list[Row]:
+    """Drop boilerplate, then every later row whose summary or body was there before.
+
+    Bodies that begin alike ("X : array-like of shape (n_samples, n_features) ...") cannot tell
+    which function was asked for: from `BOILERPLATE` summaries on, all of them go.
+    """
+    shared = Counter(body for _, body in {(normalised(r["summary"]), _opening(r)) for r in rows})
+    summaries: set[str] = set()
+    bodies: set[str] = set()
+    kept = []
+    for row in rows:
+        summary, body = normalised(row["summary"]), normalised(row["body"])
+        if shared[_opening(row)] < BOILERPLATE and summary not in summaries and body not in bodies:
+            kept.append(row)
+            summaries.add(summary)
+            bodies.add(body)
+    return kept
+
+
+def _opening(row: Row) -> str:
+    return " ".join(normalised(row["body"]).split()[:OPENING_WORDS])
+
+
+def _sources(package: str) -> list[tuple[Path, str]]:
+    """The source files of a package and their dotted names, found without importing it."""
+    if package == STDLIB:
+        return _modules(Path(sysconfig.get_paths()["stdlib"]), "")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None  # a dot imports
+    roots = sorted(spec.submodule_search_locations or []) if spec else []
+    return [file for root in roots for file in _modules(Path(root), package)]
+
+
+def _modules(root: Path, prefix: str) -> list[tuple[Path, str]]:
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if path.is_file() and not any(_SKIPPED.fullmatch(part) for part in parts):
+            stem = parts[:-1] if path.name == "__init__.py" else (*parts[:-1], path.stem)
+            found.append((path, ".".join(filter(None, (prefix, *stem)))))
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {metadata.version(DISTRIBUTIONS.get(package, package))}"
+    except metadata.PackageNotFoundError:
+        return package
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
+    """Write whole or not at all: a reader, or a second builder, never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(gzip.compress(text.encode(), mtime=0))
+    Path(file.name).replace(path)

@@ -1,0 +1,75 @@
+"""The run directory: one folder a run, whole without any account or server.
+
+config.yaml, metrics.jsonl, results.json, figures/ and encoder/ are the contract between training,
+reports and people; results.json is written last, so that a folder with it is a finished run.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mic.config import to_yaml
+from mic.errors import InputError
+from mic.settings import Config
+
+RESULTS = "results.json"
+METRICS = "metrics.jsonl"
+ENCODER = "encoder"
+FIGURES = "figures"
+
+
+def path_of(config: Config) -> Path:
+    return Path(config.runs) / config.name
+
+
+def refuse_existing(config: Config, overwrite: bool) -> None:
+    """Raise an InputError when the run's folder holds something and `overwrite` is false."""
+    folder = path_of(config)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another name=...")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: holds files that are no run of mic; choose another name=...")
+    if not overwrite:
+        state = "a finished run" if (folder / RESULTS).is_file() else "an unfinished run"
+        raise InputError(f"{folder}: holds {state}; choose another name=... or add --overwrite")
+
+
+def create(config: Config, overwrite: bool) -> Path:
+    """Make the run's folder with its config; an old run in it goes only when asked."""
+    refuse_existing(config, overwrite)
+    folder = path_of(config)
+    if folder.exists():
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}; set runs=FOLDER") from None
+    write_text(folder / "config.yaml", to_yaml(config))
+    return folder
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all: to a temporary name, then renamed."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    write_text(file, json.dumps(plain(content), indent=2) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: text keys, and null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

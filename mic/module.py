@@ -51,9 +51,10 @@ class MICModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         loss: Loss = self(batch)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.global_step + 1) % self.config.trainer.log_every == 0:
             values = scalars(loss)  # the only moment a GPU is waited for
             refuse_nan(values, self.global_step, self.config)
+            values["learning_rate"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             self.log_dict({f"train/{name}": value for name, value in values.items()})
         return loss.total
 
@@ -94,14 +95,14 @@ def load_encoder(config: Config) -> Encoder:
     encoder.freeze(wanted.freeze_embeddings, wanted.freeze_layers)
     if wanted.gradient_checkpointing:
         try:
-            encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
         except ValueError as error:
             raise InputError(f"encoder.gradient_checkpointing=true: {error}") from None
     return encoder
 
 
 def decay_groups(module: nn.Module, trainer: TrainerConfig) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; biases, norms and other vectors do not."""
+    """Trainable parameters in two groups: matrices decay; biases and norms, vectors, do not."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [
         {

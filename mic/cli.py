@@ -1,0 +1,170 @@
+"""The command line: `mic train CONFIG [key=value ...]` and `mic encode MODEL --dim D`.
+
+Nothing heavy is imported before a command needs it. Exit codes: 0 done, 1 failed, 2 bad input.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from mic import __version__
+from mic.config import Config, keys, load, to_yaml
+from mic.errors import InputError, RunError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; one line on standard error when it fails."""
+    options = parse(arguments)
+    try:
+        options.run(options)
+    except InputError as error:
+        return complain(error, 2)
+    except RunError as error:
+        return complain(error, 1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        return complain(RunError("stopped"), 1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        return complain(error, 1)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, with key=value overrides also where they follow an --option."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if any(text.startswith("-") for text in rest) or (rest and "overrides" not in options):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
+
+
+def complain(error: Exception, code: int) -> int:
+    print(f"mic: error: {error}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="mic", description="Text embeddings whose every prefix is a good embedding."
+    )
+    top.add_argument("--version", action="version", version=f"mic {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        help="train an encoder as a config says",
+        description="Train an encoder as CONFIG says; key=value overrides come last.",
+        epilog=describe_keys(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("config", metavar="CONFIG", help="a YAML file")
+    train.add_argument("overrides", metavar="key=value", nargs="*", help="one of the keys below")
+    train.add_argument(
+        "--print-config", action="store_true", help="show the resolved YAML and stop"
+    )
+    train.add_argument("--overwrite", action="store_true", help="replace a run of the same name")
+    train.set_defaults(run=run_train)
+
+    encode = commands.add_parser(
+        "encode",
+        help="sentences on standard input to vectors",
+        description="Read a sentence a line from standard input; write its vector, of length 1.",
+    )
+    encode.add_argument(
+        "model", metavar="MODEL", help="a run directory, a model folder or a Hub name"
+    )
+    encode.add_argument("--dim", type=int, help="numbers kept of each vector (default: all)")
+    encode.add_argument("--output", type=Path, help="write a .npy file instead of JSON lines")
+    encode.add_argument("--batch-size", type=int, default=64, help="sentences at a time")
+    encode.set_defaults(run=run_encode)
+    return top
+
+
+def run_train(options: argparse.Namespace) -> None:
+    config = load(options.config, *options.overrides)
+    if options.print_config:
+        print(to_yaml(config), end="")
+        return
+    quiet()
+    from mic.train import train  # ten seconds of imports
+
+    train(config, overwrite=options.overwrite)
+
+
+def quiet() -> None:
+    """Silence what the libraries say of themselves, so that our own lines can be read."""
+    import logging
+    import os
+    import warnings
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked workers would warn
+
+
+def run_encode(options: argparse.Namespace) -> None:
+    import json
+
+    from mic.encoder import Encoder
+    from mic.progress import bar
+
+    if sys.stdin.isatty():
+        print("mic: reading sentences, one a line, until Ctrl-D", file=sys.stderr)
+    texts = [line.rstrip("\n") for line in sys.stdin]
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise InputError(f"standard input: line {number} is empty; remove it")
+    encoder = Encoder.from_pretrained(options.model)
+    with bar("encoding", len(texts)) as advance:
+        vectors = encoder.encode(
+            texts, batch_size=options.batch_size, dim=options.dim, progress=advance
+        )
+    if options.output is None:
+        for vector in vectors.tolist():
+            print(json.dumps(vector))
+        return
+    import numpy as np
+
+    partial = options.output.with_name(f".{options.output.name}.partial")
+    with partial.open("wb") as stream:
+        np.save(stream, vectors)
+    partial.replace(options.output)
+
+
+def describe_keys() -> str:
+    """Every config key with its type, default and meaning, from the dataclasses."""
+    lines = ["keys (type, default): meaning"]
+    for name, kind, item in keys(Config):
+        default = item.default if item.default is not MISSING else item.default_factory()
+        shown = {"???": "required"}.get(str(default), str(default))
+        lines.append(f"  {name} ({type_name(kind)}, {shown})\n      {item.metadata['help']}")
+    return "\n".join(lines)
+
+
+def type_name(kind: Any) -> str:
+    """A type as a user writes it.
+
+    >>> type_name(list[int | str]), type_name(int | None), type_name(float)
+    ('list of int or str', 'int or null', 'float')
+    """
+    inner = get_args(kind)
+    if kind is type(None):
+        return "null"
+    if get_origin(kind) is list:
+        return f"list of {type_name(inner[0])}"
+    if inner:
+        return " or ".join(type_name(one) if isinstance(one, type) else str(one) for one in inner)
+    return str(kind.__name__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

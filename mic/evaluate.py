@@ -1,0 +1,65 @@
+"""Score an encoder at every width from one encoding, beside the baselines that need no training."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from rich.table import Table
+from torch import Tensor
+
+from mic.encoder import Encoder
+from mic.geometry import covariance
+from mic.nested import unit
+from mic.progress import bar
+from mic.tasks import Scores, Task
+
+RAW = "raw truncation"
+PCA = "PCA"
+Results = dict[str, Scores]  # task -> metric -> width -> value
+
+
+def embed_tasks(
+    encoder: Encoder, tasks: Sequence[Task], batch_size: int, label: str
+) -> dict[str, Tensor]:
+    """The full embeddings of every task's texts, by the task's name."""
+    if not tasks:
+        return {}
+    with bar(label, sum(len(task.texts) for task in tasks)) as advance:
+        return {
+            task.name: encoder.embed(task.texts, batch_size=batch_size, progress=advance)
+            for task in tasks
+        }
+
+
+def score_tasks(
+    tasks: Sequence[Task], embeddings: Mapping[str, Tensor], dims: Sequence[int]
+) -> Results:
+    """Every metric of every task at every width."""
+    return {task.name: task.score(embeddings[task.name], dims) for task in tasks}
+
+
+def fit_pca(
+    embeddings: Float[Tensor, "texts dim"],
+) -> Callable[[Float[Tensor, "rows dim"]], Float[Tensor, "rows dim"]]:
+    """Principal components of unit-length embeddings, the largest first, as a projection.
+
+    The baseline that needs no training: cut its result to d for the best d-dimensional linear
+    reconstruction of the embeddings it was fitted on.
+    """
+    rows = unit(embeddings)
+    mean = rows.mean(0)
+    directions = torch.linalg.eigh(covariance(rows)).eigenvectors.flip(1).to(rows.dtype)
+    return lambda others: (unit(others) - mean) @ directions
+
+
+def results_table(task: Task, methods: Mapping[str, Results]) -> Table:
+    """One task's headline metric: a row a method, a column a width."""
+    table = Table(title=f"{task.name}: {task.headline}", title_justify="left")
+    table.add_column("")
+    first = next(iter(methods.values()))[task.name][task.headline]
+    for dim in first:
+        table.add_column(str(dim), justify="right")
+    for method, results in methods.items():
+        values = results[task.name][task.headline]
+        table.add_row(method, *(f"{value:.1f}" for value in values.values()))
+    return table

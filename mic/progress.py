@@ -1,0 +1,57 @@
+"""Progress of long work: a live bar on a terminal, a line now and then in a log file."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS = 15.0  # between two lines of a log file
+
+
+class Advance(Protocol):
+    def __call__(self, done: int, note: str = "") -> None: ...
+
+
+@contextmanager
+def bar(label: str, total: int) -> Iterator[Advance]:
+    """Show on standard error how much of the work is done; call what it yields as pieces end."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lines(label, total, console.print)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(label, total=total, note="")
+
+        def advance(done: int, note: str = "") -> None:
+            progress.update(task, advance=done, note=note)
+
+        yield advance
+
+
+def lines(label: str, total: int, write: Callable[[str], None]) -> Advance:
+    """An `Advance` that writes a line at most every 15 seconds, and one at the end."""
+    start = last = time.monotonic()
+    count = 0
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal count, last
+        count += done
+        now = time.monotonic()
+        if now - last < SECONDS and count < total:
+            return
+        last = now
+        left = (now - start) / max(count, 1) * (total - count)
+        write(f"{label} {count}/{total} {note} {left:.0f} s left".replace("  ", " "))
+
+    return advance

@@ -1,0 +1,232 @@
+"""One training run from a config to results.json."""
+
+import random
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+from rich.console import Console
+from torch import Tensor
+
+from mic import evaluate, figures, rundir
+from mic.callbacks import NestedEvaluation, Progress, flat
+from mic.data import PairDataModule
+from mic.errors import InputError, RunError
+from mic.evaluate import PCA, RAW, Results
+from mic.loggers import JsonLinesLogger
+from mic.module import MICModule
+from mic.nested import with_full
+from mic.progress import bar
+from mic.settings import Config
+from mic.tasks import Task, build_tasks, retrieval_from_pairs
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+TRAINED = "mic"
+PACKAGES = ("mic-embeddings", "torch", "lightning", "transformers", "datasets", "numpy")
+
+
+def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
+    """Train as `config` says and return what the run's results.json holds.
+
+    The run directory is made once encoder, data and tasks have been read and checked; results.json
+    is the last thing written to it. `overwrite` replaces an earlier run of the same name.
+
+    Raises InputError for bad input, before anything is written, and RunError for a run that failed.
+    """
+    started = time.monotonic()
+    rundir.refuse_existing(config, overwrite)
+    seed_everything(config.seed, workers=True, verbose=False)
+    module = MICModule(config)
+    data = PairDataModule(
+        config.data,
+        module.encoder.tokenize,
+        batch_size=config.trainer.batch_size,
+        seed=config.seed,
+    )
+    validation, test = read_tasks(config, data)
+    tasks = [*validation, *test]
+    dims = with_full(config.evaluation.dims, module.encoder.width)
+
+    folder = rundir.create(config, overwrite)
+    batch_size = config.evaluation.batch_size
+    before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
+    methods = baselines(module, data, tasks, before, dims)
+    logger = JsonLinesLogger(folder)
+    logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
+    progress = Progress()
+    fit(module, data, logger, [progress, NestedEvaluation(validation, dims, batch_size)])
+
+    after = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")
+    methods[TRAINED] = evaluate.score_tasks(tasks, after, dims)
+    final = flat(scores_of(validation, methods[TRAINED]), "val")
+    steps, per_epoch = config.trainer.max_steps, len(data.train_rows) // data.batch_size
+    logger.write(final, steps=steps, epoch=(steps - 1) // per_epoch)
+    module.encoder.save(folder / rundir.ENCODER)
+    draw(folder, tasks, methods, {"untrained": before, "trained": after}, dims)
+    results: dict[str, Any] = {
+        **methods[TRAINED],
+        "meta": {
+            "baselines": {RAW: methods[RAW], PCA: methods[PCA]},
+            "seed": config.seed,
+            "steps": config.trainer.max_steps,
+            "pairs_per_second": progress.pairs_per_second,
+            "seconds": time.monotonic() - started,
+            "rows": {"train": len(data.train_rows), "validation": len(data.validation_rows)},
+            "skipped_rows": data.skipped,
+            "data": data.hashes,
+            "versions": {"python": sys.version.split()[0], **versions()},
+            "git_commit": git_commit(),
+        },
+    }
+    rundir.write_json(folder / rundir.RESULTS, results)
+    show(folder, tasks, methods, progress)
+    return rundir.plain(results)  # type: ignore[no-any-return]
+
+
+def read_tasks(config: Config, data: PairDataModule) -> tuple[list[Task], list[Task]]:
+    """The validation and the test tasks; held-out pairs when no validation task is given."""
+    validation = build_tasks(config.evaluation.validation)
+    test = build_tasks(config.evaluation.test)
+    if not validation and len(data.validation_rows[0]) > 1:
+        validation = [retrieval_from_pairs("heldout", data.validation_rows)]
+    names = [task.name for task in (*validation, *test)]
+    for name in names:
+        if names.count(name) > 1 or name == "meta":
+            raise InputError(f"evaluation task {name!r}: the name is taken; give each its own")
+    if not names:
+        raise InputError(
+            "evaluation: no task; set evaluation.validation.sts.NAME.path=FILE and .columns, "
+            "or `pairs` or `retrieval` in its place"
+        )
+    return validation, test
+
+
+def baselines(
+    module: MICModule,
+    data: PairDataModule,
+    tasks: Sequence[Task],
+    before: Mapping[str, Tensor],
+    dims: Sequence[int],
+) -> dict[str, Results]:
+    """What the untrained encoder scores: cut as it is, and by a PCA fitted on training texts."""
+    settings = module.config.evaluation
+    texts = sorted({text for row in data.train_rows for text in row[:2]})
+    chosen = random.Random(module.config.seed).sample(texts, min(settings.pca_texts, len(texts)))
+    with bar("fitting PCA", len(chosen)) as advance:
+        fitted_on = module.encoder.embed(chosen, batch_size=settings.batch_size, progress=advance)
+    pca = evaluate.fit_pca(fitted_on)
+    projected = {name: pca(embeddings) for name, embeddings in before.items()}
+    return {
+        RAW: evaluate.score_tasks(tasks, before, dims),
+        PCA: evaluate.score_tasks(tasks, projected, dims),
+    }
+
+
+def fit(
+    module: MICModule, data: PairDataModule, logger: JsonLinesLogger, callbacks: list[Any]
+) -> None:
+    """Run Lightning's loop; Ctrl-C and a loss that is not finite end it with a RunError."""
+    settings = module.config.trainer
+    trainer = Trainer(
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        accelerator="auto",
+        devices=1,
+        precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
+        gradient_clip_val=settings.gradient_clip or None,
+        val_check_interval=settings.validate_every,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=settings.log_every,
+        num_sanity_val_steps=0,
+        logger=logger,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            trainer.fit(module, data)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise RunError(
+            f"stopped at step {trainer.global_step} of {settings.max_steps}; no model was saved"
+        ) from None
+
+
+def scores_of(tasks: Sequence[Task], results: Results) -> Results:
+    return {task.name: results[task.name] for task in tasks}
+
+
+def draw(
+    folder: Path,
+    tasks: Sequence[Task],
+    methods: Mapping[str, Results],
+    states: Mapping[str, Mapping[str, Tensor]],
+    dims: Sequence[int],
+) -> None:
+    """The run's figures, on the texts of the last task."""
+    to = folder / rundir.FIGURES
+    to.mkdir()
+    last = tasks[-1]
+    embeddings = {state: found[last.name] for state, found in states.items()}
+    count = len(last.texts)
+    made = f"made by `mic train {folder / 'config.yaml'}`"
+    figures.quality(to / "quality.png", tasks, methods, f"run {folder.name}; {made}")
+    texts = f"{count:,} texts of {last.name}"
+    figures.variance(
+        to / "variance.png",
+        embeddings,
+        dims,
+        f"variance of each coordinate of unit vectors over its mean; {texts}; {made}",
+    )
+    shown = max([dim for dim in dims if dim <= 64 and dim < dims[-1]], default=dims[0])
+    if shown < dims[-1]:
+        noise = (count - 1) ** -0.5
+        figures.correlation_map(
+            to / "cross_correlation.png",
+            embeddings,
+            shown,
+            f"{texts}; independent coordinates would show an rms of {noise:.3f}; {made}",
+        )
+
+
+def show(
+    folder: Path, tasks: Sequence[Task], methods: Mapping[str, Results], progress: Progress
+) -> None:
+    """Print the tables and where everything is."""
+    console = Console()
+    for task in tasks:
+        console.print(evaluate.results_table(task, methods))
+    console.print(
+        f"{progress.pairs:,} pairs at {progress.pairs_per_second:.0f} pairs/s. "
+        f"Figures, results.json and the encoder are in {folder}; use it:\n"
+        f"  mic encode {folder} --dim 64 < sentences.txt",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def versions() -> dict[str, str]:
+    return {package: version(package) for package in PACKAGES}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that mic runs from; None outside one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         projection: int | None = None,
         sha256: str | None = None,
         trust_remote_code: bool = False,
-    ) -> Self:
+    ) -> "Encoder":
         """Load an encoder: a run directory or any folder, a Hub name, or `package:NAME`.
 
         `pooling="auto"` and `max_length=None` take what the model's sentence-transformers folder

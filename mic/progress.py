@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,8 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 SECONDS = 15.0  # between two lines of a log file
 
 
-class Advance(Protocol):
-    def __call__(self, done: int, note: str = "") -> None: ...
+Advance = Callable[..., None]  # (pieces done, note="")
 
 
 @contextmanager

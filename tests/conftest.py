@@ -1,0 +1,122 @@
+"""Shapes checked at run time, and a real BERT small enough to train in a second."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("mic", "typecheck.checked")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from mic.encoder import Encoder
+
+ANIMALS = ("cat", "dog", "horse", "bird", "fish", "cow", "goat", "mouse", "sheep", "duck")
+VERBS = ("sees", "eats", "likes", "finds", "wants", "makes", "takes", "gives", "keeps", "loses")
+THINGS = ("house", "tree", "river", "stone", "bread", "apple", "cloud", "road", "hat", "boat")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WIDTH, LAYERS = 32, 3
+
+
+def sentence(number: int) -> str:
+    """The `number`-th of a thousand distinct sentences."""
+    hundreds, tens, ones = number // 100 % 10, number // 10 % 10, number % 10
+    return f"the {ANIMALS[hundreds]} {VERBS[tens]} a {THINGS[ones]}"
+
+
+def answer(number: int) -> str:
+    """What goes with `sentence(number)`."""
+    hundreds, tens, ones = number // 100 % 10, number // 10 % 10, number % 10
+    return f"a {THINGS[ones]} and the {ANIMALS[hundreds]} that {VERBS[tens]}"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of 3 layers, 32 wide, with a tokenizer of whole words, as a folder."""
+    folder = tmp_path_factory.mktemp("model") / "tiny-bert"
+    words = (*SPECIAL, "the", "a", "and", "that", *ANIMALS, *VERBS, *THINGS)
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def encoder(model_folder: Path) -> Encoder:
+    return Encoder.from_pretrained(model_folder, max_length=32)
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 pairs with a hard negative each: anchor, positive, negative."""
+    file = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = (
+        {"anchor": sentence(n), "positive": answer(n), "negative": answer(n + 500)}
+        for n in range(200)
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture(scope="session")
+def sts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 scored sentence pairs: sentence1, sentence2, score."""
+    file = tmp_path_factory.mktemp("data") / "sts.csv"
+    rows = (f"{sentence(n)},{sentence(n + n % 5)},{5 - n % 5}" for n in range(60))
+    file.write_text("sentence1,sentence2,score\n" + "\n".join(rows) + "\n")
+    return file
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, model_folder: Path, pairs_file: Path, sts_file: Path) -> Path:
+    """A config that trains the tiny model for four steps into tmp_path/runs/tiny."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        f"""
+name: tiny
+runs: {tmp_path / "runs"}
+dims: [4, 8, 16]
+encoder: {{name: {model_folder}, max_length: 16}}
+objective: {{align_layers: [1, 2]}}
+data:
+  train: {{pairs: {{path: {pairs_file}, columns: [anchor, positive]}}}}
+  validation_rows: 20
+evaluation:
+  validation:
+    sts: {{sts: {{path: {sts_file}, columns: [sentence1, sentence2, score]}}}}
+  test:
+    pairs: {{found: {{path: {pairs_file}, columns: [anchor, positive], limit: 50}}}}
+  pca_texts: 100
+trainer: {{max_steps: 4, batch_size: 16, learning_rate: 1.0e-3, log_every: 1, validate_every: 2}}
+"""
+    )
+    return file

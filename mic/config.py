@@ -4,15 +4,16 @@
 file itself and the overrides. Nothing heavy is imported here, so that `mic --help` answers at once.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mic.errors import InputError
@@ -40,13 +41,14 @@ def load(path: str | Path, *overrides: str) -> Config:
 
 def finish(merged: DictConfig, origin: str) -> Config:
     """Resolve and check a merged config."""
-    missing = OmegaConf.missing_keys(merged)
-    if missing:
-        raise InputError(f"{origin}: {', '.join(sorted(missing))}: not set; give it a value")
     try:
+        missing = OmegaConf.missing_keys(merged)
+        if missing:
+            raise InputError(f"{origin}: {', '.join(sorted(missing))}: not set; give it a value")
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise InputError(f"{origin}: {first_line(error)}") from None
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise InputError(f"{origin}: {key}{first_line(error)}") from None
     assert isinstance(config, Config)
     check(config)
     return config
@@ -71,13 +73,17 @@ def layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, DictConf
     if path in above:
         raise InputError(f"{path}: is its own base by way of {above[-1]}; remove one `base:`")
     content = read(path)
-    bases = content.pop("base", None) or []
-    for base in [bases] if isinstance(bases, str) else bases:
+    plain: dict[str, Any] = OmegaConf.to_container(content)  # type: ignore[assignment]
+    bases = plain.pop("base", None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+        raise InputError(f"{path}: base {bases!r}: expected a file, or a list of files")
+    for base in bases:
         file = (path.parent / base).resolve()
         if not file.is_file():
             raise InputError(f"{path}: base {base!r}: no such file (paths start at this file)")
         yield from layers(file, (*above, path.resolve()))
-    yield path, content
+    yield path, OmegaConf.create(plain)
 
 
 def read(path: Path) -> DictConfig:
@@ -85,7 +91,11 @@ def read(path: Path) -> DictConfig:
         content = OmegaConf.load(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as YAML: {one_line(error)}") from None
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {error.full_key}: {first_line(error)}") from None
     except OSError as error:
+        if error.errno is None:  # OmegaConf's, for a file that is one number
+            raise InputError(f"{path}: holds no `key: value` lines") from None
         raise InputError(f"{path}: not readable: {error.strerror}") from None
     if not isinstance(content, DictConfig):
         raise InputError(f"{path}: holds no `key: value` lines")
@@ -98,7 +108,7 @@ def parse_override(text: str) -> DictConfig:
         raise InputError(f"override {text!r}: write it as key=value, for example dims=[16,64]")
     try:
         return OmegaConf.from_dotlist([text])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"override {text!r}: not readable: {one_line(error)}") from None
 
 
@@ -106,20 +116,53 @@ def merge(base: DictConfig, content: DictConfig, origin: str) -> DictConfig:
     """`content` over `base`, or an InputError that names origin, key and the nearest known key."""
     try:
         merged = OmegaConf.merge(base, content)
-    except OmegaConfBaseException as error:
-        key, reason = str(error.full_key or error.key), first_line(error)
-        if isinstance(error, ConfigKeyError):
-            raise InputError(f"{origin}: unknown key {key!r}{suggestion(key)}") from None
-        if "is not a ListConfig" in reason:
-            reason = "expected a list, for example [16, 64]"
+    except ConfigKeyError as error:
+        key = str(error.full_key or error.key)
+        raise InputError(f"{origin}: unknown key {key!r}{suggestion(key)}") from None
+    except (OmegaConfBaseException, TypeError) as error:  # TypeError: a list over a section
+        key, reason = refused(base, content), first_line(error)
+        other_kind = ("is not a ListConfig", "is not a subclass", "incompatible container")
+        if any(words in reason for words in other_kind):
+            reason = expectation(base, key)
         raise InputError(f"{origin}: {key}: {reason}") from None
     assert isinstance(merged, DictConfig)
     return merged
 
 
+def expectation(base: DictConfig, key: str) -> str:
+    """What belongs at a key where a list, a section and a single value were mixed up."""
+    for above in accumulate(key.split("."), "{}.{}".format):  # dims.0=3: the list is at dims
+        if isinstance(OmegaConf.select(base, above), ListConfig):
+            return "expected a list, for example [16, 64]"
+    return "is a section; set the keys in it (`mic train --help` lists them)"
+
+
+def refused(base: DictConfig, content: DictConfig) -> str:
+    """The key of the first value in `content` that `base` does not take."""
+    for path, value in values(OmegaConf.to_container(content)):
+        alone = value
+        for key in reversed(path):
+            alone = {key: alone}
+        try:
+            OmegaConf.merge(base, alone)
+        except (OmegaConfBaseException, TypeError):
+            return ".".join(map(str, path))
+    raise AssertionError("no value is refused alone")
+
+
+def values(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The values of nested dicts, each with the keys that lead to it."""
+    if not isinstance(node, dict) or not node:
+        yield above, node
+        return
+    for key, value in node.items():
+        yield from values(value, (*above, key))
+
+
 def suggestion(key: str) -> str:
     """The nearest known key as a question."""
     known = [name for name, _, _ in keys(Config)]
+    known += sorted({name.partition(".")[0] for name in known if "." in name})  # sections
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
     near = get_close_matches(key, known, 1) or [
         by_last[last] for last in get_close_matches(key.rpartition(".")[2], by_last, 1)
@@ -152,7 +195,7 @@ def check(config: Config) -> None:
             raise InputError(f"{key} {dims}: widths must increase; did you mean {hint}?")
         if dims and dims[0] < 1:
             raise InputError(f"{key} {dims}: width {dims[0]} is below 1; remove it")
-    if config.name != Path(config.name).name:
+    if config.name != Path(config.name).name or config.name in ("", ".."):
         raise InputError(f"name {config.name!r}: one folder name, no slashes; see `runs`")
 
 
@@ -166,6 +209,8 @@ def check_bounds(node: Any, above: str) -> None:
             check_bounds(value, f"{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             bounds = item.metadata
+            if not math.isfinite(value):
+                raise InputError(f"{name}={value}: must be a finite number")
             if bounds["least"] is not None and not value >= bounds["least"]:
                 raise InputError(f"{name}={value}: must be at least {bounds['least']}")
             if bounds["above"] is not None and not value > bounds["above"]:

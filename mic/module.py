@@ -40,6 +40,7 @@ class MICModule(LightningModule):
             self.encoder.watch(self.objective.layers(view))
         if self.config.trainer.compile:
             self.encoder.backbone.compile()  # in place: wrapping would rename the weights
+        self.train()  # transformers loads in eval mode, where dropout, our augmentation, is off
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of one tokenized batch and its terms."""

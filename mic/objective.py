@@ -58,6 +58,8 @@ class Objective(nn.Module):
         if self.config.gamma != 0:
             aligned = self.align(views[: self.regularized_views])
             for name, values in aligned.items():
+                if not values:  # SCR, when the full width is the only one
+                    continue
                 weight = term_weight(getattr(self.config, name), step)
                 # the mean runs over all widths, also those where a term is undefined
                 shares[name] = self.config.gamma * weight / len(aligned["uniformity"])
@@ -77,15 +79,20 @@ class Objective(nn.Module):
         return len(values) if self.config.normalize_dim_weights else 1
 
     def align(self, views: Sequence[Encoded]) -> dict[str, PerWidth]:
-        """The four regularization terms at every width, averaged over align layers and views."""
+        """The four regularization terms at every width, averaged over align layers and views.
+
+        Where a head makes the output's width another than the hidden states', a width averages
+        over the layers that have it.
+        """
         found = [
             self.regularize(*tokens(view, layer))
             for view in views
             for layer in self.config.align_layers
         ]
+        widths = {name: sorted({dim for one in found for dim in one[name]}) for name in found[0]}
         return {
-            name: {dim: total([one[name][dim] for one in found]) / len(found) for dim in values}
-            for name, values in found[0].items()
+            name: {dim: mean(one[name][dim] for one in found if dim in one[name]) for dim in dims}
+            for name, dims in widths.items()
         }
 
     def regularize(self, hidden: Tensor, mask: Tensor, pooled: Tensor) -> dict[str, PerWidth]:
@@ -128,3 +135,8 @@ def term_weight(term: TermConfig, step: int) -> float:
 def total(values: Iterable[Tensor]) -> Tensor:
     """The sum of scalars."""
     return torch.stack(list(values)).sum()
+
+
+def mean(values: Iterable[Tensor]) -> Tensor:
+    """The mean of scalars."""
+    return torch.stack(list(values)).mean()

@@ -38,7 +38,7 @@ def bar(label: str, total: int) -> Iterator[Advance]:
 
 
 def lines(label: str, total: int, write: Callable[[str], None]) -> Advance:
-    """An `Advance` that writes a line at most every 15 seconds, and one at the end."""
+    """An `Advance` that writes a line every 15 seconds; none for work that is sooner done."""
     start = last = time.monotonic()
     count = 0
 
@@ -46,7 +46,7 @@ def lines(label: str, total: int, write: Callable[[str], None]) -> Advance:
         nonlocal count, last
         count += done
         now = time.monotonic()
-        if now - last < SECONDS and count < total:
+        if now - last < SECONDS and (count < total or last == start):
             return
         last = now
         left = (now - start) / max(count, 1) * (total - count)

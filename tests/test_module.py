@@ -1,0 +1,103 @@
+"""The LightningModule: checkpoints that load without pickle, decay groups, a loss that is no number."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from mic.config import load
+from mic.data import PairDataModule
+from mic.errors import RunError
+from mic.module import MICModule, decay_groups
+
+
+@pytest.fixture
+def module(tiny_config: Path) -> MICModule:
+    return MICModule(load(tiny_config))
+
+
+def fitted(module: MICModule, **options: object) -> Trainer:
+    """A Lightning Trainer used by hand, as in a notebook, after it has trained the module."""
+    settings = module.config.trainer
+    data = PairDataModule(
+        module.config.data, module.encoder.tokenize, batch_size=settings.batch_size
+    )
+    trainer = Trainer(
+        max_steps=settings.max_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        **options,
+    )
+    trainer.fit(module, data)
+    return trainer
+
+
+def test_dropout_makes_the_two_views_of_a_sentence_different(module):
+    tokens = module.encoder.tokenize(["the cat sees a house", "a dog likes the river"])
+    first, second = (module.encoder(tokens).pooled for _ in range(2))
+    assert (first - second).abs().max() > 1e-3
+    module.eval()
+    torch.testing.assert_close(module.encoder(tokens).pooled, module.encoder(tokens).pooled)
+
+
+def test_a_checkpoint_of_a_plain_lightning_run_loads_without_unpickling(module, tmp_path):
+    file = tmp_path / "last.ckpt"
+    fitted(module).save_checkpoint(file)
+    torch.load(file, weights_only=True)
+    restored = MICModule.load_from_checkpoint(file, weights_only=True)
+    assert restored.config == module.config
+    assert restored.state_dict().keys() == module.state_dict().keys()
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(restored.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_training_moves_only_what_is_not_frozen(tiny_config):
+    module = MICModule(
+        load(tiny_config, "encoder.freeze_embeddings=true", "encoder.freeze_layers=1")
+    )
+    before = {name: value.clone() for name, value in module.encoder.named_parameters()}
+    fitted(module)
+    moved = {
+        name.split(".layer.")[-1].split(".")[0] if ".layer." in name else name.split(".")[1]
+        for name, value in module.encoder.named_parameters()
+        if not torch.equal(value, before[name])
+    }
+    assert moved == {"1", "2"}  # blocks; neither embeddings, nor block 0, nor BERT's pooler
+
+
+def test_every_trained_parameter_stands_in_one_group_and_vectors_do_not_decay(module):
+    matrices, vectors = decay_groups(module, module.config.trainer)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    assert {id(p) for p in [*matrices["params"], *vectors["params"]]} == {id(p) for p in trained}
+    assert len(matrices["params"]) + len(vectors["params"]) == len(trained)
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.01, 0)
+    decayed = {id(p) for p in matrices["params"]}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            plain = name.endswith("bias") or "LayerNorm" in name
+            assert (id(parameter) in decayed) is not plain, name
+
+
+def test_gradients_are_clipped_to_the_asked_norm(tiny_config):
+    module = MICModule(load(tiny_config, "trainer.max_steps=1"))
+    fitted(module, gradient_clip_val=1e-3)
+    norm = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]).norm()
+    assert norm <= 1e-3 * 1.001
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_term_and_cure(module):
+    with torch.no_grad():
+        next(module.encoder.parameters()).fill_(torch.nan)
+    with pytest.raises(RunError, match=r"step 1: loss is nan \(loss, contrastive.*learning_rate"):
+        fitted(module)
+
+
+def test_compiling_keeps_the_names_of_the_weights(tiny_config):
+    plain = MICModule(load(tiny_config))
+    compiled = MICModule(load(tiny_config, "trainer.compile=true"))  # compiles at first use
+    assert plain.state_dict().keys() == compiled.state_dict().keys()

@@ -1,0 +1,216 @@
+"""A run from end to end on a tiny real BERT: what it writes, and that it can be believed."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import WIDTH
+
+from mic import train as train_module
+from mic.cli import main
+from mic.config import load
+from mic.encoder import Encoder
+from mic.errors import RunError
+from mic.evaluate import embed_tasks, score_tasks
+from mic.tasks import build_tasks
+from mic.train import train
+
+DIMS = ["4", "8", "16", str(WIDTH)]
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def values(run: Path, name: str) -> dict[int, float]:
+    return {line["step"]: line[name] for line in lines(run) if name in line}
+
+
+@pytest.fixture
+def run(tiny_config: Path, tmp_path: Path) -> Path:
+    train(load(tiny_config))
+    return tmp_path / "runs" / "tiny"
+
+
+def test_a_run_leaves_a_complete_directory(run):
+    assert sorted(path.name for path in run.iterdir()) == [
+        "config.yaml",
+        "encoder",
+        "figures",
+        "metrics.jsonl",
+        "results.json",
+    ]
+    figures = {path.name: path.read_bytes()[:8] for path in (run / "figures").iterdir()}
+    assert set(figures) == {"quality.png", "variance.png", "cross_correlation.png"}
+    assert set(figures.values()) == {b"\x89PNG\r\n\x1a\n"}
+    assert load(run / "config.yaml").name == "tiny"
+
+
+def test_results_hold_every_metric_at_every_width_and_the_baselines(run):
+    results = json.loads((run / "results.json").read_text())
+    meta = results.pop("meta")
+    assert {task: set(metrics) for task, metrics in results.items()} == {
+        "sts": {"spearman"},
+        "found": {"recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10"},
+    }
+    for methods in (results, *meta["baselines"].values()):
+        assert all(list(m) == DIMS for metrics in methods.values() for m in metrics.values())
+    assert set(meta["baselines"]) == {"raw truncation", "PCA"}
+    assert (meta["seed"], meta["steps"], meta["skipped_rows"]) == (0, 4, 0)
+    assert meta["rows"] == {"train": 180, "validation": 20}
+    assert meta["pairs_per_second"] > 0
+    assert set(meta["data"]) == {"train/pairs"}
+    assert {"torch", "lightning", "transformers", "python"} <= set(meta["versions"])
+
+
+def test_the_saved_encoder_scores_what_the_results_say(run, tiny_config):
+    config = load(tiny_config)
+    tasks = [*build_tasks(config.evaluation.validation), *build_tasks(config.evaluation.test)]
+    stated = json.loads((run / "results.json").read_text())
+    for name, expected in (
+        (run, stated),
+        (config.encoder.name, stated["meta"]["baselines"]["raw truncation"]),
+    ):
+        embeddings = embed_tasks(Encoder.from_pretrained(name), tasks, 7, "again")
+        found = score_tasks(tasks, embeddings, [int(dim) for dim in DIMS])
+        for task, scores in found.items():
+            for metric, per_width in scores.items():
+                assert list(per_width.values()) == pytest.approx(
+                    list(expected[task][metric].values()), abs=1e-3
+                )
+
+
+def test_metrics_count_the_steps_taken_and_carry_every_promised_name(run):
+    assert list(values(run, "train/loss")) == [1, 2, 3, 4]
+    assert list(values(run, "val/loss")) == [2, 4]
+    assert list(values(run, "val/sts/spearman/d4")) == [0, 2, 4]
+    names = set().union(*lines(run))
+    for term in ("contrastive", "correlation", "variance", "cv", "uniformity"):
+        assert {f"train/{term}", f"train/{term}/weighted", f"train/{term}/d4"} <= names
+    assert f"train/correlation/d{WIDTH}" not in names  # no residual at full width
+    weighted = [values(run, name) for name in names if name.endswith("/weighted")]
+    for step, loss in values(run, "train/loss").items():
+        assert sum(one[step] for one in weighted) == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_decays_along_a_cosine(run):
+    # 4 steps, the first tenth of them (one step, rounded up) warming up from 0
+    rates = list(values(run, "train/learning_rate").values())
+    cosine = [0.5e-3 * (1 + np.cos(np.pi * done / 3)) for done in range(3)]
+    assert rates == pytest.approx([0.0, *cosine])
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_config, tmp_path):
+    first, again, other = (
+        train(load(tiny_config, f"name={name}", f"seed={seed}"))
+        for name, seed in (("first", 3), ("again", 3), ("other", 4))
+    )
+    runs = tmp_path / "runs"
+    assert (runs / "first/metrics.jsonl").read_bytes() == (
+        runs / "again/metrics.jsonl"
+    ).read_bytes()
+    weights = [
+        (runs / name / "encoder/model.safetensors").read_bytes()
+        for name in ("first", "again", "other")
+    ]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+    assert first["found"] == again["found"]
+
+
+def test_training_teaches_every_prefix(tiny_config):
+    # the answers name another animal, so that shared words cannot tell the right one
+    columns = "columns=[anchor,negative]"
+    results = train(
+        load(
+            tiny_config,
+            f"data.train.pairs.{columns}",
+            f"evaluation.test.pairs.found.{columns}",
+            "evaluation.test.pairs.found.limit=200",
+            "trainer.max_steps=80",
+            "trainer.validate_every=80",
+        )
+    )
+    raw = results["meta"]["baselines"]["raw truncation"]["found"]["recall@1"]
+    for dim, value in results["found"]["recall@1"].items():
+        assert value > raw[dim] + 20, f"d={dim}: {raw[dim]:.1f} before, {value:.1f} after"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.train.pairs.columns=[anchor]"],
+        ["data.train.pairs.columns=[anchor,positive,negative]"],
+        ["objective.dims=[]"],
+        ["objective.gamma=0"],
+        ["objective.align_layers=[0,3,output]", "objective.isotropy=eigen"],
+        ["objective.variance_floor=per_dim", "objective.regularize_views=first"],
+        ["objective.correlation.warmup_steps=3", "objective.normalize_dim_weights=false"],
+        ["encoder.projection=24", "encoder.pooling=cls"],
+        ["encoder.freeze_embeddings=true", "encoder.freeze_layers=2"],
+        ["encoder.gradient_checkpointing=true"],
+        ["trainer.precision=bf16", "trainer.schedule=linear", "trainer.gradient_clip=0"],
+        ["data.num_workers=1"],
+        ["evaluation.validation.sts={}"],
+    ],
+    ids=" ".join,
+)
+def test_every_switch_trains(tiny_config, overrides):
+    results = train(load(tiny_config, "trainer.max_steps=2", *overrides))
+    assert all(np.isfinite(list(results["found"]["ndcg@10"].values())))
+
+
+def test_held_out_pairs_are_the_task_when_none_is_named(tiny_config):
+    results = train(load(tiny_config, "evaluation.validation={sts: {}}", "trainer.max_steps=2"))
+    assert "sts" in results  # a merge cannot take a task away
+    empty = tiny_config.with_name("empty.yaml")
+    content = tiny_config.read_text()
+    start, stop = content.index("evaluation:"), content.index("trainer:")
+    empty.write_text(content[:start] + content[stop:])
+    results = train(load(empty, "name=heldout", "trainer.max_steps=2"))
+    assert set(results) == {"heldout", "meta"}
+
+
+def test_encode_writes_the_vectors_of_the_trained_prefix(run, monkeypatch, capsys, tmp_path):
+    sentences = ["the cat sees a house", "a dog"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(sentences) + "\n"))
+    assert main(["encode", str(run), "--dim", "8"]) == 0
+    printed = np.array([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    expected = Encoder.from_pretrained(run).encode(sentences, dim=8)
+    np.testing.assert_allclose(printed, expected, atol=1e-6)
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(sentences) + "\n"))
+    assert main(["encode", str(run), "--dim", "8", "--output", str(tmp_path / "v.npy")]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), expected)
+
+
+def test_a_stopped_run_says_so_and_leaves_no_result(tiny_config, tmp_path, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module.Progress, "on_train_batch_end", interrupt)
+    with pytest.raises(RunError, match="stopped at step 1 of 4"):
+        train(load(tiny_config))
+    assert not (tmp_path / "runs/tiny/results.json").exists()
+
+
+def test_the_table_names_method_width_and_value(run, capsys):
+    results = train(load(run / "config.yaml"), overwrite=True)
+    printed = capsys.readouterr().out
+    for value in results["found"]["ndcg@10"].values():
+        assert f"{value:.1f}" in printed
+    for word in ("raw truncation", "PCA", "mic", "found: ndcg@10", "mic encode", *DIMS):
+        assert word in printed
+
+
+def test_random_state_outside_is_set_by_the_seed_alone(tiny_config):
+    torch.manual_seed(123)
+    first = train(load(tiny_config, "name=one"))
+    torch.manual_seed(321)
+    second = train(load(tiny_config, "name=two"))
+    assert first["sts"] == second["sts"]
+    assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -23,6 +23,7 @@ __all__ = ["Config", "keys", "load", "to_yaml"]
 
 HERE = Path(__file__).parent
 BROUGHT = (HERE / "configs", HERE.parent / "configs")  # in a wheel, in a checkout
+LIST = "expected a list, for example [16, 64]"
 
 
 def load(path: str | Path, *overrides: str) -> Config:
@@ -121,8 +122,9 @@ def merge(base: DictConfig, content: DictConfig, origin: str) -> DictConfig:
         raise InputError(f"{origin}: unknown key {key!r}{suggestion(key)}") from None
     except (OmegaConfBaseException, TypeError) as error:  # TypeError: a list over a section
         key, reason = refused(base, content), first_line(error)
-        other_kind = ("is not a ListConfig", "is not a subclass", "incompatible container")
-        if any(words in reason for words in other_kind):
+        if "is not a ListConfig" in reason:
+            reason = LIST
+        elif "is not a subclass" in reason or "incompatible container" in reason:
             reason = expectation(base, key)
         raise InputError(f"{origin}: {key}: {reason}") from None
     assert isinstance(merged, DictConfig)
@@ -133,7 +135,7 @@ def expectation(base: DictConfig, key: str) -> str:
     """What belongs at a key where a list, a section and a single value were mixed up."""
     for above in accumulate(key.split("."), "{}.{}".format):  # dims.0=3: the list is at dims
         if isinstance(OmegaConf.select(base, above), ListConfig):
-            return "expected a list, for example [16, 64]"
+            return LIST
     return "is a section; set the keys in it (`mic train --help` lists them)"
 
 

@@ -54,7 +54,9 @@ def nested_retrieval(
         for dim, scores in cosines(queries[block], corpus, dims):
             for i, at in skip:
                 scores[i, at] = -torch.inf
-            ranked = scores.topk(min(DEPTH, len(corpus)), dim=1).indices
+            best = scores.topk(min(DEPTH, len(corpus)), dim=1)
+            # in a small corpus even a document passed over is among the best: it has no row
+            ranked = best.indices.masked_fill(best.values == -torch.inf, len(corpus))
             sums[dim] += ranking_sums(ranked, ids[block], gains[block])
     names = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10")
     return {

@@ -12,6 +12,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -91,9 +92,7 @@ def read_rows(source: Source) -> Iterator[Row]:
     """The rows of a source, one by one, at most `source.limit`."""
     path = locate(source)
     rows = read_hub(source) if path is None else read_file(path)
-    for index, row in enumerate(rows):
-        if index == source.limit:
-            return
+    for index, row in enumerate(islice(rows, source.limit)):
         if index == 0:
             check_columns(row, source.columns)
         yield row

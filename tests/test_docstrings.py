@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mic import docstrings
-from mic.docstrings import BODY_CHARS, SPLITS, build, load, normalised, pair, split_of
+from mic.docstring_text import BODY_CHARS
+from mic.docstrings import SPLITS, build, load, normalised, pair, split_of
 from mic.errors import InputError
 
 PACKAGE = "tiny_package_of_docstrings"

@@ -1,4 +1,4 @@
-"""The LightningModule: checkpoints that load without pickle, decay groups, a loss that is no number."""
+"""The LightningModule: checkpoints without pickle, decay groups, a loss that is no number."""
 
 from pathlib import Path
 

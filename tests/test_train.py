@@ -105,7 +105,7 @@ def test_the_learning_rate_warms_up_and_decays_along_a_cosine(run):
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_config, tmp_path):
-    first, again, other = (
+    first, again, _ = (
         train(load(tiny_config, f"name={name}", f"seed={seed}"))
         for name, seed in (("first", 3), ("again", 3), ("other", 4))
     )

@@ -11,7 +11,6 @@ SEEDS = (0, 1, 2)
 TASKS = {
     "stsb_validation": "spearman",
     "stsb_test": "spearman",
-    "sick_test": "spearman",
     "multi30k_test": "ndcg@10",
 }
 

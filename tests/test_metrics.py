@@ -1,0 +1,211 @@
+"""Quality at every width equals scipy's, torchmetrics' and slow loops' on the truncated vectors."""
+
+import math
+import random
+
+import pytest
+import torch
+from references import gaussian
+from scipy.stats import spearmanr
+from torch.nn.functional import cosine_similarity
+from torchmetrics.functional.retrieval import (
+    retrieval_normalized_dcg,
+    retrieval_recall,
+    retrieval_reciprocal_rank,
+)
+
+from mic.errors import InputError
+from mic.metrics import BLOCK, nested_retrieval, nested_spearman
+
+FULL = 6
+DIMS = [2, 3, 5, FULL]  # at width 1 all cosines are 1 or -1: nothing but ties
+NAMES = ["recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10"]
+SIZES = {"below 10": (9, 7), "below 100": (9, 60), "above 100": (BLOCK + 30, 130)}
+
+every_size = pytest.mark.parametrize(("queries", "documents"), SIZES.values(), ids=SIZES)
+
+
+def world(queries, documents, own=True):
+    """Embeddings, graded judgements of 1 to 12 documents a query, and the queries' own rows."""
+    chance = random.Random(0)
+    relevant, passed = [], []
+    for _ in range(queries):
+        shuffled = chance.sample(range(documents), documents)
+        count = chance.randint(1, min(12, documents - 1))
+        relevant.append({at: float(chance.randint(1, 4)) for at in shuffled[:count]})
+        # the document passed over: none, or one that is not relevant
+        passed.append(shuffled[-1] if own and chance.random() < 0.7 else None)
+    return gaussian(queries, FULL), gaussian(documents, FULL, seed=1), relevant, passed
+
+
+def slow_ranking(query, corpus, own):
+    """The documents by falling cosine, but for the query's own, in Python floats."""
+
+    def cosine(document):
+        dot = sum(x * y for x, y in zip(query, document, strict=True))
+        return dot / math.hypot(*query) / math.hypot(*document)
+
+    others = [at for at in range(len(corpus)) if at != own]
+    return sorted(others, key=lambda at: -cosine(corpus[at]))
+
+
+def slow_metrics(ranking, gains):
+    """trec_eval's: recall over all the relevant, nDCG with linear gains."""
+    recalls = [sum(at in gains for at in ranking[:k]) / len(gains) for k in (1, 10, 100)]
+    reciprocal = next((1 / rank for rank, at in enumerate(ranking[:10], 1) if at in gains), 0.0)
+    ideal = sorted(gains.values(), reverse=True)
+
+    def discounted(values):
+        return sum(value / math.log2(rank + 1) for rank, value in enumerate(values[:10], 1))
+
+    return [*recalls, reciprocal, discounted([gains.get(at, 0) for at in ranking]) / discounted(ideal)]
+
+
+def torchmetrics_of(query, corpus, own, gains):
+    """The same five of torchmetrics, whose nDCG takes gains linearly, too."""
+    kept = [at for at in range(len(corpus)) if at != own]
+    scores = cosine_similarity(query[None], corpus[kept])
+    scores = scores + 2  # torchmetrics counts a document with a score of 0 or less as not found
+    graded = torch.tensor([int(gains.get(at, 0)) for at in kept])
+    return [
+        *(retrieval_recall(scores, graded > 0, top_k=k).item() for k in (1, 10, 100)),
+        retrieval_reciprocal_rank(scores, graded > 0, top_k=10).item(),
+        retrieval_normalized_dcg(scores, graded, top_k=10).item(),
+    ]
+
+
+def assert_averages(found, rows, d, abs):
+    expected = [100 * sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    assert [found[name][d] for name in NAMES] == pytest.approx(expected, abs=abs)
+
+
+# Retrieval
+
+
+@every_size
+def test_retrieval_equals_loops_over_queries_and_documents(queries, documents):
+    q, c, relevant, own = world(queries, documents)
+    found = nested_retrieval(q, c, relevant, DIMS, own)
+    assert list(found) == NAMES
+    for d in DIMS:
+        short_q, short_c = q[:, :d].tolist(), c[:, :d].tolist()
+        rows = [
+            slow_metrics(slow_ranking(query, short_c, at), gains)
+            for query, at, gains in zip(short_q, own, relevant, strict=True)
+        ]
+        assert_averages(found, rows, d, abs=1e-9)
+
+
+@every_size
+def test_retrieval_equals_torchmetrics(queries, documents):
+    q, c, relevant, own = world(queries, documents)
+    found = nested_retrieval(q, c, relevant, DIMS, own)
+    for d in DIMS:
+        rows = [
+            torchmetrics_of(query, c[:, :d], at, gains)
+            for query, at, gains in zip(q[:, :d], own, relevant, strict=True)
+        ]
+        assert_averages(found, rows, d, abs=1e-4)
+
+
+@every_size
+def test_retrieval_of_a_leading_block_is_that_of_the_truncated_matrix(queries, documents):
+    q, c, relevant, own = world(queries, documents)
+    nested = nested_retrieval(q, c, relevant, DIMS, own)
+    for d in DIMS:
+        alone = nested_retrieval(q[:, :d], c[:, :d], relevant, [d], own)
+        assert {name: values[d] for name, values in nested.items()} == pytest.approx(
+            {name: values[d] for name, values in alone.items()}, abs=1e-9
+        )
+
+
+def test_retrieval_in_single_precision_ignores_lengths():
+    q, c, relevant, own = world(*SIZES["below 100"])
+    plain = nested_retrieval(q.float(), c.float(), relevant, DIMS, own)
+    scaled = nested_retrieval(
+        q.float() * 3, c.float() * gaussian(len(c), 1, seed=4).exp().float(), relevant, DIMS, own
+    )
+    assert plain == scaled == nested_retrieval(q, c, relevant, DIMS, own)
+
+
+@pytest.mark.parametrize("own", [None, [None] * 9])
+def test_without_own_documents_nothing_is_passed_over(own):
+    q, c, relevant, nothing = world(*SIZES["below 100"], own=False)
+    assert set(nothing) == {None}
+    expected = nested_retrieval(q, c, relevant, DIMS, nothing)
+    assert nested_retrieval(q, c, relevant, DIMS, own) == expected
+
+
+def test_a_query_in_the_corpus_finds_itself_unless_it_is_passed_over():
+    rows = torch.eye(4) + 0.1
+    relevant = [{(i + 1) % 4: 1.0} for i in range(4)]
+    rows[:, 3] += torch.tensor([0.0, 0.2, 0.4, 0.6])
+    assert nested_retrieval(rows, rows, relevant, [4])["recall@1"] == {4: 0.0}
+    passed = nested_retrieval(rows, rows, relevant, [4], [0, 1, 2, 3])["recall@1"]
+    assert passed[4] > 0
+
+
+def test_a_document_that_is_passed_over_is_never_found_though_it_is_judged_relevant():
+    q, c, relevant, own = world(*SIZES["below 100"])
+    for gains, at in zip(relevant, own, strict=True):
+        gains |= {} if at is None else {at: 4.0}
+    found = nested_retrieval(q, c, relevant, [FULL], own)
+    rows = [
+        slow_metrics(slow_ranking(query, c.tolist(), at), gains)
+        for query, at, gains in zip(q.tolist(), own, relevant, strict=True)
+    ]
+    assert_averages(found, rows, FULL, abs=1e-9)
+    assert found["recall@100"][FULL] < 100
+
+
+@pytest.mark.parametrize(("documents", "hundred"), [(12, True), (120, False)])
+def test_the_best_and_the_worst_ranking_score_100_and_0(documents, hundred):
+    angles = torch.arange(documents) * torch.pi / documents
+    corpus = torch.stack([angles.cos(), angles.sin()], dim=1)  # ever farther from the query
+    best = nested_retrieval(corpus[:1], corpus, [{0: 3.0, 1: 2.0}], [2])
+    assert {name: values[2] for name, values in best.items()} == pytest.approx(
+        {name: 50.0 if name == "recall@1" else 100.0 for name in NAMES}
+    )
+    worst = nested_retrieval(corpus[:1], corpus, [{documents - 1: 1.0}], [2])
+    assert {name for name, values in worst.items() if values[2]} == (
+        {"recall@100"} if hundred else set()
+    )
+
+
+@pytest.mark.parametrize("dims", [[3, 2], [FULL + 1], []], ids=str)
+def test_impossible_widths_are_refused(dims):
+    q, c, relevant, _ = world(*SIZES["below 10"])
+    with pytest.raises(InputError, match="dims"):
+        nested_retrieval(q, c, relevant, dims)
+    with pytest.raises(InputError, match="dims"):
+        nested_spearman(c, c, range(len(c)), dims)
+
+
+# Similarity
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spearman_equals_scipys_on_the_truncated_vectors(dtype):
+    a, b = gaussian(50, FULL).to(dtype), gaussian(50, FULL, seed=1).to(dtype)
+    scores = [round(score, 1) for score in gaussian(50, seed=2).tolist()]  # with ties
+    found = nested_spearman(a, b, scores, [1, *DIMS])
+    assert list(found) == [1, *DIMS]
+    for d in DIMS:
+        cosine = cosine_similarity(a[:, :d].double(), b[:, :d].double())
+        expected = 100 * spearmanr(cosine.numpy(), scores).statistic
+        assert found[d] == pytest.approx(expected, abs=1e-9)
+
+
+def test_spearman_is_100_for_any_increasing_function_of_the_cosine_and_minus_100_for_a_decreasing():
+    a, b = gaussian(20, FULL), gaussian(20, FULL, seed=1)
+    cosine = cosine_similarity(a, b)
+    up, down = cosine.exp().tolist(), (-cosine.pow(3)).tolist()
+    assert nested_spearman(a, b, up, [FULL])[FULL] == pytest.approx(100)
+    assert nested_spearman(a, b, down, [FULL])[FULL] == pytest.approx(-100)
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_spearman_with_a_constant_is_not_a_number():
+    a, b = gaussian(5, FULL), gaussian(5, FULL, seed=1)
+    assert math.isnan(nested_spearman(a, b, [1.0] * 5, [FULL])[FULL])
+    assert math.isnan(nested_spearman(a.abs(), b.abs(), range(5), [1])[1])

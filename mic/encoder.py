@@ -67,6 +67,7 @@ class Encoder(nn.Module):
         self._hooked: set[int] = set()
         if isinstance(pooler := getattr(backbone, "pooler", None), nn.Module):
             pooler.requires_grad_(False)  # BERT's own, which no pooling of ours passes through
+        self.train(backbone.training)  # in one mode with a backbone that comes in eval mode
 
     @classmethod
     def from_pretrained(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mic.errors import InputError
 from mic.metrics import nested_retrieval, nested_spearman
-from mic.rows import number_of, read_rows, text_of
+from mic.rows import Row, number_of, read_rows, text_of
 from mic.settings import RetrievalFiles, Source, TasksConfig
 
 Scores = dict[str, dict[int, float]]  # metric -> width -> value
@@ -84,9 +84,7 @@ def retrieval_task(name: str, files: RetrievalFiles) -> Task:
     """Corpus, queries and relevance judgements in BEIR's columns."""
     documents = list(read_rows(Source(files.corpus, ["_id", "text"])))
     corpus_ids = {str(row.values["_id"]): i for i, row in enumerate(documents)}
-    corpus = [
-        " ".join(filter(None, [row.values.get("title"), row.values["text"]])) for row in documents
-    ]
+    corpus = [document_text(row) for row in documents]
     texts = {
         str(row.values["_id"]): text_of(row, "text")
         for row in read_rows(Source(files.queries, ["_id", "text"]))
@@ -107,6 +105,12 @@ def retrieval_task(name: str, files: RetrievalFiles) -> Task:
     own = [corpus_ids.get(query) for query in judged]
     queries = [texts[query] for query in judged]
     return ranking_task(name, queries, corpus, list(judged.values()), own)
+
+
+def document_text(row: Row) -> str:
+    """A document's title and text, joined; collections hold documents without one or both."""
+    given = [name for name in ("title", "text") if str(row.values.get(name) or "").strip()]
+    return " ".join(text_of(row, name) for name in given)
 
 
 def ranking_task(

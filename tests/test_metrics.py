@@ -58,7 +58,11 @@ def slow_metrics(ranking, gains):
     def discounted(values):
         return sum(value / math.log2(rank + 1) for rank, value in enumerate(values[:10], 1))
 
-    return [*recalls, reciprocal, discounted([gains.get(at, 0) for at in ranking]) / discounted(ideal)]
+    return [
+        *recalls,
+        reciprocal,
+        discounted([gains.get(at, 0) for at in ranking]) / discounted(ideal),
+    ]
 
 
 def torchmetrics_of(query, corpus, own, gains):

@@ -51,14 +51,17 @@ def regularizer(config, views):
             for d in [*(d for d in config.dims if d < full), full]:
                 value = spectral_isotropy(pooled, [d], t=config.t, isotropy=config.isotropy)[d]
                 if d < full:  # no residual at the full width
-                    value = value + soft_collapse(
-                        hidden,
-                        mask,
-                        [d],
-                        threshold=config.threshold,
-                        variance_weight=config.variance.weight,
-                        variance_floor=config.variance_floor,
-                    )[d]
+                    value = (
+                        value
+                        + soft_collapse(
+                            hidden,
+                            mask,
+                            [d],
+                            threshold=config.threshold,
+                            variance_weight=config.variance.weight,
+                            variance_floor=config.variance_floor,
+                        )[d]
+                    )
                 values.append(value)
     return sum(values) / len(values)
 

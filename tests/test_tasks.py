@@ -196,10 +196,18 @@ def test_judgements_of_nothing_but_0_are_refused(tmp_path):
         retrieval_task("beir", beir(tmp_path, CORPUS, QUERIES, [("q1", "d1", 0)]))
 
 
-@pytest.mark.parametrize("text", ["", None, 7, ["Fish"]])
-def test_a_document_without_text_is_refused_with_its_row(tmp_path, text):
-    corpus = [*CORPUS[:2], {"_id": "d3", "text": text}]
-    with pytest.raises(InputError, match=r"corpus.jsonl: row 3: column 'text'"):
+@pytest.mark.parametrize(("text", "whole"), [("", "Fish"), (None, "Fish"), (" ", "Fish")])
+def test_a_document_without_text_stays_in_the_corpus(tmp_path, text, whole):
+    corpus = [*CORPUS[:2], {"_id": "d3", "title": "Fish", "text": text}, {"_id": "d5", "text": ""}]
+    task = retrieval_task("beir", beir(tmp_path, corpus, QUERIES, [("q1", "d1", 1)]))
+    assert task.texts[3:] == [whole, ""]
+
+
+@pytest.mark.parametrize("column", ["title", "text"])
+@pytest.mark.parametrize("value", [7, ["Fish"], "\ud800"])
+def test_a_document_that_is_no_text_is_refused_with_its_row(tmp_path, column, value):
+    corpus = [*CORPUS[:2], {"_id": "d3", "text": "Fish", column: value}]
+    with pytest.raises(InputError, match=rf"corpus.jsonl: row 3: column '{column}' is .*not text"):
         retrieval_task("beir", beir(tmp_path, corpus, QUERIES, [("q1", "d1", 1)]))
 
 

@@ -1,0 +1,79 @@
+"""What the README says runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+from conftest import answer, sentence
+
+from mic.cli import parse
+from mic.config import load
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every `mic ...` command of the README's shell blocks, as arguments."""
+    shell = "".join(block for language, block in BLOCKS if language == "bash")
+    lines = shell.replace("\\\n", " ").splitlines()
+    found = [line.rpartition("|")[2].strip() for line in lines if "mic " in line]
+    return [shlex.split(line)[1:] for line in found]
+
+
+def test_every_command_parses_and_every_config_it_names_loads():
+    assert len(commands()) >= 2
+    for arguments in commands():
+        options = parse(arguments)
+        if arguments[0] == "train":
+            load(ROOT / options.config, *options.overrides)
+
+
+def test_the_make_targets_it_names_exist():
+    named = re.findall(r"^make (\w+)", README, re.MULTILINE)
+    assert set(named) == {"quickstart", "test"}
+    for target in named:
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_python_example_runs(encoder, tmp_path, monkeypatch, capsys):
+    encoder.save(tmp_path / "runs/quickstart/encoder")
+    monkeypatch.chdir(tmp_path)
+    (example,) = (block for language, block in BLOCKS if language == "python")
+    exec(example.replace("dim=64", "dim=16"), {})
+    assert capsys.readouterr().out.startswith("(2, 16)")
+
+
+def test_the_error_it_shows_is_the_error_one_gets(capsys, monkeypatch):
+    from mic.cli import main
+
+    monkeypatch.chdir(ROOT)
+    command, expected = re.search(r"^\$ mic (.+)\n(mic: error: .+)$", README, re.MULTILINE).groups()
+    assert main(shlex.split(command)) == 2
+    assert capsys.readouterr().err.strip() == expected
+
+
+def test_the_files_and_keys_it_names_exist():
+    for path in re.findall(r"`((?:mic|tests|configs)/[\w/.]+)`", README):
+        assert (ROOT / path).exists(), path
+    for image in re.findall(r"!\[.*?\]\((.+?)\)", README):
+        assert (ROOT / image).is_file(), image
+
+
+def test_pairs_of_ones_own_train_by_the_command_shown(tmp_path, monkeypatch, model_folder):
+    from mic.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    rows = (f'{{"question": "{sentence(n)}", "answer": "{answer(n)}"}}\n' for n in range(100))
+    Path("pairs.jsonl").write_text("".join(rows))
+    (arguments,) = (arguments for arguments in commands() if "name=mine" in arguments)
+    small = [
+        f"encoder.name={model_folder}",
+        "dims=[4,8]",
+        "objective.align_layers=[1,2]",
+        "trainer.max_steps=2",
+        "trainer.batch_size=8",
+    ]
+    assert main([*arguments, *small]) == 0
+    assert (tmp_path / "runs/mine/results.json").is_file()

@@ -197,6 +197,14 @@ def check(config: Config) -> None:
             raise InputError(f"{key} {dims}: widths must increase; did you mean {hint}?")
         if dims and dims[0] < 1:
             raise InputError(f"{key} {dims}: width {dims[0]} is below 1; remove it")
+    aligned = config.objective.align_layers
+    for layer in aligned:
+        if isinstance(layer, str) and layer != "output":
+            raise InputError(
+                f"objective.align_layers {aligned}: no layer {layer!r}; write its number, or output"
+            )
+    if not aligned and config.objective.gamma:
+        raise InputError("objective.align_layers []: name a layer, or set objective.gamma=0")
     if config.name != Path(config.name).name or config.name in ("", ".."):
         raise InputError(f"name {config.name!r}: one folder name, no slashes; see `runs`")
 

@@ -193,7 +193,7 @@ class Encoder(nn.Module):
         for block in self.blocks()[:layers] if layers else ():
             block.requires_grad_(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(
         self,
         texts: Sequence[str],

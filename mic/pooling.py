@@ -16,14 +16,14 @@ def pool(
 
     Padding may stand on either side. Means are taken in at least fp32 and returned so.
     """
+    rows = torch.arange(len(hidden), device=hidden.device)
     match how:
         case "mean":
             return mean_pool(hidden, mask)
         case "cls":
-            return hidden[torch.arange(len(hidden)), mask.int().argmax(1)]
+            return hidden[rows, mask.int().argmax(1)]
         case "last":
-            last = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
-            return hidden[torch.arange(len(hidden)), last]
+            return hidden[rows, mask.shape[1] - 1 - mask.flip(1).int().argmax(1)]
 
 
 def mean_pool(

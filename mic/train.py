@@ -58,6 +58,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
     methods = baselines(module, data, tasks, before, dims)
     logger = JsonLinesLogger(folder)
+    logger.write({"data/skipped_rows": data.skipped}, steps=0)
     logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
     progress = Progress()
     fit(module, data, logger, [progress, NestedEvaluation(validation, dims, batch_size)])
@@ -85,7 +86,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
         },
     }
     rundir.write_json(folder / rundir.RESULTS, results)
-    show(folder, tasks, methods, progress)
+    show(folder, tasks, methods, progress, data.skipped)
     return rundir.plain(results)  # type: ignore[no-any-return]
 
 
@@ -199,12 +200,18 @@ def draw(
 
 
 def show(
-    folder: Path, tasks: Sequence[Task], methods: Mapping[str, Results], progress: Progress
+    folder: Path,
+    tasks: Sequence[Task],
+    methods: Mapping[str, Results],
+    progress: Progress,
+    skipped: int,
 ) -> None:
     """Print the tables and where everything is."""
     console = Console()
     for task in tasks:
         console.print(evaluate.results_table(task, methods))
+    if skipped:
+        console.print(f"{skipped:,} rows without text were skipped.", highlight=False)
     console.print(
         f"{progress.pairs:,} pairs at {progress.pairs_per_second:.0f} pairs/s. "
         f"Figures, results.json and the encoder are in {folder}; use it:\n"

@@ -85,7 +85,7 @@ def test_rms_is_the_root_of_the_mean_square():
 
 
 def test_one_row_has_no_covariance():
-    with pytest.raises(InputError, match="1 row.* 2"):
+    with pytest.raises(InputError, match=r"1 row.* 2"):
         covariance(gaussian(1, FULL))
 
 

@@ -208,9 +208,9 @@ def test_layers_are_asked_of_the_regularised_columns_only_and_never_the_output(v
 @pytest.mark.parametrize("views", ["first", "both"])
 def test_the_gradient_reaches_the_embeddings_and_the_valid_tokens_of_the_align_layers(views):
     columns = two_views()
-    leaves = [[one.pooled, *one.hidden.values()] for one in columns]
-    for leaf in sum(leaves, []):
-        leaf.requires_grad_()
+    leaves = [
+        [leaf.requires_grad_() for leaf in (one.pooled, *one.hidden.values())] for one in columns
+    ]
     config = replace(CONFIG, align_layers=[0, 2, "output"], regularize_views=views)
     loss_of(config, columns).total.backward()
     for index, (one, (pooled, *hidden)) in enumerate(zip(columns, leaves, strict=True)):

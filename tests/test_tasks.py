@@ -192,7 +192,7 @@ def test_a_judgement_that_cannot_be_is_refused_with_its_row(tmp_path, bad, says)
 
 
 def test_judgements_of_nothing_but_0_are_refused(tmp_path):
-    with pytest.raises(InputError, match="qrels.jsonl: no row with a score above 0"):
+    with pytest.raises(InputError, match=r"qrels.jsonl: no row with a score above 0"):
         retrieval_task("beir", beir(tmp_path, CORPUS, QUERIES, [("q1", "d1", 0)]))
 
 

@@ -198,6 +198,18 @@ def test_a_stopped_run_says_so_and_leaves_no_result(tiny_config, tmp_path, monke
     assert not (tmp_path / "runs/tiny/results.json").exists()
 
 
+def test_skipped_rows_are_counted_in_the_log_the_results_and_the_output(
+    tiny_config, pairs_file, tmp_path, capsys
+):
+    holed = tmp_path / "holed.jsonl"
+    holed.write_text(pairs_file.read_text() + '{"anchor": "", "positive": "a cat"}\n' * 3)
+    skip = ["data.on_bad_row=skip", "trainer.max_steps=2"]
+    results = train(load(tiny_config, f"data.train.pairs.path={holed}", *skip))
+    assert results["meta"]["skipped_rows"] == 3
+    assert values(tmp_path / "runs/tiny", "data/skipped_rows") == {0: 3}
+    assert "3 rows without text were skipped" in capsys.readouterr().out
+
+
 def test_the_table_names_method_width_and_value(run, capsys):
     results = train(load(run / "config.yaml"), overwrite=True)
     printed = capsys.readouterr().out

@@ -119,7 +119,10 @@ def run_encode(options: argparse.Namespace) -> None:
 
     if sys.stdin.isatty():
         print("mic: reading sentences, one a line, until Ctrl-D", file=sys.stderr)
-    texts = [line.rstrip("\n") for line in sys.stdin]
+    try:
+        texts = [line.rstrip("\n") for line in sys.stdin]
+    except UnicodeDecodeError:
+        raise InputError("standard input: not UTF-8; convert it with `iconv -t utf-8`") from None
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise InputError(f"standard input: line {number} is empty; remove it")

@@ -207,6 +207,8 @@ class Encoder(nn.Module):
         """
         if isinstance(texts, str):
             raise TypeError("texts is one string; give a list of strings")
+        if batch_size < 1:
+            raise InputError(f"batch size {batch_size}: must be at least 1")
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         embeddings = torch.empty(len(texts), self.width)
         training = self.training

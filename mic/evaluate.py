@@ -8,6 +8,7 @@ from rich.table import Table
 from torch import Tensor
 
 from mic.encoder import Encoder
+from mic.errors import RunError
 from mic.geometry import covariance
 from mic.nested import unit
 from mic.progress import bar
@@ -21,14 +22,23 @@ Results = dict[str, Scores]  # task -> metric -> width -> value
 def embed_tasks(
     encoder: Encoder, tasks: Sequence[Task], batch_size: int, label: str
 ) -> dict[str, Tensor]:
-    """The full embeddings of every task's texts, by the task's name."""
+    """The full embeddings of every task's texts, by the task's name.
+
+    Raises RunError when an embedding is not finite, as those of a diverged model are.
+    """
     if not tasks:
         return {}
     with bar(label, sum(len(task.texts) for task in tasks)) as advance:
-        return {
+        found = {
             task.name: encoder.embed(task.texts, batch_size=batch_size, progress=advance)
             for task in tasks
         }
+    for name, embeddings in found.items():
+        if not embeddings.isfinite().all():
+            raise RunError(
+                f"{label}: embeddings of {name} are not finite; lower trainer.learning_rate"
+            )
+    return found
 
 
 def score_tasks(

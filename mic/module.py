@@ -52,7 +52,8 @@ class MICModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         loss: Loss = self(batch)
-        if (self.global_step + 1) % self.config.trainer.log_every == 0:
+        taken, settings = self.global_step + 1, self.config.trainer
+        if taken % settings.log_every == 0 or taken == settings.max_steps:
             values = scalars(loss)  # the only moment a GPU is waited for
             refuse_nan(values, self.global_step, self.config)
             values["learning_rate"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
@@ -94,6 +95,11 @@ def load_encoder(config: Config) -> Encoder:
         if dims:
             check_dims(dims, encoder.width)
     encoder.freeze(wanted.freeze_embeddings, wanted.freeze_layers)
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise InputError(
+            f"encoder.freeze_layers={wanted.freeze_layers}: nothing is left to train; freeze fewer "
+            "layers or set encoder.projection"
+        )
     if wanted.gradient_checkpointing:
         try:
             encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]

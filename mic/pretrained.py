@@ -110,17 +110,31 @@ def read_backbone(folder: Path, trust_remote_code: bool = False) -> PreTrainedMo
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with no_progress_bars():
-            backbone: PreTrainedModel = AutoModel.from_pretrained(
-                folder, config=config, trust_remote_code=trust_remote_code, dtype=torch.float32
+            backbone, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                trust_remote_code=trust_remote_code,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"encoder {folder}: weights not readable: {reason}") from error
-    return backbone
+    # transformers would begin them at random; no pooling of ours needs BERT's own pooler
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise InputError(
+            f"encoder {folder}: {len(missing)} weights missing ({missing[0]}, ...); the file does "
+            "not hold what config.json describes: fetch the model again"
+        )
+    found: PreTrainedModel = backbone
+    return found
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, with a padding token."""
+    if not any(any(folder.glob(names)) for names in ("tokenizer*", "vocab*", "*.model")):
+        raise InputError(f"encoder {folder}: no tokenizer in it; copy the model's tokenizer files")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -132,7 +146,12 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def read_json(file: Path, default: Any) -> Any:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else default
+    if not file.is_file():
+        return default
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error}); fetch the model again") from None
 
 
 def read_pooling(folder: Path) -> Pooling | None:
@@ -178,8 +197,15 @@ def read_max_length(folder: Path) -> int | None:
 
 
 def module_folders(folder: Path, kind: str) -> list[Path]:
+    """The folders of a sentence-transformers model's modules of one kind."""
     modules = read_json(folder / "modules.json", [])
-    return [folder / module["path"] for module in modules if module["type"].endswith(f".{kind}")]
+    try:
+        return [folder / one["path"] for one in modules if one["type"].endswith(f".{kind}")]
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(
+            f"{folder / 'modules.json'}: no list of modules with path and type; remove the file "
+            "and set encoder.pooling"
+        ) from None
 
 
 def write_folder(

@@ -76,6 +76,14 @@ def text_of(row: Row, column: str) -> str:
     )
 
 
+def id_of(row: Row, column: str) -> str:
+    """The identifier, a text or a whole number, in a column of a row."""
+    value = row.values.get(column)
+    if isinstance(value, str | int) and value != "":
+        return str(value)
+    raise InputError(f"{row.place}: column {column!r} is {value!r:.40}, no identifier; mend it")
+
+
 def number_of(row: Row, column: str) -> float:
     """The finite number in a column of a row."""
     value = row.values.get(column)

@@ -136,7 +136,7 @@ class EvaluationConfig:
 class TrainerConfig:
     max_steps: int = option(1000, "optimiser steps", least=1)
     batch_size: int = option(64, "rows per step", least=2)
-    learning_rate: float = option(2e-5, "peak of the schedule", above=0)
+    learning_rate: float = option(2e-5, "peak of the schedule", above=0, below=1e38)
     weight_decay: float = option(0.01, "not applied to biases and norms", least=0)
     schedule: Literal["cosine", "linear"] = option("cosine", "decay to 0 after the warm-up")
     warmup: float = option(0.1, "share of the steps spent warming up", least=0, below=1)

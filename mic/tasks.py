@@ -47,6 +47,8 @@ def similarity_task(name: str, source: Source) -> Task:
     rows = list(read_rows(source))
     texts, index = unique(text_of(row, column) for column in (left, right) for row in rows)
     scores = [number_of(row, score) for row in rows]
+    if len(set(scores)) < 2:
+        raise InputError(f"{source.path}: column {score!r} never varies; nothing to correlate with")
 
     def spearman(embeddings: Tensor, dims: Sequence[int]) -> Scores:
         a, b = embeddings[index].chunk(2)
@@ -82,16 +84,22 @@ def retrieval_from_pairs(name: str, rows: Sequence[Sequence[str]]) -> Task:
 
 def retrieval_task(name: str, files: RetrievalFiles) -> Task:
     """Corpus, queries and relevance judgements in BEIR's columns."""
-    documents = list(read_rows(Source(files.corpus, ["_id", "text"])))
-    corpus_ids = {str(row.values["_id"]): i for i, row in enumerate(documents)}
-    corpus = [document_text(row) for row in documents]
+    corpus_rows = list(read_rows(Source(files.corpus, ["_id", "text"])))
+    corpus_ids = {id_of(row, "_id"): at for at, row in enumerate(corpus_rows)}
+    if len(corpus_ids) < len(corpus_rows):
+        repeats = len(corpus_rows) - len(corpus_ids)
+        raise InputError(f"{files.corpus}: {repeats} rows repeat an _id; give each its own")
+    corpus = [
+        " ".join(str(row.values[key]) for key in ("title", "text") if row.values.get(key))
+        for row in corpus_rows
+    ]
     texts = {
-        str(row.values["_id"]): text_of(row, "text")
+        id_of(row, "_id"): text_of(row, "text")
         for row in read_rows(Source(files.queries, ["_id", "text"]))
     }
     judged: dict[str, dict[int, float]] = {}
     for row in read_rows(Source(files.qrels, ["query_id", "doc_id", "score"])):
-        query, document = str(row.values["query_id"]), str(row.values["doc_id"])
+        query, document = id_of(row, "query_id"), id_of(row, "doc_id")
         gain = number_of(row, "score")
         if query not in texts or document not in corpus_ids:
             unknown = f"query {query!r}" if query not in texts else f"document {document!r}"

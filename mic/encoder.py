@@ -150,6 +150,8 @@ class Encoder(nn.Module):
     def watch(self, layers: Collection[int]) -> None:
         """Keep these layers' outputs at every forward pass from now on.
 
+        Before the backbone is compiled: afterwards it does not notice new hooks.
+
         Raises InputError for a layer that the backbone does not have.
         """
         # bound methods, not closures: a deep copy of the encoder keeps its own states

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mic.errors import InputError
 from mic.metrics import nested_retrieval, nested_spearman
-from mic.rows import Row, number_of, read_rows, text_of
+from mic.rows import Row, id_of, number_of, read_rows, text_of
 from mic.settings import RetrievalFiles, Source, TasksConfig
 
 Scores = dict[str, dict[int, float]]  # metric -> width -> value
@@ -89,10 +89,7 @@ def retrieval_task(name: str, files: RetrievalFiles) -> Task:
     if len(corpus_ids) < len(corpus_rows):
         repeats = len(corpus_rows) - len(corpus_ids)
         raise InputError(f"{files.corpus}: {repeats} rows repeat an _id; give each its own")
-    corpus = [
-        " ".join(str(row.values[key]) for key in ("title", "text") if row.values.get(key))
-        for row in corpus_rows
-    ]
+    corpus = [document_text(row) for row in corpus_rows]
     texts = {
         id_of(row, "_id"): text_of(row, "text")
         for row in read_rows(Source(files.queries, ["_id", "text"]))

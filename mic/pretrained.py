@@ -189,9 +189,8 @@ def read_projection(folder: Path) -> nn.Linear | None:
 def read_max_length(folder: Path) -> int | None:
     """The longest text, in tokens, that a sentence-transformers folder asks for."""
     found: int | None = read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
-    if (
-        found is None and (folder / "modules.json").is_file()
-    ):  # version 6 leaves it to the tokenizer
+    if found is None and (folder / "modules.json").is_file():
+        # since version 6 its folders leave it to the tokenizer
         found = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
     return found
 

@@ -130,6 +130,7 @@ def scalars(loss: Loss) -> dict[str, float]:
         values[name] = torch.stack(list(term.values())).mean()
         values[f"{name}/weighted"] = loss.parts[name]
         values |= {f"{name}/d{dim}": value for dim, value in term.items()}
+    values["negatives"] = torch.tensor(loss.negatives, device=loss.total.device)
     stacked = torch.stack([value.detach().float() for value in values.values()]).tolist()
     return dict(zip(values, stacked, strict=True))
 

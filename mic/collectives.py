@@ -1,0 +1,114 @@
+"""Values across ranks with exact gradients; the identity in one process.
+
+A loss over the rows of all ranks must, once DDP has averaged the parameters' gradients over W
+ranks, give the gradient of one process on the joined rows. Every rank computes the same loss, so
+the backward pass of both functions sums what all W ranks ask of a value: W times the gradient,
+which DDP divides by W. Keeping one's own part instead would give 1/W of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    """The number of ranks; 1 outside a process group."""
+    return distributed.get_world_size() if in_group() else 1
+
+
+def rank() -> int:
+    """This process' rank; 0 outside a process group."""
+    return distributed.get_rank() if in_group() else 0
+
+
+def in_group() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def counts(rows: int, device: torch.device) -> list[int]:
+    """How many rows every rank has, in the order of ranks. No gradient."""
+    if world_size() == 1:
+        return [rows]
+    found = torch.zeros(world_size(), dtype=torch.long, device=device)
+    found[rank()] = rows
+    distributed.all_reduce(found)
+    return [int(count) for count in found.tolist()]
+
+
+def gather(
+    x: Float[Tensor, "rows ..."], sizes: Sequence[int] | None = None
+) -> Float[Tensor, "all_rows ..."]:
+    """The rows of all ranks, in the order of ranks, which may hold different numbers of them.
+
+    `sizes` are the ranks' numbers of rows, asked of all ranks when not given.
+    """
+    if world_size() == 1:
+        return x
+    gathered: Tensor = Gather.apply(x, sizes or counts(len(x), x.device))  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def total(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The sum of a tensor over all ranks."""
+    if world_size() == 1:
+        return x
+    summed: Tensor = Total.apply(x)  # type: ignore[no-untyped-call]
+    return summed
+
+
+def gather_columns(
+    columns: Sequence[Float[Tensor, "rows _"]], sizes: Sequence[int]
+) -> list[Float[Tensor, "all_rows _"]]:
+    """`gather` of several matrices of the same rows, in one collective."""
+    if world_size() == 1:
+        return list(columns)
+    gathered = gather(torch.cat(list(columns), dim=1), sizes)
+    return list(torch.split(gathered, [column.shape[1] for column in columns], dim=1))
+
+
+def total_together(values: Sequence[Float[Tensor, "..."]]) -> list[Float[Tensor, "..."]]:
+    """`total` of several tensors of one dtype, in one collective."""
+    if world_size() == 1:
+        return list(values)
+    summed = total(torch.cat([value.flatten() for value in values]))
+    parts = torch.split(summed, [value.numel() for value in values])
+    return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
+
+
+class Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        ctx.sizes = sizes
+        padded = x.new_zeros(max(sizes), *x.shape[1:])
+        padded[: len(x)] = x
+        found = x.new_empty(len(sizes) * max(sizes), *x.shape[1:])
+        distributed.all_gather_into_tensor(found, padded)
+        parts = torch.split(found, max(sizes))
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous().clone()
+        distributed.all_reduce(gradient)
+        return torch.split(gradient, list(ctx.sizes))[rank()], None
+
+
+class Total(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        summed = x.contiguous().clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        gradient = gradient.contiguous().clone()
+        distributed.all_reduce(gradient)
+        return gradient

@@ -1,0 +1,63 @@
+"""Ranks with different data in unequal parts train as one process on the joined batch would."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import OBJECTIVES, steps
+
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def ranks(model_folder, tmp_path_factory):
+    """Loss and gradients of every objective on every rank, by the number of ranks and the dtype."""
+    done: dict[tuple[int, str], list] = {}
+
+    def run(world: int, dtype: str) -> list:
+        if (world, dtype) not in done:
+            folder = tmp_path_factory.mktemp(f"{world}-{dtype}")
+            here = Path(__file__).parent
+            paths = os.pathsep.join([str(here), str(here.parent)])
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+            command = [sys.executable, here / "ranks.py"]
+            processes = [
+                subprocess.Popen(
+                    [*command, str(rank), str(world), folder, str(model_folder), dtype],
+                    env=environment,
+                )
+                for rank in range(world)
+            ]
+            assert [process.wait(timeout=120) for process in processes] == [0] * world
+            done[world, dtype] = [torch.load(folder / f"{rank}.pt") for rank in range(world)]
+        return done[world, dtype]
+
+    return run
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(("world", "dtype"), [(2, "float64"), (3, "float64"), (2, "float32")])
+def test_loss_and_every_gradient_are_those_of_one_process(
+    ranks, model_folder, world, dtype, objective
+):
+    alone = steps(0, 1, str(model_folder), getattr(torch, dtype))[objective]
+    tolerance = TOLERANCE[dtype]
+    for found in ranks(world, dtype):
+        together = found[objective]
+        assert together.keys() == alone.keys()
+        for name in alone.keys() - {"collectives"}:
+            error = (together[name] - alone[name]).norm() / alone[name].norm().clamp_min(1e-6)
+            assert error < tolerance, f"{name}: relative error {error:.1e}"
+
+
+def test_a_step_has_one_gather_and_one_sum_each_way_beside_the_counting_of_rows(ranks):
+    for found in ranks(2, "float64"):
+        assert {tuple(one["collectives"].tolist()) for one in found.values()} == {(3, 2)}
+
+
+def test_one_process_needs_no_group(model_folder):
+    found = steps(0, 1, str(model_folder), torch.float64)
+    assert {tuple(one["collectives"].tolist()) for one in found.values()} == {(0, 0)}

@@ -129,7 +129,7 @@ class EvaluationConfig:
     validation: TasksConfig = option(TasksConfig, "tasks seen during training and at the end")
     test: TasksConfig = option(TasksConfig, "tasks seen once, at the end")
     batch_size: int = option(64, "texts per forward pass", least=1)
-    pca_texts: int = option(4000, "training texts that the PCA baseline is fitted on", least=2)
+    pca_texts: int = option(3000, "training texts that the PCA baseline is fitted on", least=2)
 
 
 @dataclass

@@ -9,4 +9,4 @@ for seed in 0 1 2; do
       mic train experiments/captions/$method.yaml seed=$seed name=$name --overwrite
   done
 done
-python experiments/captions/table.py > experiments/captions/table.md
+python experiments/seeds_table.py captions mrl mic > experiments/captions/table.md

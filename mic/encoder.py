@@ -10,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float32
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mic import pretrained
-from mic.errors import InputError
+from mic.errors import InputError, RunError
 from mic.nested import Encoded, check_dims, prefix, unit
 from mic.pooling import Pooling, pool
 
@@ -246,18 +247,25 @@ class Encoder(nn.Module):
         return found
 
     def save(self, folder: Path) -> None:
-        """Write a sentence-transformers folder, whole or not at all; it must not exist yet."""
+        """Write a sentence-transformers folder, whole or not at all; it must not exist yet.
+
+        Raises RunError when the disk does not take it.
+        """
         partial_folder = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial_folder, ignore_errors=True)
-        pretrained.write_folder(
-            partial_folder,
-            self.backbone,
-            self.tokenizer,
-            self.pooling,
-            self.max_length,
-            self.projection,
-        )
-        partial_folder.rename(folder)
+        try:
+            pretrained.write_folder(
+                partial_folder,
+                self.backbone,
+                self.tokenizer,
+                self.pooling,
+                self.max_length,
+                self.projection,
+            )
+            partial_folder.rename(folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial_folder, ignore_errors=True)
+            raise RunError(f"{folder}: the encoder could not be written: {error}") from error
 
 
 def identity_head(width: int, projection: int) -> nn.Linear:

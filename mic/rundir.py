@@ -65,6 +65,19 @@ def create(config: Config, overwrite: bool) -> Path:
     return folder
 
 
+def refuse_full_disk(config: Config, needed: int) -> None:
+    """Raise an InputError when the disk of `runs` has less than `needed` bytes free."""
+    folder = path_of(config).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"runs={config.runs}: {free / 1e6:.0f} MB free, and the trained model alone takes "
+            f"{needed / 1e6:.0f} MB; free some, or set runs=FOLDER on another disk"
+        )
+
+
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all: to a temporary name, then renamed."""
     partial = file.with_name(f".{file.name}.partial")

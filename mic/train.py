@@ -53,6 +53,8 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     tasks = [*validation, *test]
     dims = with_full(config.evaluation.dims, module.encoder.width)
 
+    weights = sum(one.numel() * one.element_size() for one in module.encoder.parameters())
+    rundir.refuse_full_disk(config, weights)
     folder = rundir.create(config, overwrite)
     batch_size = config.evaluation.batch_size
     before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")

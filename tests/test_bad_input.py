@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -237,3 +238,12 @@ def test_a_link_is_not_followed(
     (runs / "tiny").symlink_to(tmp_path)
     assert "is a file or a link" in refusal("train", tiny_config, "--overwrite")
     assert tiny_config.exists()
+
+
+def test_a_disk_without_room_for_the_model_is_refused_before_training(
+    refusal: Refusal, tiny_config: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=9e4))
+    message = refusal("train", tiny_config)
+    assert "0 MB free, and the trained model alone takes 0 MB; free some, or set runs=" in message
+    assert not runs.exists()

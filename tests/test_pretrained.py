@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import WIDTH, answer, sentence
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mic import pretrained
 from mic.encoder import Encoder
-from mic.errors import InputError
+from mic.errors import InputError, RunError
 
 TEXTS = [*map(sentence, range(4)), " ".join(map(answer, range(9))), "cat"]
 ST_FOLDERS = {
@@ -63,16 +64,17 @@ def test_a_saved_encoder_loads_bit_for_bit(model_folder, tmp_path, how, projecti
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
-def test_a_folder_is_written_whole_or_not_at_all(encoder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError, SafetensorError])
+def test_a_folder_is_written_whole_or_not_at_all(encoder, tmp_path, monkeypatch, error):
     def full_disk(*_):
-        raise OSError("no space left")
+        raise error("no space left")
 
     with monkeypatch.context() as patch:
         patch.setattr(pretrained, "write_json", full_disk)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(RunError, match="saved: the encoder could not be written: no space"):
             encoder.save(tmp_path / "saved")
-    assert not (tmp_path / "saved").exists()
-    encoder.save(tmp_path / "saved")  # and what the failure left is no obstacle
+    assert list(tmp_path.iterdir()) == []
+    encoder.save(tmp_path / "saved")
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 

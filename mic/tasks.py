@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mic.errors import InputError
 from mic.metrics import nested_retrieval, nested_spearman
-from mic.rows import Row, id_of, number_of, read_rows, text_of
+from mic.rows import Row, fingerprint, id_of, number_of, read_rows, text_of
 from mic.settings import RetrievalFiles, Source, TasksConfig
 
 Scores = dict[str, dict[int, float]]  # metric -> width -> value
@@ -35,6 +35,16 @@ def build_tasks(config: TasksConfig) -> list[Task]:
         *(pairs_task(name, source) for name, source in config.pairs.items()),
         *(retrieval_task(name, files) for name, files in config.retrieval.items()),
     ]
+
+
+def fingerprints(config: TasksConfig) -> dict[str, str]:
+    """What every task's files held, by task (and file, where a task has several)."""
+    single = {**config.sts, **config.pairs}
+    found = {name: fingerprint(source) for name, source in single.items()}
+    for name, files in config.retrieval.items():
+        for part in ("corpus", "queries", "qrels"):
+            found[f"{name}/{part}"] = fingerprint(Source(getattr(files, part)))
+    return found
 
 
 def similarity_task(name: str, source: Source) -> Task:

@@ -24,7 +24,7 @@ from mic.module import MICModule
 from mic.nested import with_full
 from mic.progress import bar
 from mic.settings import Config
-from mic.tasks import Task, build_tasks, retrieval_from_pairs
+from mic.tasks import Task, build_tasks, fingerprints, retrieval_from_pairs
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 TRAINED = "mic"
@@ -82,7 +82,11 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
             "seconds": time.monotonic() - started,
             "rows": {"train": len(data.train_rows), "validation": len(data.validation_rows)},
             "skipped_rows": data.skipped,
-            "data": data.hashes,
+            "data": {
+                **data.hashes,
+                **fingerprints(config.evaluation.validation),
+                **fingerprints(config.evaluation.test),
+            },
             "versions": {"python": sys.version.split()[0], **versions()},
             "git_commit": git_commit(),
         },

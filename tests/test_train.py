@@ -63,7 +63,7 @@ def test_results_hold_every_metric_at_every_width_and_the_baselines(run):
     assert (meta["seed"], meta["steps"], meta["skipped_rows"]) == (0, 4, 0)
     assert meta["rows"] == {"train": 180, "validation": 20}
     assert meta["pairs_per_second"] > 0
-    assert set(meta["data"]) == {"train/pairs"}
+    assert set(meta["data"]) == {"train/pairs", "sts", "found"}
     assert {"torch", "lightning", "transformers", "python"} <= set(meta["versions"])
 
 

@@ -10,7 +10,7 @@ quickstart: .venv/quickstart  ## train MIC on real text in minutes: a table, thr
 	$(BIN)/mic train configs/quickstart.yaml --overwrite
 
 test: .venv/dev lint types  ## lint, check types, run every test and docstring example
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/dev  ## ruff: style and formatting
 	$(BIN)/ruff check .

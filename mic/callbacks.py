@@ -34,9 +34,14 @@ class NestedEvaluation(Callback):
 
 
 class Progress(Callback):
-    """Steps, loss, pairs per second and time left; keeps the pairs per second of training alone."""
+    """Steps, loss, pairs per second and time left; keeps the pairs per second of training alone.
 
-    def __init__(self) -> None:
+    The loss is that of every `every`-th step: to read it, a GPU must be waited for.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.loss = float("nan")
         self.pairs = 0
         self.seconds = 0.0
         self._started = 0.0
@@ -54,7 +59,7 @@ class Progress(Callback):
 
     def on_train_batch_end(
         self,
-        trainer: Trainer,  # noqa: ARG002
+        trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
         outputs: Any,
         batch: Any,
@@ -65,8 +70,9 @@ class Progress(Callback):
         self._started = now
         self.pairs += len(batch[0]["input_ids"])
         if self._advance is not None:
-            loss = float(outputs["loss"])
-            self._advance(1, f"loss {loss:.3f} {self.pairs_per_second:.0f} pairs/s")
+            if trainer.global_step == 1 or trainer.global_step % self.every == 0:
+                self.loss = float(outputs["loss"])
+            self._advance(1, f"loss {self.loss:.3f} {self.pairs_per_second:.0f} pairs/s")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self._started = time.monotonic()  # validation is not training time

@@ -54,7 +54,7 @@ class MICModule(LightningModule):
         loss: Loss = self(batch)
         taken, settings = self.global_step + 1, self.config.trainer
         if taken % settings.log_every == 0 or taken == settings.max_steps:
-            values = scalars(loss)  # the only moment a GPU is waited for
+            values = scalars(loss)  # waits for a GPU: not at every step
             refuse_nan(values, self.global_step, self.config)
             values["learning_rate"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             self.log_dict({f"train/{name}": value for name, value in values.items()})

@@ -2,7 +2,7 @@
 
 All slicing lives here. Everything that needs a value at every width (cosines, sums over blocks of
 a matrix) is computed once for the slices *between* neighbouring widths and then accumulated, so
-that K nested widths cost about as much as the widest one alone.
+that K nested widths take the multiplications of the widest one alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

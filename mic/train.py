@@ -62,7 +62,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     logger = JsonLinesLogger(folder)
     logger.write({"data/skipped_rows": data.skipped}, steps=0)
     logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
-    progress = Progress()
+    progress = Progress(every=config.trainer.log_every)
     fit(module, data, logger, [progress, NestedEvaluation(validation, dims, batch_size)])
 
     after = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +154,6 @@ def test_training_teaches_every_prefix(tiny_config):
         ["encoder.gradient_checkpointing=true"],
         ["trainer.precision=bf16", "trainer.schedule=linear", "trainer.gradient_clip=0"],
         ["data.num_workers=1"],
-        ["evaluation.validation.sts={}"],
     ],
     ids=" ".join,
 )
@@ -225,4 +223,3 @@ def test_random_state_outside_is_set_by_the_seed_alone(tiny_config):
     torch.manual_seed(321)
     second = train(load(tiny_config, "name=two"))
     assert first["sts"] == second["sts"]
-    assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -5,19 +5,23 @@ a matrix) is computed once for the slices *between* neighbouring widths and then
 that K nested widths take the multiplications of the widest one alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mic.errors import InputError
 
 NORM_FLOOR = 1e-12  # the floor of torch.nn.functional.normalize
+SCORES = 2**22  # similarities of all widths that a chunk of rows may hold: 16 MiB in fp32
 
 
 class Encoded(NamedTuple):
@@ -92,19 +96,57 @@ def prefix_norms(x: Float[Tensor, "rows dim"], dims: Sequence[int]) -> list[Tens
 
 
 def cosines(
-    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"], dims: Sequence[int]
+    a: Float[Tensor, "rows dim"],
+    b: Float[Tensor, "columns dim"],
+    dims: Sequence[int],
+    *,
+    scale: float = 1.0,
 ) -> Iterator[tuple[int, Float[Tensor, "rows columns"]]]:
-    """Yield (width, cosine similarity of the truncated rows) for every width.
+    """Yield (width, cosine similarity of the truncated rows times `scale`) for every width.
 
     The inner products of a prefix are those of the shorter prefix plus one slice, so all widths
-    together cost the multiplications of the widest.
+    together cost the multiplications of the widest. Differentiable once.
     """
-    products = accumulate(
-        (x @ y.T for x, y in zip(slices(a, dims), slices(b, dims), strict=True)), add
-    )
+    pairs = zip(slices(a, dims), slices(b, dims), strict=True)
     norms = zip(prefix_norms(a, dims), prefix_norms(b, dims), strict=True)
-    for dim, product, (rows, columns) in zip(dims, products, norms, strict=True):
-        yield dim, product / rows[:, None] / columns
+    products: Tensor | None = None
+    for dim, (x, y), (rows, columns) in zip(dims, pairs, norms, strict=True):
+        products = x @ y.T if products is None else torch.addmm(products, x, y.T)
+        yield dim, Scaled.apply(products, scale / rows, 1 / columns)  # type: ignore[no-untyped-call]
+
+
+class Scaled(Function):
+    """A matrix with its rows and columns scaled; keeps the result, which its reader keeps too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        found = (x * rows[:, None]).mul_(columns)
+        ctx.save_for_backward(found, rows, columns)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found, rows, columns = ctx.saved_tensors
+        shares = gradient * found
+        to_rows, to_columns = shares.sum(1) / rows, shares.sum(0) / columns
+        return torch.mul(gradient, rows[:, None], out=shares).mul_(columns), to_rows, to_columns
+
+
+def chunked(sums: Callable[..., Tensor], entries: int, *rows: Tensor) -> Tensor:
+    """`sums(*rows)` for a function that sums over rows, in chunks where whole it would not fit.
+
+    A row costs `entries` similarities; a chunk holds at most SCORES of them. Several chunks are
+    computed anew in the backward pass, so that one at a time is in memory; one chunk is kept.
+    """
+    size = max(1, SCORES // entries)
+    if len(rows[0]) <= size:
+        return sums(*rows)
+    parts = zip(*(torch.split(x, size) for x in rows), strict=True)
+    found = [
+        checkpoint(sums, *part, use_reentrant=False, preserve_rng_state=False) for part in parts
+    ]
+    return torch.stack(found).sum(0)
 
 
 def paired_cosines(

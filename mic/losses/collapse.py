@@ -1,11 +1,14 @@
 """Soft Collapse Regularization (SCR): prefix and residual must not repeat each other."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from mic.errors import check_choice
 from mic.losses.precision import PerWidth, full_precision
@@ -13,6 +16,7 @@ from mic.nested import check_dims, prefix, residual, segment_sums, with_full
 
 VARIANCE_FLOOR = 1e-10  # inside square roots: a deviation far below 1e-5 counts as none
 SHORTEST = 3  # two tokens standardise to +1 and -1 in every coordinate: no information
+GRAM_BLOCK = 192  # rows of a symmetric product taken at once: narrower ones multiply slower
 
 VarianceFloor = Literal["mean", "per_dim"]
 Mask = Bool[Tensor, "batch length"] | Int[Tensor, "batch length"]
@@ -84,11 +88,62 @@ def soft_collapse_terms(
 
 @full_precision
 def collapse_sums(hidden: Float[Tensor, "batch length dim"], mask: Mask) -> CollapseSums:
-    """The sums of a batch of sequences."""
-    standardised, deviations, counts = standardise(hidden, mask.bool())
-    kept = (counts >= SHORTEST).to(hidden.dtype)
-    rows = (standardised * (kept / counts.clamp_min(1)).sqrt()[:, None, None]).flatten(0, 1)
-    return CollapseSums(rows.T @ rows, kept @ deviations, kept.sum())
+    """The sums of a batch of sequences. Differentiable once."""
+    return CollapseSums(*StandardisedGram.apply(hidden, mask.bool()))  # type: ignore[no-untyped-call]
+
+
+class StandardisedGram(Function):
+    """The sums with one product forward, one backward and one [batch, length, dim] kept between.
+
+    With `sigma` a coordinate's deviation, `N` the tokens, `A = dC + dC^T`, `Y = X A` and `g` the
+    gradient of the deviations: `dH = (Y / sigma + X (g - mean_l(Y X) / sigma)) / N`. The mean of Y,
+    which standardisation takes off its gradient, is 0 as that of X is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, deviations, counts = standardise(hidden, mask)
+        kept = (counts >= SHORTEST).to(hidden.dtype)
+        scales = (kept / counts.clamp_min(1)).sqrt()
+        rows *= scales[:, None, None]
+        ctx.save_for_backward(rows, deviations, scales, mask)
+        sequences = kept.sum()
+        ctx.mark_non_differentiable(sequences)
+        return gram(rows.flatten(0, 1)[valid_rows(mask)]), kept @ deviations, sequences
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, to_correlation: Tensor, to_deviations: Tensor, _: Tensor
+    ) -> tuple[Tensor, None]:
+        rows, deviations, scales, mask = ctx.saved_tensors
+        tokens = valid_rows(mask)
+        found = torch.zeros_like(rows)
+        found.flatten(0, 1)[tokens] = rows.flatten(0, 1)[tokens] @ (
+            to_correlation + to_correlation.T
+        )
+        # rows = scales X, so that scales^2 = 1 / N stands in the sum over tokens already
+        along = to_deviations - (found * rows).sum(1) / deviations
+        found *= (scales[:, None] / deviations)[:, None]
+        return found.addcmul_(rows, (scales[:, None] * along)[:, None]), None
+
+
+def valid_rows(mask: Bool[Tensor, "batch length"]) -> Tensor | slice:
+    """Where the valid tokens stand among all: padding multiplies nothing.
+
+    On a GPU every row: to count the valid ones would wait for it, and rows of zeros cost little.
+    """
+    return mask.flatten().nonzero().squeeze(1) if mask.device.type == "cpu" else slice(None)
+
+
+def gram(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
+    """`rows^T rows`, multiplied on and above the diagonal blocks and mirrored below."""
+    found = rows.new_empty(rows.shape[1], rows.shape[1])
+    for start in range(0, rows.shape[1], GRAM_BLOCK):
+        stop = start + GRAM_BLOCK
+        torch.mm(rows[:, start:stop].T, rows[:, start:], out=found[start:stop, start:])
+        found[stop:, start:stop] = found[start:stop, stop:].T
+    return found
 
 
 def collapse_terms(
@@ -100,7 +155,10 @@ def collapse_terms(
     check_choice("variance_floor", variance_floor, get_args(VarianceFloor))
     correlation = sums.correlation / sums.sequences.clamp_min(1)
     deviations = sums.deviations / sums.sequences.clamp_min(1)
-    excess = segment_sums((correlation.abs() - threshold).relu().square(), with_full(nested, full))
+    # softshrink squared is max(0, |C| - threshold)^2 in fewer passes over the matrix
+    excess = segment_sums(
+        functional.softshrink(correlation, threshold).square(), with_full(nested, full)
+    )
     return {
         "correlation": {
             dim: excess[:k, k:].sum() / (dim * (full - dim)) for k, dim in enumerate(nested, 1)
@@ -122,16 +180,19 @@ def standardise(
     """Standardise every coordinate over the valid tokens of its own sequence.
 
     Returns the standardised tokens (0 at padding) [batch, length, dim], the population standard
-    deviations [batch, dim] and the token counts [batch] in the dtype of `hidden`.
+    deviations [batch, dim] and the token counts [batch] in the dtype of `hidden`. In place, for
+    `StandardisedGram`, which knows the gradient.
     """
     valid = mask[:, :, None]
     counts = mask.sum(1).to(hidden.dtype)
     divisor = counts.clamp_min(1)[:, None]
     # where, not a product: padding may hold anything, NaN included
-    mean = torch.where(valid, hidden, 0).sum(1) / divisor
-    centred = torch.where(valid, hidden - mean[:, None], 0)
-    deviations = (centred.square().sum(1) / divisor + VARIANCE_FLOOR).sqrt()
-    return centred / deviations[:, None], deviations, counts
+    found = torch.where(valid, hidden, 0)
+    found -= (found.sum(1) / divisor)[:, None]
+    found *= valid
+    deviations = (found.square().sum(1) / divisor + VARIANCE_FLOOR).sqrt()
+    found /= deviations[:, None]
+    return found, deviations, counts
 
 
 def variance_hinge(deviations: Float[Tensor, " dim"], floor: VarianceFloor) -> Float[Tensor, ""]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mic.errors import InputError, check_choice
 from mic.losses.precision import PerWidth, full_precision
-from mic.nested import check_dims, cosines, prefix, segment_sums
+from mic.nested import check_dims, chunked, cosines, prefix, segment_sums
 
 DIVISION_FLOOR = 1e-12
 TINY = 1e-36  # about the square of what fp32 can still divide by
@@ -93,13 +93,19 @@ def potential_sums(
 
     `places` says where in `everyone` the rows themselves stand. Ranks add these sums up.
     """
-    own = places[:, None]
 
-    def pairs(cosine: Tensor) -> Tensor:
-        potential = torch.exp(-2 * t * (1 - cosine))
-        return potential.sum() - potential.gather(1, own).sum()
+    def sums(rows: Tensor, places: Tensor) -> Tensor:
+        own = places[:, None]
 
-    return torch.stack([pairs(cosine) for _, cosine in cosines(rows, everyone, dims)])
+        def pairs(scores: Tensor) -> Tensor:
+            potential = torch.exp(scores - 2 * t)
+            return potential.sum() - potential.gather(1, own).sum()
+
+        return torch.stack(
+            [pairs(scores) for _, scores in cosines(rows, everyone, dims, scale=2 * t)]
+        )
+
+    return chunked(sums, len(dims) * len(everyone), rows, places)
 
 
 def uniformity(sums: Float[Tensor, " widths"], count: int, dims: Sequence[int]) -> PerWidth:

@@ -68,7 +68,7 @@ class Progress(Callback):
         now = time.monotonic()
         self.seconds += now - self._started
         self._started = now
-        self.pairs += len(batch[0]["input_ids"])
+        self.pairs += batch.size
         if self._advance is not None:
             if trainer.global_step == 1 or trainer.global_step % self.every == 0:
                 self.loss = float(outputs["loss"])

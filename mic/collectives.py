@@ -61,14 +61,24 @@ def total(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return summed
 
 
-def gather_columns(
-    columns: Sequence[Float[Tensor, "rows _"]], sizes: Sequence[int]
-) -> list[Float[Tensor, "all_rows _"]]:
-    """`gather` of several matrices of the same rows, in one collective."""
+def gather_columns(columns: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    """`gather` of several matrices [rows, _] of the same rows, in one collective.
+
+    One is floating; the others have its dtype, or are int64 and travel as its bits.
+    """
     if world_size() == 1:
         return list(columns)
-    gathered = gather(torch.cat(list(columns), dim=1), sizes)
-    return list(torch.split(gathered, [column.shape[1] for column in columns], dim=1))
+    kind = next(column.dtype for column in columns if column.is_floating_point())
+    sent = [
+        column if column.is_floating_point() else column.contiguous().view(kind)
+        for column in columns
+    ]
+    gathered = gather(torch.cat(sent, dim=1), sizes)
+    parts = torch.split(gathered, [column.shape[1] for column in sent], dim=1)
+    return [
+        part if column.is_floating_point() else part.detach().contiguous().view(torch.int64)
+        for part, column in zip(parts, columns, strict=True)
+    ]
 
 
 def total_together(values: Sequence[Float[Tensor, "..."]]) -> list[Float[Tensor, "..."]]:

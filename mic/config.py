@@ -205,8 +205,25 @@ def check(config: Config) -> None:
             )
     if not aligned and config.objective.gamma:
         raise InputError("objective.align_layers []: name a layer, or set objective.gamma=0")
+    check_teacher(config)
     if config.name != Path(config.name).name or config.name in ("", ".."):
         raise InputError(f"name {config.name!r}: one folder name, no slashes; see `runs`")
+
+
+def check_teacher(config: Config) -> None:
+    """Refuse an objective that waits for a teacher, and a teacher that nobody listens to."""
+    objective, kind = config.objective, config.teacher.kind
+    listens = [name for name in ("distillation", "regression") if getattr(objective, name).weight]
+    listens += ["teacher_margin"] if objective.teacher_margin is not None else []
+    if listens and kind == "none":
+        raise InputError(
+            f"objective.{listens[0]}: needs a teacher; set teacher.kind=self, ema, frozen or cached"
+        )
+    if kind != "none" and not listens:
+        raise InputError(
+            f"teacher.kind={kind}: no term learns from it; set objective.distillation.weight=1, or "
+            "teacher.kind=none"
+        )
 
 
 def check_bounds(node: Any, above: str) -> None:

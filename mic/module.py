@@ -1,7 +1,7 @@
-"""The LightningModule: encode, weigh, log; an optimiser; nothing else."""
+"""The LightningModule: encode, teach, weigh, log; an optimiser; nothing else."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,19 +13,23 @@ from transformers import get_scheduler
 from mic.data import Batch
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
+from mic.gradcache import chunked_step
 from mic.nested import check_dims
 from mic.objective import Loss, Objective
 from mic.settings import Config, TrainerConfig
+from mic.summary import Summary, join
+from mic.teacher import Teacher, build_teacher
 
 
 class MICModule(LightningModule):
-    """An encoder trained with the MIC objective.
+    """An encoder, perhaps its teacher, trained with the MIC objective.
 
     `config` is a `Config`, or the plain dict of one that a checkpoint keeps, so that
-    `MICModule.load_from_checkpoint(path)` needs nothing else. A batch is a list of token dicts, one
-    a column: queries, positives, then hard negatives.
+    `MICModule.load_from_checkpoint(path)` needs nothing else. A cached teacher has to be given its
+    texts by `fill_teacher` before it can teach.
 
-    Raises InputError for an encoder that cannot be loaded, or widths and layers it does not have.
+    Raises InputError for an encoder or a teacher that cannot be loaded, or widths and layers it does
+    not have.
     """
 
     def __init__(self, config: Config | Mapping[str, Any]) -> None:
@@ -35,35 +39,102 @@ class MICModule(LightningModule):
         merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
         self.config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
         self.encoder = load_encoder(self.config)
-        self.objective = Objective(self.config.objective)
-        for view in range(2):
+        self.objective = Objective(self.config.objective, self.encoder.hidden_width)
+        for view in range(3):  # a hard negative is one of the columns from the third on
             self.encoder.watch(self.objective.layers(view))
+        self.teacher: Teacher | None = None
+        if self.config.teacher.kind != "cached":
+            self.fill_teacher(())
         if self.config.trainer.compile:
             self.encoder.backbone.compile()  # in place: wrapping would rename the weights
         self.train()  # transformers loads in eval mode, where dropout, our augmentation, is off
 
+    def fill_teacher(self, texts: Iterable[str]) -> None:
+        """Build the teacher; a cached one embeds those of the texts that it does not have yet."""
+        name = self.config.encoder.name
+        self.teacher = build_teacher(self.config.teacher, self.encoder, name, texts)
+        regression = self.config.objective.regression.weight
+        if self.teacher is not None and regression and self.teacher.width != self.encoder.width:
+            raise InputError(
+                f"objective.regression.weight={regression}: the teacher is {self.teacher.width} wide "
+                f"and the student {self.encoder.width}; set it to 0 (distillation takes any width)"
+            )
+
     def forward(self, batch: Batch) -> Loss:
         """The loss of one tokenized batch and its terms."""
+        size = self.config.trainer.chunk_size or batch.size
+        summary = join([self.summarise(chunk) for chunk in batch.chunks(size)])
+        return self.finish(summary, batch.sizes)
+
+    def summarise(self, batch: Batch) -> Summary:
+        """What the losses need of a batch or of a chunk of one."""
         views = [
-            self.encoder(tokens, self.objective.layers(view)) for view, tokens in enumerate(batch)
+            self.encoder(tokens, self.objective.layers(view))
+            for view, tokens in enumerate(batch.columns)
         ]
-        found: Loss = self.objective(views, self.global_step)
+        taught = [self.teach(batch, view, encoded.pooled) for view, encoded in enumerate(views)]
+        return self.objective.summarise(views, teacher=taught, ids=batch.ids, groups=batch.groups)
+
+    def teach(self, batch: Batch, view: int, student: Tensor) -> Tensor | None:
+        """The teacher's embeddings of a column, if the objective wants them."""
+        if not self.objective.taught(view):
+            return None
+        if self.teacher is None:
+            raise RunError("teacher.kind=cached: call fill_teacher(data.texts()) before training")
+        prepared = None if batch.prepared is None else batch.prepared[view]
+        found: Tensor = self.teacher(batch.columns[view], prepared, student)
         return found
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        loss: Loss = self(batch)
+    def finish(self, summary: Summary, sizes: Sequence[int] | None) -> Loss:
+        return self.objective.finish(summary, self.global_step, sizes)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.config.trainer.chunk_size is None:
+            loss: Loss = self(batch)
+            step = loss.total
+        else:
+            loss, step = self.chunked_step(batch, batch_idx)
         taken, settings = self.global_step + 1, self.config.trainer
         if taken % settings.log_every == 0 or taken == settings.max_steps:
             values = scalars(loss)  # waits for a GPU: not at every step
             refuse_nan(values, self.global_step, self.config)
             values["learning_rate"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             self.log_dict({f"train/{name}": value for name, value in values.items()})
-        return loss.total
+        return step
+
+    def chunked_step(self, batch: Batch, batch_idx: int) -> tuple[Loss, Tensor]:
+        """The loss of a batch encoded in chunks; gradients of all chunks but the last are in place.
+
+        Of these Lightning knows nothing, and it clears gradients between this step and the backward
+        pass: so that is done here, where a new optimiser step begins.
+        """
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.optimizers().zero_grad()  # type: ignore[union-attr]
+        return chunked_step(
+            batch.chunks(self.config.trainer.chunk_size or batch.size),
+            self.summarise,
+            lambda summary: self.finish(summary, batch.sizes),
+            lambda loss: loss.total,
+            self.backward_in_place,
+            self.objective.parameters(),
+        )
+
+    def backward_in_place(self, loss: Tensor) -> None:
+        """Add to the gradients as Lightning does: a share of the accumulated, scaled for fp16."""
+        self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        if self.config.trainer.chunk_size is None:
+            super().optimizer_zero_grad(*args, **kwargs)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.teacher is not None:
+            self.teacher.step(self.encoder)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         loss: Loss = self(batch)
-        size = len(batch[0]["input_ids"])
-        self.log("val/loss", loss.total, batch_size=size, on_epoch=True, sync_dist=True)
+        self.log("val/loss", loss.total, batch_size=batch.size, on_epoch=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         trainer = self.config.trainer
@@ -130,7 +201,7 @@ def scalars(loss: Loss) -> dict[str, float]:
         values[name] = torch.stack(list(term.values())).mean()
         values[f"{name}/weighted"] = loss.parts[name]
         values |= {f"{name}/d{dim}": value for dim, value in term.items()}
-    values["negatives"] = torch.tensor(loss.negatives, device=loss.total.device)
+    values["negatives"] = loss.negatives
     stacked = torch.stack([value.detach().float() for value in values.values()]).tolist()
     return dict(zip(values, stacked, strict=True))
 

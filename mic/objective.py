@@ -1,167 +1,205 @@
-"""The objective: weights, schedules and widths around the pure losses of MIC.
+"""The objective: weights, schedules and widths around the pure losses.
 
-`L_total = L_contrastive + gamma * mean over layers and widths of (L_SCR + L_SIR)`.
-
-Over W ranks every value is that of one process on the joined batch. A step has one gather, of the
-rows that InfoNCE and SIR compare, and one sum, of what the ranks' own rows and tokens add.
+`L_total = sum_d w_d L_contrastive(d) + gamma * mean over layers and widths of the regularizers`, and
+what a teacher, ESE and MIPIC add. A part of a batch is first summarised, then held against the
+rest: parts may be chunks on one device or the ranks of a group, and every value is that of the whole
+batch. A step has one gather, of rows, and one sum.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from mic.collectives import counts, gather_columns, rank, total_together
-from mic.losses.collapse import CollapseSums, collapse_sums, collapse_terms
-from mic.losses.contrastive import infonce_sums
-from mic.losses.isotropy import potential_sums, spectral_variation, uniformity
+from mic import plan, terms
+from mic.collectives import counts, gather_columns, rank
+from mic.errors import InputError
+from mic.losses.collapse import collapse_sums
+from mic.losses.espresso import light_width_weights
 from mic.losses.precision import PerWidth
-from mic.nested import Encoded, with_full
+from mic.losses.relations import relation_sums
+from mic.nested import Encoded
+from mic.plan import ALIGNED, RELATIONS, SCR
 from mic.pooling import mean_pool
 from mic.settings import ObjectiveConfig, TermConfig
+from mic.summary import Key, Summary, Sums
+from mic.terms import Part, Values
 
-OUTPUT = "output"  # the pooled embedding after any head, as an align layer
+HEAD_WIDTH = 256  # hidden units of the heads of MIPIC's chain
 
 
 class Loss(NamedTuple):
     """The value to minimise and everything it was made of.
 
     `terms` maps a term's name to its raw value per width (means over align layers and views);
-    `parts` maps it to its weighted share of the total: they sum to `total`. `negatives` is the
-    number of keys beside its own that every query was held against.
+    `parts` maps it to its weighted share of the total: they sum to `total`. `negatives` is the mean
+    number of keys beside its own that a query was held against.
     """
 
     total: Tensor
     terms: dict[str, PerWidth]
     parts: dict[str, Tensor]
-    negatives: int
+    negatives: Tensor
 
 
 class Objective(nn.Module):
-    """Weigh the losses of one batch as `config` says; has no parameters."""
+    """Weigh the losses of one batch as `config` says.
 
-    def __init__(self, config: ObjectiveConfig) -> None:
+    Only MIPIC's terms have parameters, which need the `hidden_width` of the backbone. Raises
+    InputError for a chain that does not fit the widths.
+    """
+
+    def __init__(self, config: ObjectiveConfig, hidden_width: int | None = None) -> None:
         super().__init__()
         self.config = config
+        self.lifts, self.heads = nn.ParameterList(), nn.ModuleList()
+        chained = plan.active(config, "chain")
+        if not chained and not plan.active(config, *RELATIONS):
+            return
+        if hidden_width is None:
+            raise InputError("objective.attention, .cka, .chain: they need the backbone's width")
+        dims = plan.widths(config, hidden_width)
+        if chained and (wrong := plan.check_chain(config, dims)):
+            raise InputError(wrong)
+        if chained:
+            self.heads.extend(head(narrow, wide) for narrow, wide in pairwise(dims))
+        if plan.active(config, *RELATIONS):
+            self.lifts.extend(nn.Parameter(torch.eye(dim, hidden_width)) for dim in dims[:-1])
 
     def layers(self, view: int) -> list[int]:
         """The backbone layers whose hidden states the objective wants of a column."""
-        if self.config.gamma == 0 or view >= self.regularized_views:
-            return []
-        return [layer for layer in self.config.align_layers if isinstance(layer, int)]
+        return plan.layers(self.config, view)
 
-    @property
-    def regularized_views(self) -> int:
-        """How many columns SCR and SIR see; hard negatives never count."""
-        return 2 if self.config.regularize_views == "both" else 1
+    def taught(self, view: int) -> bool:
+        """Whether the objective wants the teacher's embeddings of a column."""
+        return plan.taught(self.config, view)
 
-    def forward(self, views: Sequence[Encoded], step: int) -> Loss:
+    def forward(
+        self,
+        views: Sequence[Encoded],
+        step: int,
+        *,
+        teacher: Sequence[Tensor | None] = (),
+        ids: Int[Tensor, "batch columns"] | None = None,
+        groups: Int[Tensor, " batch"] | None = None,
+        sizes: Sequence[int] | None = None,
+    ) -> Loss:
         """The loss of a batch of encoded columns: queries, positives, then any hard negatives.
 
-        `step` counts optimiser steps from 0 and drives the warm-up of the weights.
+        `step` counts optimiser steps from 0 and drives the warm-up of the weights. `teacher` holds
+        the teacher's embeddings [batch, _] of the columns that are `taught`. Rows with equal `ids`,
+        numbers of their texts, or equal `groups` are no negatives of each other. `sizes` are the
+        ranks' numbers of rows, asked of all ranks when not given.
         """
-        queries = full(views[0].pooled)
-        columns = [full(view.pooled) for view in views[1:]]
-        aligned = self.aligned(views)
-        sizes = counts(len(queries), queries.device)
-        gathered = gather_columns([*columns, *(one.rows for one in aligned)], sizes)
-        keys, rows = torch.cat(gathered[: len(columns)]), gathered[len(columns) :]
+        summary = self.summarise(views, teacher=teacher, ids=ids, groups=groups)
+        return self.finish(summary, step, sizes)
+
+    def summarise(
+        self,
+        views: Sequence[Encoded],
+        *,
+        teacher: Sequence[Tensor | None] = (),
+        ids: Int[Tensor, "batch columns"] | None = None,
+        groups: Int[Tensor, " batch"] | None = None,
+    ) -> Summary:
+        """What the losses need of a part of a batch; `mic.summary.join` joins parts."""
+        rows: dict[Key, Tensor] = {}
+        sums: dict[Key, Sums] = {}
+        lifts = list(self.lifts)
+        for view, encoded in enumerate(views):
+            rows["pooled", view] = full(encoded.pooled)
+            for layer in self.layers(view):
+                rows["layer", view, layer] = mean_pool(encoded.hidden[layer], encoded.mask)
+        for view in range(plan.regularized_views(self.config)):
+            for layer in plan.aligned(self.config):
+                hidden, mask = views[view].hidden[layer], views[view].mask
+                if plan.active(self.config, *SCR):
+                    sums["collapse", view, layer] = collapse_sums(hidden, mask)
+                if plan.active(self.config, *RELATIONS):
+                    dims = plan.widths(self.config, hidden.shape[2])[:-1]
+                    sums["relations", view, layer] = relation_sums(hidden, mask, lifts, dims)
+        for view, embeddings in enumerate(teacher):
+            if embeddings is not None:
+                rows["teacher", view] = embeddings.detach().to(rows["pooled", 0].dtype)
+        if ids is not None:
+            marks = [ids[:, :2]] if groups is None else [ids[:, :2], groups[:, None]]
+            rows["ids",] = torch.cat(marks, dim=1)
+            if ids.shape[1] > 2:
+                rows["negative ids",] = ids[:, 2:]
+        return Summary(rows, sums)
+
+    def finish(self, summary: Summary, step: int, sizes: Sequence[int] | None = None) -> Loss:
+        """The loss of the joined batch of all ranks from the summary of one's own part."""
+        rows, config = summary.rows, self.config
+        count, device = len(rows["pooled", 0]), rows["pooled", 0].device
+        sizes = sizes or counts(count, device)
         first = sum(sizes[: rank()])
-        places = torch.arange(first, first + len(queries), device=queries.device)
+        part = Part(
+            rows,
+            dict(zip(rows, gather_columns(list(rows.values()), sizes), strict=True)),
+            summary.sums,
+            torch.arange(first, first + count, device=device),
+        )
+        columns = sum(key[0] == "pooled" for key in rows)
+        false = terms.false_negatives(part, columns, config)
+        planned = plan.plan(part, columns, config, step, false, self.heads)
+        if false.keys is not None:
+            planned.append(terms.count_negatives(part, false.keys))
+        values = average(terms.exchange(planned))
+        everybody = torch.full((), part.size * (columns - 1) - 1.0, device=device)
+        negatives = values.pop("negatives", {0: everybody})[0]
+        parts = self.weigh(values, rows["pooled", 0].shape[1], plan.nesting(part, config), step)
+        return Loss(total(parts.values()), values, parts, negatives)
 
-        dims = with_full(self.config.dims, queries.shape[1])
-        sums = [infonce_sums(queries, keys, places, dims, self.config.temperature)]
-        for one, everyone in zip(aligned, rows, strict=True):
-            sums.append(
-                potential_sums(one.rows, everyone, places, self.widths(everyone), self.config.t)
-            )
-            if one.hidden is not None:
-                sums += collapse_sums(one.hidden, one.mask)
-        totals = iter(total_together(sums))
+    def weigh(self, values: Values, width: int, nesting: int, step: int) -> dict[str, Tensor]:
+        """Each term's weighted sum over its widths.
 
-        count = sum(sizes)
-        terms = {"contrastive": dict(zip(dims, next(totals) / count, strict=True))}
-        if aligned:
-            terms |= average(
-                [
-                    self.regularizers(everyone, next(totals), collapse_of(one, everyone, totals))
-                    for one, everyone in zip(aligned, rows, strict=True)
-                ]
-            )
-        return self.weigh(terms, len(keys) - 1, step)
-
-    def aligned(self, views: Sequence[Encoded]) -> list["Aligned"]:
-        """The layers that SCR and SIR see, of each view that they see."""
-        if self.config.gamma == 0:
-            return []
-        return [
-            align(view, layer)
-            for view in views[: self.regularized_views]
-            for layer in self.config.align_layers
-        ]
-
-    def widths(self, rows: Tensor) -> tuple[int, ...]:
-        """The nested widths of an align layer, which may be narrower or wider than the output."""
-        width = rows.shape[1]
-        return with_full([dim for dim in self.config.dims if dim < width], width)
-
-    def regularizers(
-        self, rows: Tensor, potentials: Tensor, collapse: CollapseSums
-    ) -> dict[str, PerWidth]:
-        """The four terms of one layer of one view, from all ranks' rows and sums."""
-        dims, config = self.widths(rows), self.config
-        return {
-            **collapse_terms(
-                collapse, dims, threshold=config.threshold, variance_floor=config.variance_floor
-            ),
-            "cv": spectral_variation(rows, dims, config.isotropy),
-            "uniformity": uniformity(potentials, len(rows), dims),
-        }
-
-    def weigh(self, terms: dict[str, PerWidth], negatives: int, step: int) -> Loss:
-        """The weighted sum of all terms over all widths."""
-        terms = {name: values for name, values in terms.items() if values}  # SCR at D alone: none
-        widths = len(terms["contrastive"])
-        shares = {"contrastive": 1 / widths if self.config.normalize_dim_weights else 1}
-        for name in terms.keys() - shares.keys():
-            weight = term_weight(getattr(self.config, name), step)
-            # the mean runs over all widths, also those where a term is undefined
-            shares[name] = self.config.gamma * weight / len(terms["uniformity"])
-        parts = {name: shares[name] * total(values.values()) for name, values in terms.items()}
-        return Loss(total(parts.values()), terms, parts, negatives)
+        `width` is that of the embedding, `nesting` the number of widths of the align layers: the
+        regularizers' mean runs over all of them, also those where a term is undefined.
+        """
+        config, parts = self.config, {}
+        for name, found in values.items():
+            weight = term_weight(plan.term_config(config, name), step)
+            if name in ALIGNED:
+                shares = dict.fromkeys(found, config.gamma / nesting)
+            elif name == "chain":
+                shares = dict.fromkeys(found, config.gamma)
+            else:
+                shares = {dim: dim_weight(config, dim, width) for dim in found}
+            parts[name] = weight * total(shares[dim] * value for dim, value in found.items())
+        return parts
 
 
-class Aligned(NamedTuple):
-    """A layer of a view: a row a sentence for SIR, and for SCR its tokens, where it has any."""
-
-    rows: Tensor
-    hidden: Tensor | None
-    mask: Tensor
+def head(narrow: int, wide: int) -> nn.Module:
+    """What predicts the wider representation of MIPIC's chain from the narrower."""
+    return nn.Sequential(nn.Linear(narrow, HEAD_WIDTH), nn.GELU(), nn.Linear(HEAD_WIDTH, wide))
 
 
-def align(view: Encoded, layer: int | str) -> Aligned:
-    """The mean-pooled rows and the tokens of a layer; the output has rows alone."""
-    if layer == OUTPUT:
-        return Aligned(full(view.pooled), None, view.mask)
-    hidden = view.hidden[int(layer)]
-    return Aligned(mean_pool(hidden, view.mask), hidden, view.mask)
+def dim_weight(config: ObjectiveConfig, dim: int, full: int) -> float:
+    """The weight of a width in a nested sum, for an embedding of the `full` width."""
+
+    if config.dim_weights == "equal":
+        weights = [1.0] * (len(config.dims) + 1)
+    else:
+        weights = light_width_weights(len(config.dims) + 1)
+    places = [bisect_left(config.dims, width) for width in plan.widths(config, full)]
+    whole = sum(weights[place] for place in places) if config.normalize_dim_weights else 1
+    return weights[bisect_left(config.dims, dim)] / whole
 
 
-def collapse_of(one: Aligned, everyone: Tensor, totals: Iterator[Tensor]) -> CollapseSums:
-    """SCR's sums over all ranks; at the output the whole batch is one sequence."""
-    if one.hidden is not None:
-        return CollapseSums(next(totals), next(totals), next(totals))
-    whole = torch.ones(1, len(everyone), dtype=torch.bool, device=everyone.device)
-    return collapse_sums(everyone[None], whole)
-
-
-def average(found: Sequence[dict[str, PerWidth]]) -> dict[str, PerWidth]:
+def average(found: Sequence[Values]) -> Values:
     """Each term's mean over layers and views, at each width over those that have it."""
-    widths = {name: sorted({dim for one in found for dim in one[name]}) for name in found[0]}
+    names = dict.fromkeys(name for one in found for name in one)
+    terms = {name: [one[name] for one in found if name in one] for name in names}
+    widths = {name: sorted({dim for one in ones for dim in one}) for name, ones in terms.items()}
     return {
-        name: {dim: mean(one[name][dim] for one in found if dim in one[name]) for dim in dims}
+        name: {dim: mean(one[dim] for one in terms[name] if dim in one) for dim in dims}
         for name, dims in widths.items()
+        if dims  # SCR at the full width alone: none
     }
 
 

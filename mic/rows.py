@@ -35,10 +35,14 @@ class Row(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """The text columns of a source and how many rows were skipped for having none."""
+    """The text columns of a source and how many rows were skipped for having none.
+
+    `groups` has each row's group, where the source names a column of them.
+    """
 
     rows: list[tuple[str, ...]]
     skipped: int
+    groups: list[str] | None = None
 
 
 def read_texts(source: Source, on_bad_row: OnBadRow = "raise") -> Texts:
@@ -52,17 +56,20 @@ def read_texts(source: Source, on_bad_row: OnBadRow = "raise") -> Texts:
             f"{source.path}: no columns; set `columns`, for example [anchor, positive]"
         )
     texts: list[tuple[str, ...]] = []
+    groups: list[str] = []
     skipped = 0
     for row in read_rows(source):
         try:
-            texts.append(tuple(text_of(row, column) for column in source.columns))
+            found = tuple(text_of(row, column) for column in source.columns)
+            groups += [id_of(row, source.group)] if source.group else []
+            texts.append(found)
         except InputError:
             if on_bad_row == "raise":
                 raise
             skipped += 1
     if not texts:
         raise InputError(f"{source.path}: no row with text in {source.columns}")
-    return Texts(texts, skipped)
+    return Texts(texts, skipped, groups if source.group else None)
 
 
 def text_of(row: Row, column: str) -> str:
@@ -102,7 +109,7 @@ def read_rows(source: Source) -> Iterator[Row]:
     rows = read_hub(source) if path is None else read_file(path)
     for index, row in enumerate(islice(rows, source.limit)):
         if index == 0:
-            check_columns(row, source.columns)
+            check_columns(row, [*source.columns, *([source.group] if source.group else [])])
         yield row
 
 

@@ -49,6 +49,31 @@ class EncoderConfig:
 
 
 @dataclass
+class TeacherConfig:
+    kind: Literal["none", "self", "ema", "frozen", "cached"] = option(
+        "none",
+        "who teaches: the student's own full width (self), its moving average (ema), another "
+        "encoder (frozen), or that encoder's embeddings, computed once and kept on disk (cached)",
+    )
+    name: str | None = option(
+        None, "a frozen or cached teacher's folder, Hub name or package:NAME; null: encoder.name"
+    )
+    sha256: str | None = option(None, "expected SHA-256 of the teacher's model.safetensors")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a Hub teacher")
+    pooling: Literal["auto", "mean", "cls", "last"] = option(
+        "auto", "auto: what the teacher's sentence-transformers folder says, else mean"
+    )
+    max_length: int | None = option(
+        None, "tokens the teacher keeps of each text; null: as many as the student", least=3
+    )
+    decay: float = option(0.999, "of the ema, per optimiser step", least=0, below=1)
+    folder: str | None = option(
+        None, "where a cached teacher's embeddings are kept; null: the user's cache"
+    )
+    batch_size: int = option(64, "texts per forward pass while the cache is filled", least=1)
+
+
+@dataclass
 class TermConfig:
     weight: float = option(1.0, "weight of the term inside the regularizer")
     warmup_steps: int = option(0, "optimiser steps over which the weight rises from 0", least=0)
@@ -60,16 +85,32 @@ def term(weight: float, help: str) -> Any:
 
 @dataclass
 class ObjectiveConfig:
+    """Terms of weight 0 are not computed."""
+
     dims: list[int] = option(II("dims"), "widths trained; the full width is always added")
     temperature: float = option(0.05, "of the contrastive term", above=0)
-    normalize_dim_weights: bool = option(
-        True, "widths' weights sum to 1 (false: 1 each, as in the paper)"
+    symmetric: bool = option(False, "positives find their queries as well")
+    mask_equal: bool = option(
+        True, "rows that share a text or a group are no negatives of each other"
     )
-    gamma: float = option(0.1, "weight of SCR + SIR; 0 switches both off")
+    teacher_margin: float | None = option(
+        None,
+        "keys that the teacher finds nearer to a query than its positive less this are no "
+        "negatives; null: no such mask",
+    )
+    dim_weights: Literal["equal", "log"] = option(
+        "equal", "of the contrastive widths; log: 1 / (1 + ln i) for the i-th, from 1"
+    )
+    normalize_dim_weights: bool = option(
+        True, "widths' weights sum to 1 (false: as they are, the paper's sum)"
+    )
+    gamma: float = option(0.1, "weight of all regularizers; 0 switches them off")
     align_layers: list[Layer] = option(
         [2, 3, 4], "layers regularised: 0 is the token embedding, `output` the final embedding"
     )
-    regularize_views: Literal["first", "both"] = option("both", "which columns SCR and SIR see")
+    regularize_views: Literal["first", "both"] = option(
+        "both", "which columns the regularizers and the teacher see"
+    )
     threshold: float = option(0.1, "tau of SCR: correlations below it are free", least=0, below=1)
     variance_floor: Literal["mean", "per_dim"] = option(
         "mean", "hinge the mean deviation, or each coordinate's"
@@ -78,10 +119,33 @@ class ObjectiveConfig:
     isotropy: Literal["coordinate", "eigen"] = option(
         "coordinate", "SIR's spread of coordinate variances (the paper) or of eigenvalues"
     )
+    student_temperature: float = option(0.05, "of the student's neighbourhoods", above=0)
+    teacher_temperature: float = option(0.05, "of the teacher's neighbourhoods", above=0)
+    express_layers: list[int] = option(
+        [1, 2, 3, 4, 5], "layers that ESE trains as embeddings: all below the last"
+    )
+    express_sampled: bool = option(
+        False, "one of express_layers at each step, weighed from the top (ese_light), not all"
+    )
+    chain_layers: list[int] = option(
+        [1, 2, 3, 4, 5, 6], "layers of MIPIC's chain, one a width, the full one included"
+    )
+    contrastive: TermConfig = term(1.0, "nested InfoNCE")
+    distillation: TermConfig = term(0.0, "the teacher's neighbourhoods at every width")
+    regression: TermConfig = term(0.0, "the teacher's direction at every width")
+    express: TermConfig = term(0.0, "ESE: nested InfoNCE on express_layers")
+    compress: TermConfig = term(0.0, "ESE: prefixes towards principal components of the whole")
     correlation: TermConfig = term(1.0, "SCR: prefix-residual correlation above the threshold")
     variance: TermConfig = term(0.1, "SCR: standard deviations below 1 (lambda_var)")
     cv: TermConfig = term(0.5, "SIR: unequal variances")
     uniformity: TermConfig = term(0.5, "SIR: prefixes bunched on the sphere")
+    vicreg_variance: TermConfig = term(0.0, "VICReg: standard deviations below 1 over the batch")
+    vicreg_covariance: TermConfig = term(0.0, "VICReg: squared covariances")
+    gor: TermConfig = term(0.0, "GOR: cosines' mean and second moment, as on a sphere")
+    sigreg: TermConfig = term(0.0, "SIGReg: projections unlike a standard normal")
+    attention: TermConfig = term(0.0, "MIPIC: which tokens a prefix attends to")
+    cka: TermConfig = term(0.0, "MIPIC: the geometry of its main tokens")
+    chain: TermConfig = term(0.0, "MIPIC: each width predicts the next, one layer up")
 
 
 @dataclass
@@ -91,6 +155,9 @@ class Source:
     )
     columns: list[str] = option(
         [], "one text column (the sentence twice), two (a pair), more (hard negatives)"
+    )
+    group: str | None = option(
+        None, "column whose equal values mark rows that are no negatives of each other"
     )
     split: str = option("train", "split of a Hub or built-in data set")
     limit: int | None = option(None, "rows kept at most, from the top", least=1)
@@ -136,6 +203,11 @@ class EvaluationConfig:
 class TrainerConfig:
     max_steps: int = option(1000, "optimiser steps", least=1)
     batch_size: int = option(64, "rows per step", least=2)
+    chunk_size: int | None = option(
+        None,
+        "rows encoded at a time, for batches that do not fit: same gradient, one more forward pass",
+        least=1,
+    )
     learning_rate: float = option(2e-5, "peak of the schedule", above=0, below=1e38)
     weight_decay: float = option(0.01, "not applied to biases and norms", least=0)
     schedule: Literal["cosine", "linear"] = option("cosine", "decay to 0 after the warm-up")
@@ -156,6 +228,7 @@ class Config:
         [16, 32, 64, 128, 256], "nested widths, increasing; the full width is always added"
     )
     encoder: EncoderConfig = option(EncoderConfig, "")
+    teacher: TeacherConfig = option(TeacherConfig, "")
     objective: ObjectiveConfig = option(ObjectiveConfig, "")
     data: DataConfig = option(DataConfig, "")
     evaluation: EvaluationConfig = option(EvaluationConfig, "")

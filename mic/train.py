@@ -50,6 +50,10 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
         seed=config.seed,
     )
     validation, test = read_tasks(config, data)
+    if config.teacher.kind == "cached":
+        module.fill_teacher(data.texts())
+    if module.teacher is not None:
+        data.prepare = module.teacher.prepare
     tasks = [*validation, *test]
     dims = with_full(config.evaluation.dims, module.encoder.width)
 

@@ -13,10 +13,22 @@ from conftest import answer, sentence
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mic.config import load
+from mic.data import Batch, Collate, Row
 from mic.encoder import Encoder
-from mic.objective import Objective
-from mic.settings import ObjectiveConfig
+from mic.gradcache import chunked_step
+from mic.objective import Loss, Objective
+from mic.settings import ObjectiveConfig, TermConfig
+from mic.summary import Summary
 
+CONFIGS = Path(__file__).parents[1] / "configs" / "objective"
+SMALL = (  # the shipped objectives at the size of the tiny encoder
+    "objective.dims=[4,8]",
+    "objective.align_layers=[1,2]",
+    "objective.express_layers=[1,2]",
+    "objective.chain_layers=[1,2,3]",
+    "objective.threshold=0.02",
+)
 ROWS = {1: [9], 2: [6, 3], 3: [4, 1, 4]}  # of each rank, by the number of ranks
 BASE = ObjectiveConfig(dims=[4, 8, 16], gamma=0.5, align_layers=[1, 2], threshold=0.02)
 OBJECTIVES = {
@@ -26,7 +38,22 @@ OBJECTIVES = {
     "per coordinate": replace(BASE, variance_floor="per_dim", threshold=0.0),
     "mrl": replace(BASE, gamma=0.0),
     "simcse": replace(BASE, dims=[], gamma=0.0),
+    "symmetric": replace(BASE, symmetric=True, teacher_margin=0.1),
+    **{
+        name: load(CONFIGS / f"{name}.yaml", *SMALL).objective
+        for name in ("mic_paper", "mic_distill", "ese", "ese_light", "mipic")
+    },
+    **{
+        name: load(CONFIGS / f"{name}.yaml", *SMALL, "objective.align_layers=[2,output]").objective
+        for name in ("vicreg", "gor", "sigreg")
+    },
+    "regression": replace(BASE, regression=TermConfig(1.0), teacher_margin=0.0),
 }
+
+
+OBJECTIVES |= {f"{name} in chunks": OBJECTIVES[name] for name in ("mic", "mic_distill", "mipic")}
+CHUNKED = [name for name in OBJECTIVES if name.endswith("in chunks")]
+SIZES_KNOWN = ("mic", "mipic")
 
 
 class Step(nn.Module):
@@ -35,43 +62,85 @@ class Step(nn.Module):
     def __init__(self, encoder: Encoder, config: ObjectiveConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.objective = Objective(config)
+        self.objective = Objective(config, encoder.hidden_width)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in self.objective.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
 
-    def forward(self, columns: list[dict[str, Tensor]]) -> Tensor:
+    def forward(self, batch: Batch) -> Loss:
+        return self.objective.finish(self.summarise(batch), 3, batch.sizes)
+
+    def summarise(self, batch: Batch) -> Summary:
         views = [
-            self.encoder(tokens, self.objective.layers(view)) for view, tokens in enumerate(columns)
+            self.encoder(tokens, self.objective.layers(view))
+            for view, tokens in enumerate(batch.columns)
         ]
-        return self.objective(views, step=0).total
+        # a teacher of another width, made of the rows themselves: they are all it may depend on
+        teacher = [
+            view.pooled.detach().sin() if self.objective.taught(number) else None
+            for number, view in enumerate(views)
+        ]
+        return self.objective.summarise(views, teacher=teacher, ids=batch.ids, groups=batch.groups)
 
 
-def columns(encoder: Encoder, numbers: range) -> list[dict[str, Tensor]]:
-    """Queries, positives and hard negatives of some rows, of texts of different lengths."""
-    texts = (
-        [sentence(n * 37) + " and a cat" * (n % 3) for n in numbers],
-        [answer(n * 37) for n in numbers],
-        [answer(n * 53 + 7) + " and that" * (n % 2) for n in numbers],
-    )
-    return [dict(encoder.tokenize(column)) for column in texts]
+class ChunkedStep(Step):
+    """The same in chunks of 2 rows; as in Lightning, all but the last go backward in DDP's forward."""
+
+    def forward(self, batch: Batch) -> Loss:
+        loss, last = chunked_step(
+            batch.chunks(2),
+            self.summarise,
+            lambda summary: self.objective.finish(summary, 3, batch.sizes),
+            lambda loss: loss.total,
+            torch.Tensor.backward,
+            self.objective.parameters(),
+        )
+        return loss._replace(total=last)
+
+
+def rows(encoder: Encoder, numbers: range) -> Batch:
+    """Queries, positives and hard negatives of some rows, of texts of different lengths.
+
+    Some rows share a text, some a group, also with rows of another rank.
+    """
+    texts = [
+        Row(
+            (
+                sentence(n * 37) + " and a cat" * (n % 3),
+                answer((n - n // 7) * 37),
+                answer(n * 53 + 7) + " and that" * (n % 2),
+            ),
+            str(n % 5),
+        )
+        for n in numbers
+    ]
+    return Collate(encoder.tokenize, grouped=True)(texts)
 
 
 def steps(rank: int, world: int, model: str, dtype: torch.dtype) -> dict[str, dict[str, Tensor]]:
     """Loss, gradients and the number of collectives of a step of every objective."""
     start = sum(ROWS[world][:rank])
-    found = {}
+    found: dict[str, dict[str, Tensor]] = {}
     for name, config in OBJECTIVES.items():
         encoder = Encoder.from_pretrained(model, max_length=32, projection=12).to(dtype)
-        step: nn.Module = Step(encoder, replace(config, dims=[d for d in config.dims if d < 12]))
-        batch = columns(encoder, range(start, start + ROWS[world][rank]))
+        config = replace(config, dims=[d for d in config.dims if d < 12])
+        alone = step = (ChunkedStep if name in CHUNKED else Step)(encoder, config).to(dtype)
+        batch = rows(encoder, range(start, start + ROWS[world][rank]))
+        if name in SIZES_KNOWN:
+            batch = batch._replace(sizes=ROWS[world])
         if world > 1:
-            step = DistributedDataParallel(step)
+            step = DistributedDataParallel(alone)
         calls = count_collectives()
         loss = step(batch)
         forward = len(calls)
-        loss.backward()
+        loss.total.backward()
         found[name] = {
-            "loss": loss.detach(),
+            "loss": loss.total.detach(),
+            "negatives": loss.negatives,
+            **{f"{key} {dim}": v.detach() for key, t in loss.terms.items() for dim, v in t.items()},
             "collectives": torch.tensor([forward, len(calls) - forward]),
-            **{key: p.grad for key, p in encoder.named_parameters() if p.grad is not None},
+            **{key: p.grad for key, p in alone.named_parameters() if p.grad is not None},
         }
     return found
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import answer, sentence
 
-from mic.data import Batch, PairDataModule, collate, hold_out
+from mic.data import Batch, Collate, PairDataModule, Row, hold_out
 from mic.encoder import Tokenize
 from mic.errors import InputError
 from mic.pretrained import read_tokenizer
@@ -37,7 +37,7 @@ def pairs(
 
 
 def ids(batches: Sequence[Batch]) -> list[list[list[list[int]]]]:
-    return [[tokens["input_ids"].tolist() for tokens in batch] for batch in batches]
+    return [[tokens["input_ids"].tolist() for tokens in batch.columns] for batch in batches]
 
 
 def order(data: PairDataModule) -> list[list[list[list[int]]]]:
@@ -60,22 +60,23 @@ def test_each_column_becomes_the_tokens_of_its_texts(
     data = pairs(pairs_file, tokenize, columns)
     batch = next(iter(data.val_dataloader()))
     rows = data.validation_rows[:16]
-    assert len(batch) == len(columns)
-    for tokens, texts in zip(batch, zip(*rows, strict=True), strict=True):
+    assert len(batch.columns) == len(columns)
+    for tokens, texts in zip(batch.columns, zip(*rows, strict=True), strict=True):
         expected = tokenize(texts)
         assert tokens.keys() == expected.keys()
         assert all(torch.equal(tokens[name], expected[name]) for name in tokens)
 
 
 def test_a_single_column_stands_twice(pairs_file: Path, tokenize: Tokenize) -> None:
-    first, second = next(iter(pairs(pairs_file, tokenize, ["anchor"]).train_dataloader()))
+    batch = next(iter(pairs(pairs_file, tokenize, ["anchor"]).train_dataloader()))
+    first, second = batch.columns
     assert first is second
     assert first["input_ids"].shape[0] == 16
 
 
 def test_a_batch_is_padded_to_its_longest_text_and_no_further(tokenize: Tokenize) -> None:
-    rows = [("the cat", "a dog and"), ("the cat sees a dog", "a")]
-    queries, answers = collate(tokenize, rows)
+    rows = [Row(("the cat", "a dog and")), Row(("the cat sees a dog", "a"))]
+    queries, answers = Collate(tokenize)(rows).columns
     assert queries["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7]
     assert answers["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     padding = answers["input_ids"][answers["attention_mask"] == 0]
@@ -83,7 +84,7 @@ def test_a_batch_is_padded_to_its_longest_text_and_no_further(tokenize: Tokenize
 
 
 def test_a_long_text_is_cut_and_keeps_its_last_mark(tokenize: Tokenize) -> None:
-    long, short = collate(tokenize, [("cat " * 50, "cat")])
+    long, short = Collate(tokenize)([Row(("cat " * 50, "cat"))]).columns
     assert long["input_ids"].shape == (1, 16)
     assert long["input_ids"][0, -1] == short["input_ids"][0, -1]
 
@@ -91,13 +92,13 @@ def test_a_long_text_is_cut_and_keeps_its_last_mark(tokenize: Tokenize) -> None:
 def test_no_training_batch_is_smaller_than_asked(pairs_file: Path, tokenize: Tokenize) -> None:
     data = pairs(pairs_file, tokenize, batch_size=50)
     assert len(data.train_rows) == 180
-    assert [len(batch[0]["input_ids"]) for batch in data.train_dataloader()] == [50] * 3
-    assert [len(batch[0]["input_ids"]) for batch in data.val_dataloader()] == [20]
+    assert [batch.size for batch in data.train_dataloader()] == [50] * 3
+    assert [batch.size for batch in data.val_dataloader()] == [20]
 
 
 @pytest.mark.parametrize(("rows", "asked", "held"), [(100, 500, 10), (99, 500, 9), (100, 3, 3)])
 def test_at_most_a_tenth_is_held_out(rows: int, asked: int, held: int) -> None:
-    given = [(str(number),) for number in range(rows)]
+    given = [Row((str(number),)) for number in range(rows)]
     kept, out = hold_out(given, asked, seed=0)
     assert len(out) == held
     assert sorted(kept + out) == sorted(given)

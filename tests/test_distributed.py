@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from ranks import OBJECTIVES, steps
+from ranks import CHUNKED, OBJECTIVES, SIZES_KNOWN, steps
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
@@ -38,26 +39,39 @@ def ranks(model_folder, tmp_path_factory):
     return run
 
 
+@cache
+def one_process(model: str, dtype: str) -> dict[str, dict[str, torch.Tensor]]:
+    return steps(0, 1, model, getattr(torch, dtype))
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize(("world", "dtype"), [(2, "float64"), (3, "float64"), (2, "float32")])
 def test_loss_and_every_gradient_are_those_of_one_process(
     ranks, model_folder, world, dtype, objective
 ):
-    alone = steps(0, 1, str(model_folder), getattr(torch, dtype))[objective]
+    alone = one_process(str(model_folder), dtype)[objective]
     tolerance = TOLERANCE[dtype]
     for found in ranks(world, dtype):
         together = found[objective]
         assert together.keys() == alone.keys()
+        # a key's bias has no gradient but rounding, which is relative to the other gradients
+        least = 1e-3 * max(value.norm() for name, value in alone.items() if "." in name)
         for name in alone.keys() - {"collectives"}:
-            error = (together[name] - alone[name]).norm() / alone[name].norm().clamp_min(1e-6)
+            scale = alone[name].norm().clamp_min(least if "." in name else 1e-6)
+            error = (together[name] - alone[name]).norm() / scale
             assert error < tolerance, f"{name}: relative error {error:.1e}"
 
 
 def test_a_step_has_one_gather_and_one_sum_each_way_beside_the_counting_of_rows(ranks):
     for found in ranks(2, "float64"):
-        assert {tuple(one["collectives"].tolist()) for one in found.values()} == {(3, 2)}
+        for name, one in found.items():
+            counting = name not in SIZES_KNOWN
+            forward, backward = one["collectives"].tolist()
+            if name in CHUNKED:  # whose forward pass goes backward to the summaries
+                forward, backward = forward - 2, backward + 2
+            assert (forward, backward) == (2 + counting, 2), name
 
 
 def test_one_process_needs_no_group(model_folder):
-    found = steps(0, 1, str(model_folder), torch.float64)
+    found = one_process(str(model_folder), "float64")
     assert {tuple(one["collectives"].tolist()) for one in found.values()} == {(0, 0)}

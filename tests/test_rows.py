@@ -68,13 +68,13 @@ def refusal(given: Source) -> str:
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
-    assert read_texts(source(tmp_path, f"x.{kind}", WRITERS[kind](ROWS))) == (ROWS, 0)
+    assert read_texts(source(tmp_path, f"x.{kind}", WRITERS[kind](ROWS)))[:2] == (ROWS, 0)
 
 
 @pytest.mark.parametrize("kind", TEXT_FORMATS)
 def test_gzip_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     packed = gzip.compress(WRITERS[kind](ROWS))
-    assert read_texts(source(tmp_path, f"x.{kind}.gz", packed)) == (ROWS, 0)
+    assert read_texts(source(tmp_path, f"x.{kind}.gz", packed))[:2] == (ROWS, 0)
 
 
 @pytest.mark.parametrize("kind", TEXT_FORMATS)
@@ -84,7 +84,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(
 ) -> None:
     suffix = ".gz" if pack is gzip.compress else ""
     content = pack(b"\xef\xbb\xbf" + WRITERS[kind](ROWS))
-    assert read_texts(source(tmp_path, f"x.{kind}{suffix}", content)) == (ROWS, 0)
+    assert read_texts(source(tmp_path, f"x.{kind}{suffix}", content))[:2] == (ROWS, 0)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_row_without_text_is_refused_or_skipped(
     given = source(tmp_path, "x.jsonl", GOOD + bad + GOOD + bad)
     cure = "mend the row or set data.on_bad_row=skip"
     assert refusal(given) == f"{given.path}: row 2: column 'answer' {found}; {cure}"
-    assert read_texts(given, "skip") == ([("x", "y")] * 2, 2)
+    assert read_texts(given, "skip")[:2] == ([("x", "y")] * 2, 2)
 
 
 def test_a_file_of_skipped_rows_alone_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import importlib.util
 import json
-import os
 import platform
 import re
 import sysconfig
@@ -26,6 +25,7 @@ from typing import TypedDict
 from rich.console import Console
 from rich.progress import track
 
+from mic.cache import cache_folder
 from mic.docstring_text import normalised, pair
 from mic.errors import InputError
 
@@ -91,13 +91,6 @@ def split_of(module: str) -> str:
     """The split of a module: 90 % train, 4 % validation, 6 % test, the same on every machine."""
     percent = int.from_bytes(hashlib.sha256(module.encode()).digest()[:8], "big") % 100
     return "train" if percent < 90 else "validation" if percent < 94 else "test"
-
-
-def cache_folder() -> Path:
-    """`$MIC_CACHE`, or `mic` in the user's cache."""
-    if own := os.environ.get("MIC_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mic"
 
 
 def extract(path: Path, module: str) -> list[Row]:

@@ -38,9 +38,9 @@ def chunked_step(
 ) -> tuple[Found, Tensor]:
     """What `finish` finds of the joined summaries, and a scalar to call backward on.
 
-    `value` takes the loss from what was found. The scalar has the loss's value; its gradient is that
-    of the last chunk, while `backward` has been called for the chunks before, so that ranks need
-    wait for each other only once. `parameters` are those that `finish` itself uses.
+    `value` takes the loss from what was found. The scalar has the loss's value; its gradient is
+    that of the last chunk, while `backward` has been called for the chunks before, so that ranks
+    need wait for each other only once. `parameters` are those that `finish` itself uses.
     """
     states, parts = [], []
     with torch.no_grad():

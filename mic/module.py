@@ -28,8 +28,8 @@ class MICModule(LightningModule):
     `MICModule.load_from_checkpoint(path)` needs nothing else. A cached teacher has to be given its
     texts by `fill_teacher` before it can teach.
 
-    Raises InputError for an encoder or a teacher that cannot be loaded, or widths and layers it does
-    not have.
+    Raises InputError for an encoder or a teacher that cannot be loaded, or widths and layers that
+    it does not have.
     """
 
     def __init__(self, config: Config | Mapping[str, Any]) -> None:
@@ -56,8 +56,8 @@ class MICModule(LightningModule):
         regression = self.config.objective.regression.weight
         if self.teacher is not None and regression and self.teacher.width != self.encoder.width:
             raise InputError(
-                f"objective.regression.weight={regression}: the teacher is {self.teacher.width} wide "
-                f"and the student {self.encoder.width}; set it to 0 (distillation takes any width)"
+                f"objective.regression.weight={regression}: the teacher is {self.teacher.width} "
+                f"wide, the student {self.encoder.width}; set it to 0 (distillation takes any)"
             )
 
     def forward(self, batch: Batch) -> Loss:

@@ -1,9 +1,9 @@
 """The objective: weights, schedules and widths around the pure losses.
 
-`L_total = sum_d w_d L_contrastive(d) + gamma * mean over layers and widths of the regularizers`, and
-what a teacher, ESE and MIPIC add. A part of a batch is first summarised, then held against the
-rest: parts may be chunks on one device or the ranks of a group, and every value is that of the whole
-batch. A step has one gather, of rows, and one sum.
+`L_total = sum_d w_d L_contrastive(d) + gamma * mean over layers and widths of the regularizers`,
+and what a teacher, ESE and MIPIC add. A part of a batch is first summarised, then held against the
+rest: parts may be chunks on one device or the ranks of a group, and every value is that of the
+whole batch. A step has one gather, of rows, and one sum.
 """
 
 from bisect import bisect_left

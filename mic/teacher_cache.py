@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mic import rundir
-from mic.docstrings import cache_folder
+from mic.cache import cache_folder
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.progress import bar

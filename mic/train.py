@@ -164,6 +164,8 @@ def fit(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # a teacher, which stays so
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             trainer.fit(module, data)
     except SystemExit:  # Lightning's answer to Ctrl-C

@@ -85,7 +85,7 @@ class Step(nn.Module):
 
 
 class ChunkedStep(Step):
-    """The same in chunks of 2 rows; as in Lightning, all but the last go backward in DDP's forward."""
+    """The same in chunks of 2 rows; as in Lightning, all but the last go backward inside DDP."""
 
     def forward(self, batch: Batch) -> Loss:
         loss, last = chunked_step(

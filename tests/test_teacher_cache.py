@@ -23,7 +23,7 @@ from tokenizers import AddedToken
 from torch.utils.data import DataLoader
 
 from mic import teacher_cache
-from mic.docstrings import cache_folder
+from mic.cache import cache_folder
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.teacher_cache import TeacherCache, fill, fingerprint

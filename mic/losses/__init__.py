@@ -1,4 +1,4 @@
-"""The MIC losses as pure functions of tensors (arXiv 2605.29987).
+"""The MIC losses (arXiv 2605.29987) and those it is compared with, as pure functions of tensors.
 
 Each returns one unweighted scalar per width; weights, sums and schedules are the objective's
 business. All statistics are taken in at least fp32 with autocast off: under autocast even
@@ -7,12 +7,23 @@ business. All statistics are taken in at least fp32 with autocast off: under aut
 
 from mic.losses.collapse import soft_collapse, soft_collapse_terms
 from mic.losses.contrastive import nested_infonce
+from mic.losses.distillation import prefix_regression, relational_distillation
+from mic.losses.espresso import compression
+from mic.losses.gaussian import sigreg
 from mic.losses.isotropy import spectral_isotropy, spectral_isotropy_terms
+from mic.losses.spread import spread_out
+from mic.losses.vicreg import vicreg_terms
 
 __all__ = [
+    "compression",
     "nested_infonce",
+    "prefix_regression",
+    "relational_distillation",
+    "sigreg",
     "soft_collapse",
     "soft_collapse_terms",
     "spectral_isotropy",
     "spectral_isotropy_terms",
+    "spread_out",
+    "vicreg_terms",
 ]

@@ -88,9 +88,9 @@ def relational_sums(
 def prefix_regression(
     student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"], dims: Sequence[int]
 ) -> PerWidth:
-    """Every prefix points where the teacher's prefix of that width does: `mean_i 1 - cos(z_i, t_i)`.
+    """Every prefix points where the teacher's prefix does: `mean_i 1 - cos(z_i, t_i)`.
 
-    The teacher gets no gradient. Raises ValueError for widths that do not increase or exceed D, or
+    z and t are truncated alike, and t gets no gradient. Raises ValueError for widths that do not increase or exceed D, or
     a teacher of another width.
     """
     sums = regression_sums(student, teacher, dims)
@@ -106,8 +106,9 @@ def regression_sums(
     """`1 - cos` of every width summed over the rows; ranks add these sums up."""
     if student.shape[1] != teacher.shape[1]:
         raise InputError(
-            f"a teacher of width {teacher.shape[1]} for a student of {student.shape[1]}: regression "
-            "needs equal widths; set objective.regression.weight=0 (distillation takes any)"
+            f"a teacher of width {teacher.shape[1]} for a student of {student.shape[1]}: "
+            "regression needs equal widths; set objective.regression.weight=0 (distillation "
+            "takes any)"
         )
     dims = check_dims(dims, student.shape[1])
     found = paired_cosines(student, teacher.detach(), dims)

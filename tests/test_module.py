@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from mic.config import load
 from mic.data import PairDataModule
-from mic.errors import RunError
+from mic.errors import InputError, RunError
 from mic.module import MICModule, decay_groups
 
 
@@ -23,6 +23,7 @@ def fitted(module: MICModule, **options: object) -> Trainer:
     data = PairDataModule(
         module.config.data, module.encoder.tokenize, batch_size=settings.batch_size
     )
+    data.prepare = module.teacher.prepare if module.teacher else None
     trainer = Trainer(
         max_steps=settings.max_steps,
         logger=False,
@@ -101,3 +102,75 @@ def test_compiling_keeps_the_names_of_the_weights(tiny_config):
     plain = MICModule(load(tiny_config))
     compiled = MICModule(load(tiny_config, "trainer.compile=true"))  # compiles at first use
     assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+# Teachers
+
+
+def taught(tiny_config: Path, kind: str, *overrides: str) -> MICModule:
+    learn = ("objective.distillation.weight=1", f"teacher.kind={kind}")
+    return MICModule(load(tiny_config, *learn, *overrides))
+
+
+def test_an_ema_follows_every_optimiser_step_and_no_other_batch(tiny_config):
+    module = taught(tiny_config, "ema", "teacher.decay=0.5", "trainer.max_steps=2")
+    before = {name: value.clone() for name, value in module.encoder.named_parameters()}
+    seen = [before]
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            seen.append({n: v.detach().clone() for n, v in pl_module.encoder.named_parameters()})
+
+    fitted(module, accumulate_grad_batches=2, callbacks=[Watch()])
+    assert len(seen) == 1 + 4  # four batches, two optimiser steps
+    averages = dict(module.teacher.encoder.named_parameters())
+    moved = 0.0
+    for name, start in before.items():
+        expected = 0.5 * (0.5 * start + 0.5 * seen[2][name]) + 0.5 * seen[4][name]
+        torch.testing.assert_close(averages[name], expected, rtol=1e-6, atol=1e-7, msg=name)
+        moved = max(moved, (expected - start).abs().max().item())
+        assert averages[name].grad is None
+    assert moved > 1e-4
+
+
+def test_a_checkpoint_holds_the_ema_and_gives_it_back(tiny_config, tmp_path):
+    module = taught(tiny_config, "ema")
+    fitted(module).save_checkpoint(tmp_path / "last.ckpt")
+    restored = MICModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    for name, value in module.teacher.state_dict().items():
+        torch.testing.assert_close(restored.teacher.state_dict()[name], value, rtol=0, atol=0)
+    student = module.encoder.state_dict()
+    assert any(
+        not torch.equal(value, student[name.removeprefix("encoder.")])
+        for name, value in module.teacher.state_dict().items()
+    )
+
+
+def test_a_frozen_teacher_stays_as_it_was_and_out_of_the_checkpoint(tiny_config, tmp_path):
+    module = taught(tiny_config, "frozen")
+    texts = ["the cat sees a house", "a dog likes the river"]
+    tokens = module.encoder.tokenize(texts)
+    before = module.teacher(tokens, module.teacher.prepare(texts), torch.zeros(2, 32))
+    fitted(module).save_checkpoint(tmp_path / "last.ckpt")
+    assert not [name for name in module.state_dict() if name.startswith("teacher")]
+    restored = MICModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    for one in (module, restored):
+        found = one.teacher(tokens, one.teacher.prepare(texts), torch.zeros(2, 32))
+        torch.testing.assert_close(found, before, rtol=0, atol=0)
+
+
+def test_a_cached_teacher_without_its_texts_says_what_to_call(tiny_config):
+    module = taught(tiny_config, "cached")
+    with pytest.raises(RunError, match=r"fill_teacher\(data.texts\(\)\)"):
+        fitted(module)
+
+
+def test_regression_on_a_teacher_of_another_width_is_refused(tiny_config):
+    with pytest.raises(InputError, match=r"the teacher is 32 wide, the student 8"):
+        taught(
+            tiny_config,
+            "frozen",
+            "objective.regression.weight=1",
+            "encoder.projection=8",
+            "dims=[4]",
+        )

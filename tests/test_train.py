@@ -2,12 +2,13 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import WIDTH
+from conftest import WIDTH, answer, sentence
 
 from mic import train as train_module
 from mic.cli import main
@@ -223,3 +224,58 @@ def test_random_state_outside_is_set_by_the_seed_alone(tiny_config):
     torch.manual_seed(321)
     second = train(load(tiny_config, "name=two"))
     assert first["sts"] == second["sts"]
+
+
+# Teachers and chunks
+
+
+LEARN = ("objective.distillation.weight=1", "trainer.validate_every=1")
+
+
+def test_a_cached_teacher_is_asked_once_and_teaches_like_the_frozen_one(
+    tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MIC_CACHE", str(tmp_path / "cache"))
+    runs = {}
+    for name, kind in (("frozen", "frozen"), ("first", "cached"), ("again", "cached")):
+        asked = count_embedded(monkeypatch)
+        train(load(tiny_config, *LEARN, f"name={name}", f"teacher.kind={kind}"))
+        monkeypatch.undo()
+        monkeypatch.setenv("MIC_CACHE", str(tmp_path / "cache"))
+        losses = [
+            one["train/distillation"]
+            for one in lines(tmp_path / "runs" / name)
+            if "train/loss" in one
+        ]
+        runs[name] = (sum(asked), losses)
+    texts = {text for n in range(200) for text in (sentence(n), answer(n))}
+    assert runs["first"][0] - runs["frozen"][0] == len(texts)
+    assert runs["again"][0] == runs["frozen"][0]
+    assert runs["again"][1] == runs["first"][1]
+    assert runs["first"][1] == pytest.approx(runs["frozen"][1], rel=1e-2)  # fp16 on disk
+    assert len(runs["first"][1]) == 4
+
+
+def count_embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of texts that encoders embed from now on; they are embedded all the same."""
+    asked: list[int] = []
+    embed = Encoder.embed
+
+    def counted(self: Encoder, texts: Sequence[str], **options: object) -> torch.Tensor:
+        asked.append(len(texts))
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(Encoder, "embed", counted)
+    return asked
+
+
+@pytest.mark.parametrize("kind", ["self", "ema", "frozen"])
+def test_every_teacher_trains_and_logs_what_it_taught(tiny_config, tmp_path, kind):
+    train(load(tiny_config, *LEARN, f"teacher.kind={kind}", "trainer.chunk_size=6"))
+    logged = [one for one in lines(tmp_path / "runs" / "tiny") if "train/loss" in one]
+    assert [one["step"] for one in logged] == [1, 2, 3, 4]
+    for one in logged:
+        parts = [value for name, value in one.items() if name.endswith("/weighted")]
+        assert one["train/loss"] == pytest.approx(sum(parts), rel=1e-5)
+        assert {f"train/distillation/d{dim}" for dim in (4, 8, 16, 32)} <= one.keys()
+        assert 14 <= one["train/negatives"] <= 15  # beside 16 rows, of which few share a text

@@ -1,9 +1,9 @@
 """How nested InfoNCE grows with widths and batch, ours beside sentence-transformers'."""
 
 import json
-import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from sentence_transformers.sentence_transformer.losses import (
@@ -19,8 +19,7 @@ WIDTH, TEMPERATURE = 768, 0.05
 SEVEN = (16, 32, 64, 128, 256, 512, 768)
 WIDTHS = (1, 2, 4, 8, 16)
 BATCHES = (64, 128, 256, 512, 1024, 2048)
-ROUNDS = 5
-MIB = 1024  # ru_maxrss counts KiB
+ROUNDS = 9
 
 
 class Given(nn.Module):
@@ -73,9 +72,15 @@ def added(who: str, batch: int, dims: tuple[int, ...]) -> float:
     torch.set_num_threads(1)
     step(who, given(16), dims)  # code and buffers that any step needs
     columns = given(batch)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = largest()
     step(who, columns, dims)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / MIB
+    return largest() - before
+
+
+def largest() -> float:
+    """The largest resident size so far, in MiB; ru_maxrss would begin with the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def row(batch: int, dims: tuple[int, ...]) -> list[str]:
@@ -99,7 +104,7 @@ def main() -> None:
             f"fp32, D = {WIDTH}, ours `mic.losses.nested_infonce`, theirs `MatryoshkaLoss` over "
             "`MultipleNegativesRankingLoss` with a model that returns the given embeddings; both "
             "give one value (1e-4). MiB: what one step adds to the largest resident size "
-            "(`ru_maxrss`) of a fresh process that has taken a step at B = 16.",
+            "(VmHWM) of a fresh process that has taken a step at B = 16.",
             f"Widths {list(SEVEN)}:",
             table(header, [row(batch, SEVEN) for batch in BATCHES]),
             "K even widths that end at the full one:",

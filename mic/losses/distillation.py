@@ -90,8 +90,8 @@ def prefix_regression(
 ) -> PerWidth:
     """Every prefix points where the teacher's prefix does: `mean_i 1 - cos(z_i, t_i)`.
 
-    z and t are truncated alike, and t gets no gradient. Raises ValueError for widths that do not increase or exceed D, or
-    a teacher of another width.
+    z and t are truncated alike, and t gets no gradient. Raises ValueError for widths that do not
+    increase or exceed D, or a teacher of another width.
     """
     sums = regression_sums(student, teacher, dims)
     return dict(zip(dims, sums / len(student), strict=True))

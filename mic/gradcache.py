@@ -47,7 +47,7 @@ def chunked_step(
         for chunk in chunks:
             states.append(random_state())
             parts.append(summarise(chunk))
-    # autocast keeps weights that it cast without gradients, and would use them below
+    # a weight that autocast cast without gradients has none; torch 2.13 casts it anew by itself
     torch.clear_autocast_cache()
     with torch.enable_grad():
         leaves = [[leaf(tensor) for tensor in tensors(part)] for part in parts]

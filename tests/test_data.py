@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -207,3 +208,86 @@ def test_sources_of_different_column_counts_are_refused(
     sources = {"a": Source(str(pairs_file), PAIR), "b": Source(str(pairs_file), TRIPLE)}
     with pytest.raises(InputError, match=r"data\.train: sources of \{'a': 2, 'b': 3\} columns"):
         PairDataModule(DataConfig(train=sources), tokenize, batch_size=2)
+
+
+# Numbers of texts and groups, teachers, chunks
+
+
+def test_equal_texts_have_equal_numbers_in_every_column_and_process(tokenize: Tokenize) -> None:
+    rows = [Row(("a", "b")), Row(("b", "c")), Row(("a", "the cat"))]
+    ids = Collate(tokenize)(rows).ids
+    texts = [text for row in rows for text in row.texts]
+    flat = ids.flatten().tolist()
+    assert [[x == y for y in flat] for x in flat] == [[x == y for y in texts] for x in texts]
+    digest = hashlib.blake2b(b"the cat", digest_size=8).digest()
+    assert flat[-1] == int.from_bytes(digest, "little", signed=True)
+    twice = Collate(tokenize)([Row(("a",)), Row(("b",))]).ids
+    assert torch.equal(twice[:, 0], twice[:, 1])
+
+
+def test_a_group_is_a_column_of_its_source_and_ends_there(
+    tmp_path: Path, tokenize: Tokenize
+) -> None:
+    file = tmp_path / "grouped.jsonl"
+    rows = [{"anchor": sentence(n), "positive": answer(n), "topic": n // 10} for n in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Source(str(file), PAIR, group="topic", limit=40)
+    other = Source(str(file), PAIR, group="topic", limit=10)
+    bare = Source(str(file), PAIR, limit=2)
+    config = DataConfig(train={"one": source, "two": other, "three": bare})
+    data = PairDataModule(config, tokenize, batch_size=4)
+    batch = data.collate()(data.rows["train"])
+    marks = [row.group for row in data.rows["train"]]
+    assert {mark.partition(":")[0] for mark in marks if mark} == {"one", "two"}
+    for i, mark in enumerate(marks):
+        same = [j for j, found in enumerate(batch.groups.tolist()) if found == batch.groups[i]]
+        expected = [j for j, found in enumerate(marks) if found == mark] if mark else [i]
+        assert same == expected
+
+
+def test_without_a_group_column_a_batch_has_no_groups(pairs_file, tokenize: Tokenize) -> None:
+    assert next(iter(pairs(pairs_file, tokenize).train_dataloader())).groups is None
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [("topic", "no column 'topic'"), ("empty", "row 1.*'empty'.*no identifier")],
+)
+def test_a_group_that_is_not_there_is_refused(tmp_path, tokenize: Tokenize, group, message) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"anchor": "a", "positive": "b", "empty": ""}) + "\n")
+    with pytest.raises(InputError, match=message):
+        PairDataModule(
+            DataConfig(train={"x": Source(str(file), PAIR, group=group)}), tokenize, batch_size=2
+        )
+
+
+def test_a_teachers_view_of_the_texts_travels_with_them(pairs_file, tokenize: Tokenize) -> None:
+    data = pairs(pairs_file, tokenize, TRIPLE)
+    data.prepare = lambda texts: torch.tensor([[len(text)] for text in texts])
+    batch = next(iter(data.val_dataloader()))
+    rows = data.validation_rows[:16]
+    assert [one.flatten().tolist() for one in batch.prepared] == [
+        [len(text) for text in column] for column in zip(*rows, strict=True)
+    ]
+
+
+def test_chunks_are_the_batch_in_order(pairs_file, tokenize: Tokenize) -> None:
+    data = pairs(pairs_file, tokenize, TRIPLE)
+    data.prepare = tokenize
+    batch = next(iter(data.train_dataloader()))
+    parts = batch.chunks(6)
+    assert [part.size for part in parts] == [6, 6, 4]
+    assert torch.equal(torch.cat([part.ids for part in parts]), batch.ids)
+    for kind in ("columns", "prepared"):
+        for column, whole in enumerate(getattr(batch, kind)):
+            for name, value in whole.items():
+                found = torch.cat([getattr(part, kind)[column][name] for part in parts])
+                assert torch.equal(found, value)
+
+
+def test_in_a_run_every_rank_knows_the_sizes_of_all(pairs_file, tokenize: Tokenize) -> None:
+    data = pairs(pairs_file, tokenize)
+    assert next(iter(data.train_dataloader())).sizes is None
+    data.trainer = SimpleNamespace(world_size=3)
+    assert next(iter(data.train_dataloader())).sizes == [16, 16, 16]

@@ -113,7 +113,9 @@ def taught(tiny_config: Path, kind: str, *overrides: str) -> MICModule:
 
 
 def test_an_ema_follows_every_optimiser_step_and_no_other_batch(tiny_config):
-    module = taught(tiny_config, "ema", "teacher.decay=0.5", "trainer.max_steps=2")
+    module = taught(
+        tiny_config, "ema", "teacher.decay=0.5", "trainer.max_steps=2", "trainer.warmup=0"
+    )
     before = {name: value.clone() for name, value in module.encoder.named_parameters()}
     seen = [before]
 

@@ -250,6 +250,19 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert all(one.pooled.grad.abs().sum() > 0 for one in students)
 
 
+def test_the_chain_pulls_the_lower_layer_up_and_never_the_upper_down() -> None:
+    weights = {name: TermConfig(0.0) for name in ("correlation", "variance", "cv", "uniformity")}
+    config = ObjectiveConfig(
+        dims=[3], gamma=1.0, chain_layers=[0, 2], contrastive=TermConfig(0.0), **weights
+    )
+    config = replace(config, chain=TermConfig(1.0), regularize_views="first")
+    hidden = {layer: VIEWS[0].hidden[layer].clone().requires_grad_() for layer in (0, 2)}
+    views = [VIEWS[0]._replace(hidden=hidden), VIEWS[1]]
+    Objective(config, WIDTH).double()(views, 0).total.backward()
+    assert hidden[2].grad is None or not hidden[2].grad.any()
+    assert hidden[0].grad[..., :3].any()
+
+
 # False negatives
 
 

@@ -170,7 +170,7 @@ def test_a_trainer_takes_the_same_steps_with_chunks(tiny_config, accumulate):
 
 
 def test_under_autocast_the_weights_have_a_gradient_and_it_is_that_of_the_batch(tiny_config):
-    """A backward pass inside autocast would multiply in bf16 what the losses keep in fp32: 7 % off."""
+    """A backward pass inside autocast multiplies in bf16 what the losses keep in fp32: 7 % off."""
     module = made(tiny_config, "trainer.chunk_size=3").float().eval()
     batch = batch_of(module)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -10,6 +10,7 @@ from mic import nested
 from mic.losses.contrastive import infonce_sums
 from mic.losses.distillation import relational_sums
 from mic.losses.isotropy import potential_sums
+from mic.losses.spread import spread_sums
 
 DIMS = (2, 5, 8)
 ROWS, KEYS = 7, 9
@@ -28,6 +29,7 @@ LOSSES = {
     "infonce without some": lambda a, b: infonce_sums(a, b, PLACES, DIMS, 0.05, EXCLUDED),
     "uniformity": lambda a, b: potential_sums(a, b, PLACES, DIMS, 2.0),
     "distillation": distilled,
+    "spread": lambda a, b: spread_sums(a, b, PLACES, DIMS).sum(1),
 }
 
 every_loss = pytest.mark.parametrize("name", LOSSES)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mic.errors import InputError
 from mic.losses.precision import PerWidth, full_precision
-from mic.nested import check_dims, cosines
+from mic.nested import check_dims, chunked, cosines
 
 
 def spread_out(pooled: Float[Tensor, "batch dim"], dims: Sequence[int]) -> PerWidth:
@@ -40,13 +40,15 @@ def spread_sums(
     `places` says where in `everyone` the rows themselves stand. Ranks add these sums up.
     """
     dims = check_dims(dims, rows.shape[1])
-    own = places[:, None]
 
-    def pairs(cosine: Tensor) -> Tensor:
-        others = cosine.scatter(1, own, 0.0)
-        return torch.stack([others.sum(), others.square().sum()])
+    def sums(rows: Tensor, places: Tensor) -> Tensor:
+        def pairs(cosine: Tensor) -> Tensor:
+            others = cosine.scatter(1, places[:, None], 0.0)
+            return torch.stack([others.sum(), others.square().sum()])
 
-    return torch.stack([pairs(cosine) for _, cosine in cosines(rows, everyone, dims)])
+        return torch.stack([pairs(cosine) for _, cosine in cosines(rows, everyone, dims)])
+
+    return chunked(sums, len(dims) * len(everyone), rows, places)
 
 
 def spread(sums: Float[Tensor, "widths 2"], count: int, dims: Sequence[int]) -> PerWidth:

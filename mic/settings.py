@@ -182,12 +182,27 @@ class RetrievalFiles:
 
 
 @dataclass
+class ClassificationFiles:
+    train: Source = option(Source, "rows a classifier is fitted on; columns: a text, its label")
+    test: Source = option(Source, "rows it is judged by, with the same columns")
+
+
+@dataclass
+class PairClassificationFiles:
+    test: Source = option(Source, "judged pairs; columns: two texts, a label of 0 or 1")
+    tune: Source | None = option(None, "pairs to tune accuracy's threshold on; null: no accuracy")
+
+
+@dataclass
 class TasksConfig:
     sts: dict[str, Source] = option(
         {}, "named files of sentence pairs; columns: two texts, a score"
     )
     pairs: dict[str, Source] = option({}, "named files of pairs: the first column finds the second")
     retrieval: dict[str, RetrievalFiles] = option({}, "named sets of corpus, queries and qrels")
+    classification: dict[str, ClassificationFiles] = option({}, "labelled texts, to be told apart")
+    pair_classification: dict[str, PairClassificationFiles] = option({}, "pairs, alike or not")
+    clustering: dict[str, Source] = option({}, "named files to group; columns: a text, its label")
 
 
 @dataclass

@@ -4,28 +4,54 @@ A task is its texts and a pure function of their embeddings, so that one encodin
 width, and the same task scores raw truncations, a PCA of them, or a trained model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from jaxtyping import Float
 from torch import Tensor
 
+from mic.classification import (
+    JudgedPairs,
+    nested_average_precision,
+    nested_classification,
+    nested_pair_accuracy,
+    nested_v_measure,
+)
 from mic.errors import InputError
+from mic.labels import (
+    Pair,
+    read_judged_pairs,
+    read_labelled,
+    refuse_strange_labels,
+    refuse_unique_labels,
+)
 from mic.metrics import nested_retrieval, nested_spearman
 from mic.rows import Row, fingerprint, id_of, number_of, read_rows, text_of
-from mic.settings import RetrievalFiles, Source, TasksConfig
+from mic.settings import (
+    ClassificationFiles,
+    PairClassificationFiles,
+    RetrievalFiles,
+    Source,
+    TasksConfig,
+)
 
 Scores = dict[str, dict[int, float]]  # metric -> width -> value
 
 
 @dataclass(frozen=True)
 class Task:
-    """`score(embeddings [texts, D], dims)` gives every metric at every width, times 100."""
+    """`score(embeddings [texts, D], dims)` gives every metric at every width, times 100.
+
+    `judged` are the texts that the score is about, each once: to have trained on them is unfair.
+    Documents to be found and the texts that a classifier or a threshold is fitted on are not.
+    """
 
     name: str
     texts: list[str]
     score: Callable[[Float[Tensor, "texts dim"], Sequence[int]], Scores]
     headline: str  # the metric that tables and figures show
+    judged: list[str]
 
 
 def build_tasks(config: TasksConfig) -> list[Task]:
@@ -34,17 +60,28 @@ def build_tasks(config: TasksConfig) -> list[Task]:
         *(similarity_task(name, source) for name, source in config.sts.items()),
         *(pairs_task(name, source) for name, source in config.pairs.items()),
         *(retrieval_task(name, files) for name, files in config.retrieval.items()),
+        *(classification_task(name, files) for name, files in config.classification.items()),
+        *(
+            pair_classification_task(name, files)
+            for name, files in config.pair_classification.items()
+        ),
+        *(clustering_task(name, source) for name, source in config.clustering.items()),
     ]
 
 
 def fingerprints(config: TasksConfig) -> dict[str, str]:
     """What every task's files held, by task (and file, where a task has several)."""
-    single = {**config.sts, **config.pairs}
-    found = {name: fingerprint(source) for name, source in single.items()}
-    for name, files in config.retrieval.items():
-        for part in ("corpus", "queries", "qrels"):
-            found[f"{name}/{part}"] = fingerprint(Source(getattr(files, part)))
-    return found
+    return {name: fingerprint(source) for name, source in sources(config)}
+
+
+def sources(config: TasksConfig) -> Iterator[tuple[str, Source]]:
+    """Every source of a config's tasks under its name: that of the task, or TASK/PART."""
+    yield from chain(config.sts.items(), config.pairs.items(), config.clustering.items())
+    several = (config.retrieval, config.classification, config.pair_classification)
+    for name, files in chain.from_iterable(kind.items() for kind in several):
+        for part, found in vars(files).items():
+            if found is not None:
+                yield f"{name}/{part}", found if isinstance(found, Source) else Source(found)
 
 
 def similarity_task(name: str, source: Source) -> Task:
@@ -64,7 +101,7 @@ def similarity_task(name: str, source: Source) -> Task:
         a, b = embeddings[index].chunk(2)
         return {"spearman": nested_spearman(a, b, scores, dims)}
 
-    return Task(name, texts, spearman, "spearman")
+    return Task(name, texts, spearman, "spearman", texts)
 
 
 def pairs_task(name: str, source: Source) -> Task:
@@ -139,7 +176,62 @@ def ranking_task(
         asked, answers = embeddings[: len(queries)], embeddings[len(queries) :]
         return nested_retrieval(asked, answers, relevant, dims, own)
 
-    return Task(name, queries + corpus, rank, "ndcg@10")
+    judged, _ = unique(queries)
+    return Task(name, queries + corpus, rank, "ndcg@10", judged)
+
+
+def classification_task(name: str, files: ClassificationFiles) -> Task:
+    """Labels of test texts by a classifier that is fitted on the training texts' embeddings."""
+    train, test = read_labelled(files.train), read_labelled(files.test)
+    refuse_strange_labels(files, train, test)
+    texts, index = unique(row.text for row in (*train, *test))
+    _, labels = unique(row.label for row in (*train, *test))
+    judged, _ = unique(row.text for row in test)
+    count = len(train)
+
+    def classify(embeddings: Tensor, dims: Sequence[int]) -> Scores:
+        rows = embeddings[index]
+        return nested_classification(
+            rows[:count], labels[:count], rows[count:], labels[count:], dims
+        )
+
+    return Task(name, texts, classify, "accuracy", judged)
+
+
+def pair_classification_task(name: str, files: PairClassificationFiles) -> Task:
+    """Which pairs match, by their cosine; with a threshold where there are pairs to tune it on."""
+    test = read_judged_pairs(files.test)
+    tune = read_judged_pairs(files.tune) if files.tune else []
+    judged, _ = unique(text for pair in test for text in (pair.left, pair.right))
+    texts, _ = unique(text for pair in (*test, *tune) for text in (pair.left, pair.right))
+    places = {text: at for at, text in enumerate(texts)}
+
+    def embedded(pairs: Sequence[Pair], embeddings: Tensor) -> JudgedPairs:
+        left = embeddings[[places[pair.left] for pair in pairs]]
+        right = embeddings[[places[pair.right] for pair in pairs]]
+        return JudgedPairs(left, right, [pair.label for pair in pairs])
+
+    def match(embeddings: Tensor, dims: Sequence[int]) -> Scores:
+        asked = embedded(test, embeddings)
+        scores = {"ap": nested_average_precision(asked, dims)}
+        if tune:
+            scores["accuracy"] = nested_pair_accuracy(asked, embedded(tune, embeddings), dims)
+        return scores
+
+    return Task(name, texts, match, "ap", judged)
+
+
+def clustering_task(name: str, source: Source) -> Task:
+    """Whether texts of one label fall into one group."""
+    rows = read_labelled(source)
+    refuse_unique_labels(source, rows)
+    texts, index = unique(row.text for row in rows)
+    _, labels = unique(row.label for row in rows)
+
+    def cluster(embeddings: Tensor, dims: Sequence[int]) -> Scores:
+        return {"v_measure": nested_v_measure(embeddings[index], labels, dims)}
+
+    return Task(name, texts, cluster, "v_measure", texts)
 
 
 def unique(texts: Iterable[str]) -> tuple[list[str], list[int]]:

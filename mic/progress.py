@@ -14,8 +14,11 @@ Advance = Callable[..., None]  # (pieces done, note="")
 
 
 @contextmanager
-def bar(label: str, total: int) -> Iterator[Advance]:
-    """Show on standard error how much of the work is done; call what it yields as pieces end."""
+def bar(label: str, total: int | None) -> Iterator[Advance]:
+    """Show on standard error how much of the work is done; call what it yields as pieces end.
+
+    A total of None is one that nobody knows yet.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lines(label, total, console.print)
@@ -37,7 +40,7 @@ def bar(label: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
-def lines(label: str, total: int, write: Callable[[str], None]) -> Advance:
+def lines(label: str, total: int | None, write: Callable[[str], None]) -> Advance:
     """An `Advance` that writes a line every 15 seconds; none for work that is sooner done."""
     start = last = time.monotonic()
     count = 0
@@ -46,9 +49,12 @@ def lines(label: str, total: int, write: Callable[[str], None]) -> Advance:
         nonlocal count, last
         count += done
         now = time.monotonic()
-        if now - last < SECONDS and (count < total or last == start):
+        if now - last < SECONDS and (total is None or count < total or last == start):
             return
         last = now
+        if total is None:
+            write(f"{label} {count} {note}".rstrip())
+            return
         left = (now - start) / max(count, 1) * (total - count)
         write(f"{label} {count}/{total} {note} {left:.0f} s left".replace("  ", " "))
 

@@ -1,7 +1,8 @@
 """Rows of text from files and data sets, with an error that names file, row and cure.
 
-Files are jsonl, csv, tsv or parquet by their suffix, the first three also as .gz; anything else is
-the name of a Hub data set, or `builtin:docstrings`.
+Files are jsonl, csv, tsv or parquet by their suffix, the first three also as .gz; a folder or a
+glob stands for the files in it, by name. Anything else is the name of a Hub data set, or
+`builtin:docstrings`.
 """
 
 import csv
@@ -12,9 +13,10 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from glob import glob
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -25,7 +27,7 @@ from mic.settings import Source
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet")
 BUILTIN = "builtin:docstrings"
-OnBadRow = Literal["raise", "skip"]
+LONGEST = 1_000_000  # characters of one text: more is a file read as a row
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON may hold one; no tokenizer takes it
 
 
@@ -33,48 +35,33 @@ class Row(NamedTuple):
     place: str  # for messages: the file and the row's number, from 1
     values: Mapping[str, Any]
 
+    def get(self, column: str) -> Any:
+        """A column's value, or, for `a.b.0`, what nested objects and lists hold there; else None.
 
-class Texts(NamedTuple):
-    """The text columns of a source and how many rows were skipped for having none.
-
-    `groups` has each row's group, where the source names a column of them.
-    """
-
-    rows: list[tuple[str, ...]]
-    skipped: int
-    groups: list[str] | None = None
-
-
-def read_texts(source: Source, on_bad_row: OnBadRow = "raise") -> Texts:
-    """The columns of a source as rows of texts.
-
-    Raises InputError for a missing column or file, a file that is not what its name says, a row
-    without text (skipped and counted when `on_bad_row` is "skip"), and a source without any row.
-    """
-    if not source.columns:
-        raise InputError(
-            f"{source.path}: no columns; set `columns`, for example [anchor, positive]"
-        )
-    texts: list[tuple[str, ...]] = []
-    groups: list[str] = []
-    skipped = 0
-    for row in read_rows(source):
-        try:
-            found = tuple(text_of(row, column) for column in source.columns)
-            groups += [id_of(row, source.group)] if source.group else []
-            texts.append(found)
-        except InputError:
-            if on_bad_row == "raise":
-                raise
-            skipped += 1
-    if not texts:
-        raise InputError(f"{source.path}: no row with text in {source.columns}")
-    return Texts(texts, skipped, groups if source.group else None)
+        >>> Row("", {"lemmas": ["cat", "feline"]}).get("lemmas.0")
+        'cat'
+        """
+        if column in self.values:
+            return self.values[column]
+        found: Any = self.values
+        for part in column.split("."):
+            if isinstance(found, Mapping):
+                found = found.get(part)
+            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+                found = found[int(part)]
+            else:
+                return None
+        return found
 
 
 def text_of(row: Row, column: str) -> str:
     """The text in a column of a row."""
-    value = row.values.get(column)
+    value = row.get(column)
+    if isinstance(value, str) and len(value) > LONGEST:
+        raise InputError(
+            f"{row.place}: column {column!r} has {len(value):,} characters, above {LONGEST:,}; cut "
+            "the row into passages, or set data.on_bad_row=skip"
+        )
     if isinstance(value, str) and value.strip() and not HALF_CHARACTER.search(value):
         return value
     found = "is empty" if value is None or value == "" else f"is {value!r:.40}, not text"
@@ -85,7 +72,7 @@ def text_of(row: Row, column: str) -> str:
 
 def id_of(row: Row, column: str) -> str:
     """The identifier, a text or a whole number, in a column of a row."""
-    value = row.values.get(column)
+    value = row.get(column)
     if isinstance(value, str | int) and value != "":
         return str(value)
     raise InputError(f"{row.place}: column {column!r} is {value!r:.40}, no identifier; mend it")
@@ -93,9 +80,9 @@ def id_of(row: Row, column: str) -> str:
 
 def number_of(row: Row, column: str) -> float:
     """The finite number in a column of a row."""
-    value = row.values.get(column)
+    value = row.get(column)
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
@@ -105,25 +92,32 @@ def number_of(row: Row, column: str) -> float:
 
 def read_rows(source: Source) -> Iterator[Row]:
     """The rows of a source, one by one, at most `source.limit`."""
-    path = locate(source)
-    rows = read_hub(source) if path is None else read_file(path)
-    for index, row in enumerate(islice(rows, source.limit)):
-        if index == 0:
-            check_columns(row, [*source.columns, *([source.group] if source.group else [])])
-        yield row
+    files = files_of(source)
+    parts = [read_hub(source)] if files is None else map(read_file, files)
+    rows = chain.from_iterable(checked(part, source.columns) for part in parts)
+    return islice(rows, source.limit)
 
 
-def locate(source: Source) -> Path | None:
-    """The local file of a source; None when it is a data set of the Hub."""
+def files_of(source: Source) -> list[Path] | None:
+    """The local files of a source, by name; None when it is a data set of the Hub."""
     if source.path == BUILTIN:
-        return docstrings.load(source.split)
+        return [docstrings.load(source.split)]
     path = Path(source.path)
     if source.path.startswith("~/"):
         path = path.expanduser()
     if path.is_file():
-        return path
-    if path.is_dir():
-        raise InputError(f"{source.path}: is a folder; name one file in it")
+        return [path]
+    pattern = path / "*" if path.is_dir() else path
+    if path.is_dir() or any(sign in source.path for sign in "*?["):
+        # Path.glob takes no absolute pattern
+        found = map(Path, sorted(glob(str(pattern), recursive=True)))  # noqa: PTH207
+        files = [file for file in found if file.is_file() and file_format(file)]
+        if files:
+            return files
+        raise InputError(
+            f"{source.path}: no .{', .'.join(FORMATS)} file (or .gz) there (paths start at "
+            f"{Path.cwd()})"
+        )
     if file_format(path) or path.is_absolute() or source.path.startswith((".", "~")):
         raise InputError(f"{source.path}: no such file (paths start at {Path.cwd()})")
     return None
@@ -135,11 +129,18 @@ def file_format(path: Path) -> str | None:
     return suffix if suffix in FORMATS else None
 
 
-def check_columns(row: Row, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in row.values]
-    if missing:
-        place = row.place.rpartition(": row")[0]
-        raise InputError(f"{place}: no column {missing[0]!r}; it has {list(row.values)}")
+def checked(rows: Iterator[Row], columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a file whose first one has all the columns; later gaps are single bad rows."""
+    for index, row in enumerate(rows):
+        missing = [
+            column
+            for column in columns
+            if column not in row.values and column.partition(".")[0] not in row.values
+        ]
+        if missing and index == 0:
+            place = row.place.rpartition(": row")[0]
+            raise InputError(f"{place}: no column {missing[0]!r}; it has {list(row.values)}")
+        yield row
 
 
 def read_file(path: Path) -> Iterator[Row]:
@@ -211,24 +212,42 @@ def read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def read_hub(source: Source) -> Iterator[Row]:
     """The rows of a Hub data set's split."""
+    for number, values in enumerate(load_hub(source), 1):
+        yield Row(f"{source.path}: row {number}", values)
+
+
+def load_hub(source: Source, streaming: bool = False) -> Any:
+    """The `datasets` data set that a source names."""
     from datasets import load_dataset
 
     try:
-        found = load_dataset(source.path, split=source.split)
+        return load_dataset(
+            source.path,
+            source.subset,
+            split=source.split,
+            revision=source.revision,
+            streaming=streaming,
+        )
     except Exception as error:  # its own, the Hub client's, httpx's and the system's errors
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"{source.path} (split {source.split}): neither a file nor a reachable Hub data set "
             f"({reason}); give a .jsonl, .csv, .tsv or .parquet file"
         ) from error
-    for number, values in enumerate(found, 1):
-        yield Row(f"{source.path}: row {number}", values)
 
 
 def fingerprint(source: Source) -> str:
-    """What the source held: the SHA-256 of its file, or the Hub data set's name and split."""
-    path = locate(source)
-    if path is None:
-        return f"hub:{source.path}:{source.split}"
-    with path.open("rb") as stream:
+    """What the source held: the SHA-256 of its file or files, or the Hub data set's name."""
+    files = files_of(source)
+    if files is None:
+        named = (source.path, source.subset, source.split, source.revision)
+        return ":".join(["hub", *(part for part in named if part)])
+    digests = [sha256(file) for file in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

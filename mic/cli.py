@@ -102,13 +102,11 @@ def run_train(options: argparse.Namespace) -> None:
 def quiet() -> None:
     """Silence what the libraries say of themselves, so that our own lines can be read."""
     import logging
-    import os
     import warnings
 
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning")
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked workers would warn
 
 
 def run_encode(options: argparse.Namespace) -> None:

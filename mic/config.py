@@ -206,6 +206,11 @@ def check(config: Config) -> None:
     if not aligned and config.objective.gamma:
         raise InputError("objective.align_layers []: name a layer, or set objective.gamma=0")
     check_teacher(config)
+    if config.trainer.batch_tokens is not None and config.data.tokenize != "ahead":
+        raise InputError(
+            f"trainer.batch_tokens={config.trainer.batch_tokens}: counts tokens that are there; "
+            "set data.tokenize=ahead"
+        )
     if config.name != Path(config.name).name or config.name in ("", ".."):
         raise InputError(f"name {config.name!r}: one folder name, no slashes; see `runs`")
 

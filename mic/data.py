@@ -1,76 +1,67 @@
-"""Rows of text to batches of tokens."""
+"""Corpora to loaders of tokenized batches, in an order that is a formula (mic.sampler)."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import repeat
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Int
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Dataset
 
+from mic.batch import Batch, Collate, Prepare
+from mic.corpus import Corpus, open_corpus
 from mic.errors import InputError
-from mic.rows import OnBadRow, fingerprint, read_texts
-from mic.settings import DataConfig, Source
+from mic.examples import OnBadRow
+from mic.mixture import Mixture, shares
+from mic.numbered import Numbered, columns_of, first_numbers
+from mic.part import Part
+from mic.permutation import key_of, permute
+from mic.sampler import Asked, BatchSampler, NoBatchError, Order
+from mic.settings import CorpusConfig, DataConfig
+from mic.tokenization import Tokenize
+from mic.tokens import tokenize_corpus
 
-Tokens = dict[str, Tensor]
-TextRow = tuple[str, ...]
-Prepare = Callable[[Sequence[str]], Tokens | Tensor]  # texts to what a teacher wants of them
+HOLD_OUT = 21  # what a key is for
+NOTHING = np.empty(0, np.int64)
 
 
-class Row(NamedTuple):
-    """A row of a source: its texts, and the group it belongs to, where it has one."""
+@dataclass(frozen=True)
+class Split:
+    """The rows that are trained on, or validated with."""
 
-    texts: TextRow
-    group: str | None = None
+    name: str
+    mixture: Mixture
+    numbered: Numbered
 
+    def __len__(self) -> int:
+        return len(self.mixture)
 
-class Batch(NamedTuple):
-    """Tokenized columns: queries, positives, then hard negatives.
+    def texts(self) -> Iterator[tuple[str, ...]]:
+        """The texts of every row, corpus by corpus; a labelled text stands alone."""
+        for part in self.mixture.parts:
+            places = np.arange(len(part))
+            for start in range(0, len(part), 10_000):
+                yield from part.corpus.texts(part.rows(places[start : start + 10_000]).tolist())
 
-    `ids` [batch, columns] number the texts, equal texts equally; `groups` [batch] number the rows'
-    groups. `prepared` holds what the teacher wants of each column, and `sizes` every rank's number
-    of rows, where they are known.
-    """
-
-    columns: list[Tokens]
-    ids: Int[Tensor, "batch columns"] | None = None
-    groups: Int[Tensor, " batch"] | None = None
-    prepared: list[Tokens | Tensor] | None = None
-    sizes: list[int] | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.columns[0]["input_ids"])
-
-    def chunks(self, size: int) -> list["Batch"]:
-        """The batch in parts of `size` rows; the last may have fewer."""
-        return [self.part(slice(start, start + size)) for start in range(0, self.size, size)]
-
-    def part(self, rows: slice) -> "Batch":
-        def cut(tokens: Tokens | Tensor) -> Tokens | Tensor:
-            if isinstance(tokens, Tensor):
-                return tokens[rows]
-            return {name: value[rows] for name, value in tokens.items()}
-
-        return Batch(
-            [{name: value[rows] for name, value in tokens.items()} for tokens in self.columns],
-            None if self.ids is None else self.ids[rows],
-            None if self.groups is None else self.groups[rows],
-            None if self.prepared is None else [cut(one) for one in self.prepared],
-        )
+    def sample(self, count: int, seed: int) -> list[tuple[str, ...]]:
+        """The texts of `count` rows, at most all, chosen by the seed."""
+        chosen = permute(np.arange(min(count, len(self.mixture))), len(self.mixture), key_of(seed))
+        drawn = self.mixture.draw(0, chosen)
+        rows = self.numbered.rows(drawn.numbers.tolist(), drawn.partners.tolist())
+        return [row.texts for row in rows]
 
 
 class PairDataModule(LightningDataModule):
     """Training and validation batches of sentences twice, pairs, or pairs with hard negatives.
 
-    `tokenize` turns texts into a dict of tensors [texts, length]; `prepare`, which may be set
-    later, makes of the same texts what a teacher wants. Without validation sources,
-    `config.validation_rows` rows (at most a tenth) are held out by the seed. The order of the
-    training rows depends on the seed alone; the rows left over by the last whole batch of an
-    epoch are other ones in every epoch.
+    `tokenize` turns texts into tokens; `prepare`, which may be set later, makes of the same texts
+    what a teacher wants. `batch_size` counts the rows of all ranks. Without validation corpora,
+    `config.validation_rows` rows (at most a tenth) are held out by the seed.
+
+    A Trainer with several devices needs `use_distributed_sampler=False`: every rank takes its slice
+    of the global batch here already. A run that resumes goes on at the batch it stopped before.
 
     Raises InputError, at construction, for data that cannot be trained on.
     """
@@ -78,135 +69,212 @@ class PairDataModule(LightningDataModule):
     def __init__(
         self,
         config: DataConfig,
-        tokenize: Callable[[Sequence[str]], Tokens],
+        tokenize: Tokenize,
         *,
         batch_size: int,
+        batch_tokens: int | None = None,
         seed: int = 0,
         prepare: Prepare | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.batch_size = batch_size
-        self.tokenize = tokenize
+        gpu = torch.accelerator.is_available()
+        self.tokenize = replace(tokenize, multiple=config.pad_multiple or (8 if gpu else 1))
         self.prepare = prepare
-        self.generator = torch.Generator().manual_seed(seed)
-        train, self.skipped = read_sources(config.train, "train", config.on_bad_row)
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
+        self.seed = seed
+        train = open_corpora(config.train, "train", config.on_bad_row)
         if config.validation:
-            validation, skipped = read_sources(config.validation, "validation", config.on_bad_row)
-            self.skipped += skipped
+            held = whole(open_corpora(config.validation, "validation", config.on_bad_row))
+            kept = whole(train)
         else:
-            train, validation = hold_out(train, config.validation_rows, seed)
-        for name, rows in (("train", train), ("validation", validation)):
-            if len(rows) < (batch_size if name == "train" else 2):
-                raise InputError(
-                    f"data.{name}: {len(rows)} rows for trainer.batch_size={batch_size}; "
-                    "give more rows or a smaller batch"
-                )
-        self.rows = {"train": train, "validation": validation}
-        self.train_rows = [row.texts for row in train]
-        self.validation_rows = [row.texts for row in validation]
-        self.hashes = {
-            f"{split}/{name}": fingerprint(source)
-            for split, sources in (("train", config.train), ("validation", config.validation))
-            for name, source in sources.items()
-        }
+            kept, held = hold_out(train, config.validation_rows, seed)
+        self.train = self.split("train", kept)
+        self.validation = self.split("validation", held)
+
+    def split(self, name: str, parts: Sequence[Part]) -> Split:
+        """The rows of a split, their shares and, where asked, their tokens."""
+        training = name == "train"
+        corpora = [part.corpus for part in parts]
+        rows = sum(map(len, parts))
+        if rows < (self.batch_size if training and self.batch_tokens is None else 2):
+            raise InputError(
+                f"data.{name}: {rows} rows for trainer.batch_size={self.batch_size}; "
+                "give more rows or a smaller batch"
+            )
+        columns = {corpus.name: columns_of(corpus) for corpus in corpora}
+        if self.config.batches == "mixed" and len(set(columns.values())) > 1:
+            raise InputError(
+                f"data.{name}: corpora of {columns} columns in one batch; give all the same "
+                "number, or set data.batches=single"
+            )
+        tokenized = None
+        if self.config.tokenize == "ahead":
+            tokenized = [tokenize_corpus(corpus, self.tokenize) for corpus in corpora]
+        wanted = self.config.train
+        weights = [wanted[corpus.name].weight for corpus in corpora] if training else None
+        mixture = Mixture(
+            parts,
+            self.seed,
+            batch_size=min(self.batch_size, rows),
+            weights=shares(parts, weights, self.config.temperature) if weights else None,
+            single=self.config.batches == "single",
+            keep_apart=self.config.keep_apart,
+            lengths=[one.lengths for one in tokenized] if tokenized else None,
+            batch_tokens=self.batch_tokens,
+        )
+        return Split(name, mixture, Numbered(corpora, tokenized))
+
+    @cached_property
+    def order(self) -> Order:
+        """The order of the training batches."""
+        return self.order_of(self.train)
+
+    def order_of(self, split: Split) -> Order:
+        mixture = split.mixture
+        try:
+            return Order(mixture.draw, mixture.sections, self.seed, self.config.window)
+        except NoBatchError:
+            raise InputError(impossible(split)) from None
 
     def texts(self) -> Iterator[str]:
         """Every text that a batch may hold; some come more than once."""
-        for rows in self.rows.values():
-            for row in rows:
-                yield from row.texts
+        for split in (self.train, self.validation):
+            for texts in split.texts():
+                yield from texts
 
-    def collate(self) -> "Collate":
-        grouped = any(row.group is not None for rows in self.rows.values() for row in rows)
-        # every batch is whole (drop_last below), so every rank has as many rows
-        ranks = None if self.trainer is None else self.trainer.world_size
-        return Collate(self.tokenize, self.prepare, grouped, ranks)
+    @property
+    def skipped(self) -> int:
+        """Rows that were read and are not used."""
+        return sum(sum(corpus.meta.dropped.values()) for corpus in self.corpora.values())
 
-    def train_dataloader(self) -> DataLoader[Row]:
-        return self._loader(self.rows["train"], self.generator)
+    @property
+    def corpora(self) -> dict[str, Corpus]:
+        """Every corpus by split and name; a split held out of another has none of its own."""
+        splits = [self.train, *([self.validation] if self.config.validation else [])]
+        return {
+            f"{s.name}/{part.corpus.name}": part.corpus for s in splits for part in s.mixture.parts
+        }
 
-    def val_dataloader(self) -> DataLoader[Row]:
-        return self._loader(self.rows["validation"], None)
+    @property
+    def hashes(self) -> dict[str, str]:
+        """What every corpus's files held."""
+        return {name: corpus.meta.fingerprint for name, corpus in self.corpora.items()}
 
-    def _loader(self, rows: list[Row], shuffle: torch.Generator | None) -> DataLoader[Row]:
-        batch_size = min(self.batch_size, len(rows))
+    def collate(self, split: Split) -> Collate:
+        grouped = any(corpus.meta.grouped for corpus in split.numbered.corpora)
+        return Collate(self.tokenize, self.prepare, grouped)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        sampler = self.sampler(self.order)
+        if self.trainer is not None:  # Lightning asks for the loader when its progress is restored
+            epoch, done = progress(self.trainer)
+            sampler.set_epoch(epoch)
+            sampler.start_at(done if done < len(sampler) else 0)
+        return self.loader(self.train, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        sampler = self.sampler(self.order_of(self.validation), fixed=True)
+        return self.loader(self.validation, sampler)
+
+    def sampler(self, order: Order, fixed: bool = False) -> BatchSampler:
+        """This rank's slices of an order."""
+        if self.trainer is None:
+            return BatchSampler(order, fixed=fixed)
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return BatchSampler(order, rank, ranks, fixed=fixed)
+
+    def loader(self, split: Split, sampler: BatchSampler) -> DataLoader[Batch]:
+        workers = self.config.num_workers
         return DataLoader(
-            rows,  # type: ignore[arg-type]  # a list is a Dataset in all but name
-            batch_size=batch_size,
-            shuffle=shuffle is not None,
-            generator=shuffle,
-            # a smaller last batch would have fewer negatives, and its loss would not compare
-            drop_last=True,
-            collate_fn=self.collate(),  # type: ignore[arg-type]  # a list is a Sequence
-            num_workers=self.config.num_workers,
-            persistent_workers=self.config.num_workers > 0,
+            Batches(split.numbered, self.collate(split)),
+            batch_sampler=sampler,  # type: ignore[arg-type]  # it asks for rows by more than numbers
+            collate_fn=whole_batch,  # type: ignore[arg-type]
+            num_workers=workers,
+            # a forked worker could wait for ever for a lock that a tokenizer's thread held
+            multiprocessing_context="forkserver" if workers else None,
+            persistent_workers=workers > 0,
         )
 
 
-def read_sources(
-    sources: Mapping[str, Source], split: str, on_bad_row: OnBadRow
-) -> tuple[list[Row], int]:
-    """The rows of all sources of a split, and how many were skipped."""
+class Batches(Dataset[Batch]):
+    """Batches by the rows that they ask for."""
+
+    def __init__(self, numbered: Numbered, collate: Collate) -> None:
+        self.numbered = numbered
+        self.collate = collate
+
+    def __getitems__(self, asked: Asked) -> Batch:
+        return self.collate(self.numbered.rows(asked.numbers, asked.partners), asked.sizes)
+
+    def __getitem__(self, asked: Any) -> Batch:
+        return self.__getitems__(asked)
+
+    def __len__(self) -> int:
+        return int(self.numbered.firsts[-1])
+
+
+def progress(trainer: Trainer) -> tuple[int, int]:
+    """The epoch that a run is in, and the batches of it that it has trained on."""
+    loop = trainer.fit_loop
+    epochs: Any = loop.epoch_progress.current
+    batches: Any = loop.epoch_loop.batch_progress.current
+    # not `completed`, which is one short: checkpoints are written before it counts
+    return epochs.processed, batches.processed if loop.restarting else 0
+
+
+def whole_batch(batch: Batch) -> Batch:
+    """What a loader hands on: the batch, which is whole already."""
+    return batch
+
+
+def open_corpora(
+    sources: Mapping[str, CorpusConfig], split: str, on_bad_row: OnBadRow
+) -> list[Corpus]:
+    """The corpora of a split. Raises InputError where there is none."""
     if not sources:
         raise InputError(
             f"data.{split}: no source; set data.{split}.NAME.path=FILE "
             f"data.{split}.NAME.columns=[anchor,positive]"
         )
-    widths = {name: len(source.columns) for name, source in sources.items()}
-    if len(set(widths.values())) > 1:
-        raise InputError(f"data.{split}: sources of {widths} columns; give all the same number")
-    found = {name: read_texts(source, on_bad_row) for name, source in sources.items()}
-    rows: list[Row] = []
-    for name, texts in found.items():
-        # sources number their groups each for itself
-        groups = [f"{name}:{group}" for group in texts.groups] if texts.groups else repeat(None)
-        rows += [Row(*row) for row in zip(texts.rows, groups, strict=False)]
-    return rows, sum(texts.skipped for texts in found.values())
+    return [open_corpus(name, source, on_bad_row) for name, source in sources.items()]
 
 
-def hold_out(rows: list[Row], count: int, seed: int) -> tuple[list[Row], list[Row]]:
+def whole(corpora: Sequence[Corpus]) -> list[Part]:
+    return [Part(corpus, NOTHING) for corpus in corpora]
+
+
+def hold_out(corpora: Sequence[Corpus], count: int, seed: int) -> tuple[list[Part], list[Part]]:
     """Split rows into (kept, held out) by the seed; at most a tenth is held out."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    count = min(count, len(rows) // 10)
-    held = set(order[:count])
+    firsts = first_numbers(corpora)
+    rows = int(firsts[-1])
+    held = np.sort(permute(np.arange(min(count, rows // 10)), rows, key_of(seed, HOLD_OUT)))
+    kept, out = [], []
+    for corpus, first, stop in zip(corpora, firsts, firsts[1:], strict=False):
+        own = held[np.searchsorted(held, first) : np.searchsorted(held, stop)] - first
+        kept.append(Part(corpus, own))
+        out += [Part(corpus, NOTHING, own)] if len(own) else []
+    return kept, out
+
+
+def impossible(split: Split) -> str:
+    """Why no batch can be filled: the rows of some text or group are too many."""
+    size = split.mixture.batch_size
+    keys = [part.keys(part.rows(np.arange(len(part)))) for part in split.mixture.parts]
+    heaviest = []
+    for part, found in zip(split.mixture.parts, keys, strict=True):
+        different, first, counts = np.unique(found, return_index=True, return_counts=True)
+        most = int(counts.argmax())
+        row = int(part.rows(first[[most]] // found.shape[1])[0])
+        column = int(first[most]) % found.shape[1]
+        what = "group" if column == part.corpus.meta.columns else "text"
+        heaviest.append((int(counts[most]), part, row, what, len(different)))
+    count, part, row, what, _ = max(heaviest, key=lambda found: found[0])
+    shown = part.corpus.texts([row])[0][0]
     return (
-        [row for index, row in enumerate(rows) if index not in held],
-        [rows[index] for index in sorted(held)],
+        f"data.{split.name}.{part.corpus.name}: no batch of {size} rows that share neither text "
+        f"nor group can be filled: the {what} of {shown!r:.60} stands in {count:,} of "
+        f"{len(part):,} rows; lower trainer.batch_size, drop rows, or set data.keep_apart=false, "
+        "so that objective.mask_equal masks such pairs in its place"
     )
-
-
-class Collate(NamedTuple):
-    """Rows to a batch; a single column stands twice, as in SimCSE.
-
-    Dropout makes the two views of a single column different (Gao et al. 2021, section 3).
-    """
-
-    tokenize: Callable[[Sequence[str]], Tokens]
-    prepare: Prepare | None = None
-    grouped: bool = False
-    ranks: int | None = None
-
-    def __call__(self, rows: Sequence[Row]) -> Batch:
-        texts = list(zip(*(row.texts for row in rows), strict=True))
-        columns = [self.tokenize(column) for column in texts]
-        prepared = [self.prepare(column) for column in texts] if self.prepare else None
-        ids = torch.tensor([[number(text) for text in row.texts] for row in rows])
-        if len(texts) == 1:
-            columns, ids = columns * 2, ids.repeat(1, 2)
-            prepared = prepared * 2 if prepared else None
-        groups = torch.tensor([number(group_of(row)) for row in rows]) if self.grouped else None
-        sizes = None if self.ranks is None else [len(rows)] * self.ranks
-        return Batch(columns, ids, groups, prepared, sizes)
-
-
-def group_of(row: Row) -> str:
-    """A row's group, or one of its own."""
-    named = ("row", *row.texts) if row.group is None else ("group", row.group)
-    return "\0".join(named)
-
-
-def number(text: str) -> int:
-    """A text's number of 64 bits; different texts have different ones but for 1 pair in 2^64."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)

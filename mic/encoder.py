@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,27 +18,9 @@ from mic import pretrained
 from mic.errors import InputError, RunError
 from mic.nested import Encoded, check_dims, prefix, unit
 from mic.pooling import Pooling, pool
+from mic.tokenization import Tokenize
 
 LONGEST = 512  # tokens, when neither the caller nor the model says
-
-
-@dataclass(frozen=True)
-class Tokenize:
-    """Texts to tensors [texts, length], padded to the longest, cut to `max_length` tokens."""
-
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int
-
-    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        return dict(
-            self.tokenizer(
-                list(texts),
-                padding=True,
-                truncation=True,
-                max_length=self.max_length,
-                return_tensors="pt",
-            )
-        )
 
 
 class Encoder(nn.Module):
@@ -124,7 +105,7 @@ class Encoder(nn.Module):
         return int(self.backbone.config.hidden_size)
 
     @property
-    def tokenize(self) -> "Tokenize":
+    def tokenize(self) -> Tokenize:
         """Texts to token ids and mask; a callable without the weights, so that workers take it."""
         return Tokenize(self.tokenizer, self.max_length)
 

@@ -54,12 +54,14 @@ def fit_pca(
     """Principal components of unit-length embeddings, the largest first, as a projection.
 
     The baseline that needs no training: cut its result to d for the best d-dimensional linear
-    reconstruction of the embeddings it was fitted on.
+    reconstruction of the embeddings it was fitted on. The result is as long, in the mean, as they
+    were, so that a classifier with a penalty on its weights treats both alike.
     """
     rows = unit(embeddings)
     mean = rows.mean(0)
     directions = torch.linalg.eigh(covariance(rows)).eigenvectors.flip(1).to(rows.dtype)
-    return lambda others: (unit(others) - mean) @ directions
+    length = embeddings.norm(dim=1).mean()
+    return lambda others: length * (unit(others) - mean) @ directions
 
 
 def results_table(task: Task, methods: Mapping[str, Results]) -> Table:

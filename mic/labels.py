@@ -28,7 +28,7 @@ def label_of(row: Row, column: str) -> str:
     >>> [label_of(Row("", {"label": value}), "label") for value in ("spam", 1, 1.0, True)]
     ['spam', '1', '1', 'True']
     """
-    value = row.values.get(column)
+    value = row.get(column)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, str | int) and str(value).strip():

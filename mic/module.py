@@ -10,15 +10,16 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from mic.data import Batch
+from mic.batch import Batch
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.gradcache import chunked_step
-from mic.nested import check_dims
+from mic.nested import Encoded, check_dims
 from mic.objective import Loss, Objective
 from mic.settings import Config, TrainerConfig
 from mic.summary import Summary, join
 from mic.teacher import Teacher, build_teacher
+from mic.tokenization import Tokens
 
 
 class MICModule(LightningModule):
@@ -68,12 +69,23 @@ class MICModule(LightningModule):
 
     def summarise(self, batch: Batch) -> Summary:
         """What the losses need of a batch or of a chunk of one."""
-        views = [
-            self.encoder(tokens, self.objective.layers(view))
-            for view, tokens in enumerate(batch.columns)
-        ]
+        views = self.encode(batch.columns)
         taught = [self.teach(batch, view, encoded.pooled) for view, encoded in enumerate(views)]
         return self.objective.summarise(views, teacher=taught, ids=batch.ids, groups=batch.groups)
+
+    def encode(self, columns: Sequence[Tokens]) -> list[Encoded]:
+        """The columns' embeddings and hidden states; in one forward pass if they are one length."""
+        layers = [self.objective.layers(view) for view in range(len(columns))]
+        shapes = {tokens["input_ids"].shape for tokens in columns}
+        if len(shapes) > 1:
+            return [self.encoder(*view) for view in zip(columns, layers, strict=True)]
+        joined = {name: torch.cat([tokens[name] for tokens in columns]) for name in columns[0]}
+        found = self.encoder(joined, sorted(set().union(*layers)))
+        rows = shapes.pop()[0]
+        return [
+            found.rows(slice(view * rows, (view + 1) * rows), wanted)
+            for view, wanted in enumerate(layers)
+        ]
 
     def teach(self, batch: Batch, view: int, student: Tensor) -> Tensor | None:
         """The teacher's embeddings of a column, if the objective wants them."""

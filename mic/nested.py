@@ -35,6 +35,11 @@ class Encoded(NamedTuple):
     hidden: Mapping[int, Float[Tensor, "batch length width"]]
     mask: Bool[Tensor, "batch length"]
 
+    def rows(self, rows: slice, layers: Sequence[int]) -> "Encoded":
+        """Some texts of the batch, with some of its layers."""
+        hidden = {layer: self.hidden[layer][rows] for layer in layers}
+        return Encoded(self.pooled[rows], hidden, self.mask[rows])
+
 
 def check_dims(dims: Sequence[int], full: int) -> tuple[int, ...]:
     """`dims` as a tuple, or an InputError when they are not increasing widths from 1 to `full`.

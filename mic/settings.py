@@ -150,27 +150,67 @@ class ObjectiveConfig:
 
 @dataclass
 class Source:
+    """Where rows are read from."""
+
     path: str = option(
-        "???", "a file (jsonl, csv, tsv, parquet; also .gz), a Hub data set, or builtin:docstrings"
+        "???",
+        "a file, a folder or a glob of files (jsonl, csv, tsv, parquet; also .gz), a Hub data set, "
+        "or builtin:docstrings",
     )
-    columns: list[str] = option(
-        [], "one text column (the sentence twice), two (a pair), more (hard negatives)"
-    )
+    columns: list[str] = option([], "the columns read, in the order of their meaning")
+    split: str = option("train", "split of a Hub or built-in data set")
+    subset: str | None = option(None, "configuration of a Hub data set that has several")
+    revision: str | None = option(None, "branch, tag or commit of a Hub data set")
+    limit: int | None = option(None, "rows read at most, from the top", least=1)
+
+
+@dataclass
+class CorpusConfig(Source):
+    """Rows to train on: one text column (the sentence twice), two (a pair), more (negatives)."""
+
     group: str | None = option(
         None, "column whose equal values mark rows that are no negatives of each other"
     )
-    split: str = option("train", "split of a Hub or built-in data set")
-    limit: int | None = option(None, "rows kept at most, from the top", least=1)
+    label: str | None = option(
+        None, "column of labels: a row's one text is paired with another of its label, drawn anew"
+    )
+    score: str | None = option(None, "column of numbers: rows below min_score are no pairs")
+    min_score: float = option(1.0, "least score of a pair, where there is a score")
+    min_characters: int = option(1, "rows with a shorter text are dropped", least=1)
+    max_characters: int | None = option(None, "rows with a longer text are dropped", least=1)
+    deduplicate: bool = option(False, "drop rows whose texts are all those of an earlier row")
+    weight: float | None = option(
+        None, "share of the epoch, relative to the other corpora's; null: by data.temperature"
+    )
+    streaming: bool = option(False, "read on the fly, in the order of the files, without an index")
 
 
 @dataclass
 class DataConfig:
-    train: dict[str, Source] = option({}, "named sources of training rows")
-    validation: dict[str, Source] = option({}, "named sources of validation rows")
+    train: dict[str, CorpusConfig] = option({}, "named corpora to train on")
+    validation: dict[str, CorpusConfig] = option({}, "named corpora for the validation loss")
     validation_rows: int = option(
         500, "held out of training, seeded, when validation is empty", least=2
     )
     on_bad_row: Literal["raise", "skip"] = option("raise", "for a row without text")
+    temperature: float = option(
+        1.0, "T of corpora without weights: shares as rows^(1/T); 1 sees each row once", above=0
+    )
+    batches: Literal["mixed", "single"] = option(
+        "mixed", "a batch's rows are of all corpora, or of one"
+    )
+    keep_apart: bool = option(
+        True, "rows that share a text or a group never meet in a batch; they wait for another"
+    )
+    window: int = option(
+        2**16, "rows that are sorted by length together; 0: batches of random lengths", least=0
+    )
+    tokenize: Literal["ahead", "fly"] = option(
+        "ahead", "tokenize all texts once and keep the tokens on disk, or each batch anew"
+    )
+    pad_multiple: int | None = option(
+        None, "token counts of a batch are rounded up to this; null: 8 on a GPU, else 1", least=1
+    )
     num_workers: int = option(0, "processes that tokenize ahead", least=0)
 
 
@@ -217,7 +257,13 @@ class EvaluationConfig:
 @dataclass
 class TrainerConfig:
     max_steps: int = option(1000, "optimiser steps", least=1)
-    batch_size: int = option(64, "rows per step", least=2)
+    batch_size: int = option(64, "rows per step, those of all ranks together", least=2)
+    batch_tokens: int | None = option(
+        None,
+        "tokens per step, padding and all columns included, in the place of batch_size; needs "
+        "data.tokenize=ahead",
+        least=1,
+    )
     chunk_size: int | None = option(
         None,
         "rows encoded at a time, for batches that do not fit: same gradient, one more forward pass",

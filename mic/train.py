@@ -28,7 +28,15 @@ from mic.tasks import Task, build_tasks, fingerprints, retrieval_from_pairs
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 TRAINED = "mic"
-PACKAGES = ("mic-embeddings", "torch", "lightning", "transformers", "datasets", "numpy")
+PACKAGES = (
+    "mic-embeddings",
+    "torch",
+    "lightning",
+    "transformers",
+    "datasets",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
@@ -47,6 +55,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
         config.data,
         module.encoder.tokenize,
         batch_size=config.trainer.batch_size,
+        batch_tokens=config.trainer.batch_tokens,
         seed=config.seed,
     )
     validation, test = read_tasks(config, data)
@@ -64,7 +73,8 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
     methods = baselines(module, data, tasks, before, dims)
     logger = JsonLinesLogger(folder)
-    logger.write({"data/skipped_rows": data.skipped}, steps=0)
+    dropped = {"data/skipped_rows": data.skipped, "data/left_out_rows": data.order.left_out(0)}
+    logger.write(dropped, steps=0)
     logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
     progress = Progress(every=config.trainer.log_every)
     fit(module, data, logger, [progress, NestedEvaluation(validation, dims, batch_size)])
@@ -72,8 +82,8 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     after = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")
     methods[TRAINED] = evaluate.score_tasks(tasks, after, dims)
     final = flat(scores_of(validation, methods[TRAINED]), "val")
-    steps, per_epoch = config.trainer.max_steps, len(data.train_rows) // data.batch_size
-    logger.write(final, steps=steps, epoch=(steps - 1) // per_epoch)
+    steps = config.trainer.max_steps
+    logger.write(final, steps=steps, epoch=(steps - 1) // data.order.length(0))
     module.encoder.save(folder / rundir.ENCODER)
     draw(folder, tasks, methods, {"untrained": before, "trained": after}, dims)
     results: dict[str, Any] = {
@@ -84,7 +94,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
             "steps": config.trainer.max_steps,
             "pairs_per_second": progress.pairs_per_second,
             "seconds": time.monotonic() - started,
-            "rows": {"train": len(data.train_rows), "validation": len(data.validation_rows)},
+            "rows": {"train": len(data.train), "validation": len(data.validation)},
             "skipped_rows": data.skipped,
             "data": {
                 **data.hashes,
@@ -104,8 +114,9 @@ def read_tasks(config: Config, data: PairDataModule) -> tuple[list[Task], list[T
     """The validation and the test tasks; held-out pairs when no validation task is given."""
     validation = build_tasks(config.evaluation.validation)
     test = build_tasks(config.evaluation.test)
-    if not validation and len(data.validation_rows[0]) > 1:
-        validation = [retrieval_from_pairs("heldout", data.validation_rows)]
+    held_out = list(data.validation.texts())
+    if not validation and len(held_out[0]) > 1:
+        validation = [retrieval_from_pairs("heldout", held_out)]
     names = [task.name for task in (*validation, *test)]
     for name in names:
         if names.count(name) > 1 or name == "meta":
@@ -113,7 +124,7 @@ def read_tasks(config: Config, data: PairDataModule) -> tuple[list[Task], list[T
     if not names:
         raise InputError(
             "evaluation: no task; set evaluation.validation.sts.NAME.path=FILE and .columns, "
-            "or `pairs` or `retrieval` in its place"
+            "or `pairs`, `retrieval`, `classification`, `pair_classification` or `clustering`"
         )
     return validation, test
 
@@ -127,7 +138,8 @@ def baselines(
 ) -> dict[str, Results]:
     """What the untrained encoder scores: cut as it is, and by a PCA fitted on training texts."""
     settings = module.config.evaluation
-    texts = sorted({text for row in data.train_rows for text in row[:2]})
+    rows = data.train.sample(settings.pca_texts, module.config.seed)
+    texts = sorted({text for row in rows for text in row[:2]})
     chosen = random.Random(module.config.seed).sample(texts, min(settings.pca_texts, len(texts)))
     with bar("fitting PCA", len(chosen)) as advance:
         fitted_on = module.encoder.embed(chosen, batch_size=settings.batch_size, progress=advance)

@@ -1,11 +1,16 @@
 """Shapes checked at run time, and a real BERT small enough to train in a second."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# corpora of tests stay out of the user's cache, and those of an older mic out of the tests
+os.environ["MIC_CACHE"] = tempfile.mkdtemp(prefix="mic-tests-")
+atexit.register(shutil.rmtree, os.environ["MIC_CACHE"], ignore_errors=True)
 
 from jaxtyping import install_import_hook
 

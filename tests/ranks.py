@@ -13,10 +13,11 @@ from conftest import answer, sentence
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mic.batch import Batch, Collate
 from mic.config import load
-from mic.data import Batch, Collate, Row
 from mic.encoder import Encoder
 from mic.gradcache import chunked_step
+from mic.numbered import Row
 from mic.objective import Loss, Objective
 from mic.settings import ObjectiveConfig, TermConfig
 from mic.summary import Summary
@@ -111,7 +112,7 @@ def rows(encoder: Encoder, numbers: range) -> Batch:
                 answer((n - n // 7) * 37),
                 answer(n * 53 + 7) + " and that" * (n % 2),
             ),
-            str(n % 5),
+            n % 5,
         )
         for n in numbers
     ]

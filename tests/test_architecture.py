@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 MIC = Path(__file__).parents[1] / "mic"
-PURE = ("nested", "losses", "pooling", "geometry", "metrics", "objective")
+PURE = ("nested", "losses", "pooling", "geometry", "metrics", "classification", "objective")
 HEAVY = {"lightning", "transformers", "wandb", "datasets"}
 
 

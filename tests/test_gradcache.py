@@ -10,10 +10,12 @@ from lightning.pytorch import Trainer
 from ranks import CONFIGS, SMALL
 from torch import Tensor
 
+from mic.batch import Batch, Collate
 from mic.config import load
-from mic.data import Batch, Collate, PairDataModule, Row
+from mic.data import PairDataModule
 from mic.gradcache import random_state, replayed
 from mic.module import MICModule
+from mic.numbered import Row
 from mic.summary import join
 
 NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))

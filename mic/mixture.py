@@ -42,7 +42,7 @@ class Mixture:
         weights: Sequence[float] | None = None,
         single: bool = False,
         keep_apart: bool = True,
-        lengths: Sequence[Int32[np.ndarray, "rows columns"]] | None = None,
+        lengths: Sequence[Int32[np.ndarray, "_ _"]] | None = None,
         batch_tokens: int | None = None,
     ) -> None:
         self.parts = parts

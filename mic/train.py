@@ -73,7 +73,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
     methods = baselines(module, data, tasks, before, dims)
     logger = JsonLinesLogger(folder)
-    dropped = {"data/skipped_rows": data.skipped, "data/left_out_rows": data.order.left_out(0)}
+    dropped: dict[str, float] = {"data/skipped_rows": data.skipped, "data/left_out_rows": data.order.left_out(0)}
     logger.write(dropped, steps=0)
     logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
     progress = Progress(every=config.trainer.log_every)

@@ -6,15 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import answer, sentence
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mic.data import Batch, Collate, PairDataModule, Row, hold_out
-from mic.encoder import Tokenize
+from mic.batch import Batch, Collate, signed
+from mic.config import load
+from mic.data import PairDataModule, Split
 from mic.errors import InputError
+from mic.examples import number
+from mic.module import MICModule
+from mic.numbered import Row
 from mic.pretrained import read_tokenizer
-from mic.settings import DataConfig, Source
+from mic.settings import CorpusConfig, DataConfig
+from mic.tokenization import Tokenize
 
 PAIR, TRIPLE = ["anchor", "positive"], ["anchor", "positive", "negative"]
 
@@ -33,12 +41,23 @@ def pairs(
     batch_size: int = 16,
     **settings: object,
 ) -> PairDataModule:
-    config = DataConfig(train={"pairs": Source(str(file), list(columns))}, **settings)
+    config = DataConfig(train={"pairs": CorpusConfig(str(file), list(columns))}, **settings)
     return PairDataModule(config, tokenize, batch_size=batch_size, seed=seed)
 
 
 def ids(batches: Sequence[Batch]) -> list[list[list[list[int]]]]:
     return [[tokens["input_ids"].tolist() for tokens in batch.columns] for batch in batches]
+
+
+def texts(split: Split) -> list[tuple[str, ...]]:
+    return list(split.texts())
+
+
+def validated(data: PairDataModule) -> list[tuple[str, ...]]:
+    """The texts of the first validation batch."""
+    drawn = data.order_of(data.validation).batch(0, 0)
+    rows = data.validation.numbered.rows(drawn.numbers.tolist(), drawn.partners.tolist())
+    return [row.texts for row in rows]
 
 
 def order(data: PairDataModule) -> list[list[list[list[int]]]]:
@@ -60,10 +79,10 @@ def test_each_column_becomes_the_tokens_of_its_texts(
 ) -> None:
     data = pairs(pairs_file, tokenize, columns)
     batch = next(iter(data.val_dataloader()))
-    rows = data.validation_rows[:16]
+    rows = validated(data)
     assert len(batch.columns) == len(columns)
     for tokens, texts in zip(batch.columns, zip(*rows, strict=True), strict=True):
-        expected = tokenize(texts)
+        expected = tokenize.widen(tokenize(texts), tokens["input_ids"].shape[1])
         assert tokens.keys() == expected.keys()
         assert all(torch.equal(tokens[name], expected[name]) for name in tokens)
 
@@ -92,17 +111,21 @@ def test_a_long_text_is_cut_and_keeps_its_last_mark(tokenize: Tokenize) -> None:
 
 def test_no_training_batch_is_smaller_than_asked(pairs_file: Path, tokenize: Tokenize) -> None:
     data = pairs(pairs_file, tokenize, batch_size=50)
-    assert len(data.train_rows) == 180
+    assert len(data.train) == 180
     assert [batch.size for batch in data.train_dataloader()] == [50] * 3
     assert [batch.size for batch in data.val_dataloader()] == [20]
 
 
 @pytest.mark.parametrize(("rows", "asked", "held"), [(100, 500, 10), (99, 500, 9), (100, 3, 3)])
-def test_at_most_a_tenth_is_held_out(rows: int, asked: int, held: int) -> None:
-    given = [Row((str(number),)) for number in range(rows)]
-    kept, out = hold_out(given, asked, seed=0)
+def test_at_most_a_tenth_is_held_out(
+    tmp_path: Path, tokenize: Tokenize, rows: int, asked: int, held: int
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,more\n" + "".join(f"{number},x\n" for number in range(rows)))
+    data = pairs(file, tokenize, ["text"], batch_size=2, validation_rows=asked)
+    kept, out = texts(data.train), texts(data.validation)
     assert len(out) == held
-    assert sorted(kept + out) == sorted(given)
+    assert sorted(kept + out) == sorted((str(number),) for number in range(rows))
 
 
 def test_the_split_depends_on_the_seed_alone(pairs_file: Path, tokenize: Tokenize) -> None:
@@ -111,18 +134,18 @@ def test_the_split_depends_on_the_seed_alone(pairs_file: Path, tokenize: Tokeniz
     torch.manual_seed(2)
     again = pairs(pairs_file, tokenize, seed=5)
     other = pairs(pairs_file, tokenize, seed=6)
-    assert first.validation_rows == again.validation_rows
-    assert first.train_rows == again.train_rows
-    assert first.validation_rows != other.validation_rows
-    assert not set(first.train_rows) & set(first.validation_rows)
+    assert texts(first.validation) == texts(again.validation)
+    assert texts(first.train) == texts(again.train)
+    assert texts(first.validation) != texts(other.validation)
+    assert not set(texts(first.train)) & set(texts(first.validation))
 
 
 def test_validation_sources_leave_the_training_rows_whole(
     pairs_file: Path, numbered: Path, tokenize: Tokenize
 ) -> None:
-    validation = {"numbered": Source(str(numbered), PAIR)}
+    validation = {"numbered": CorpusConfig(str(numbered), PAIR)}
     data = pairs(pairs_file, tokenize, validation=validation, on_bad_row="skip")
-    assert (len(data.train_rows), len(data.validation_rows), data.skipped) == (200, 100, 5)
+    assert (len(data.train), len(data.validation), data.skipped) == (200, 100, 5)
 
 
 def test_the_order_depends_on_the_seed_alone(pairs_file: Path, tokenize: Tokenize) -> None:
@@ -130,9 +153,7 @@ def test_the_order_depends_on_the_seed_alone(pairs_file: Path, tokenize: Tokeniz
     first = order(pairs(pairs_file, tokenize, seed=5))
     torch.manual_seed(2)
     assert order(pairs(pairs_file, tokenize, seed=5)) == first
-    data = pairs(pairs_file, tokenize, seed=5)
-    data.generator.manual_seed(6)  # of the same split
-    assert order(data) != first
+    assert order(pairs(pairs_file, tokenize, seed=6)) != first
 
 
 def test_every_epoch_has_another_order_and_leaves_out_other_rows(
@@ -140,20 +161,23 @@ def test_every_epoch_has_another_order_and_leaves_out_other_rows(
 ) -> None:
     data = pairs(pairs_file, tokenize, ["anchor"], batch_size=50)
     loader = data.train_dataloader()
-    epochs = [
-        [tuple(row) for batch in ids(list(loader)) for row in batch[0]]  # all of one length
-        for _ in range(2)
-    ]
+    epochs = []
+    for epoch in range(2):
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        # all of one length
+        epochs.append([tuple(row) for batch in ids(list(loader)) for row in batch[0]])
     assert all(len(set(rows)) == 150 for rows in epochs)
     assert epochs[0] != epochs[1]
     assert set(epochs[0]) != set(epochs[1])
 
 
-def test_validation_has_the_order_of_the_rows(pairs_file: Path, tokenize: Tokenize) -> None:
+def test_validation_has_the_same_batches_every_time(pairs_file: Path, tokenize: Tokenize) -> None:
     data = pairs(pairs_file, tokenize)
-    first = ids(list(data.val_dataloader()))
+    loader = data.val_dataloader()
+    first = ids(list(loader))
     order(data)
-    assert ids(list(data.val_dataloader())) == first
+    loader.batch_sampler.sampler.set_epoch(1)
+    assert ids(list(loader)) == first
 
 
 def test_workers_give_the_same_batches(pairs_file: Path, tokenize: Tokenize) -> None:
@@ -165,11 +189,14 @@ def test_workers_give_the_same_batches(pairs_file: Path, tokenize: Tokenize) -> 
 def test_sources_are_joined_and_hashed(
     pairs_file: Path, numbered: Path, tokenize: Tokenize
 ) -> None:
-    sources = {"pairs": Source(str(pairs_file), PAIR), "few": Source(str(numbered), PAIR, limit=9)}
-    held = {"numbered": Source(str(numbered), PAIR)}
+    sources = {
+        "pairs": CorpusConfig(str(pairs_file), PAIR),
+        "few": CorpusConfig(str(numbered), PAIR, limit=9),
+    }
+    held = {"numbered": CorpusConfig(str(numbered), PAIR)}
     config = DataConfig(train=sources, validation=held, on_bad_row="skip")
     data = PairDataModule(config, tokenize, batch_size=16)
-    assert (len(data.train_rows), len(data.validation_rows), data.skipped) == (208, 100, 6)
+    assert (len(data.train), len(data.validation), data.skipped) == (208, 100, 6)
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (pairs_file, numbered)]
     assert data.hashes == {
         "train/pairs": digests[0],
@@ -192,7 +219,7 @@ def test_a_batch_above_the_rows_is_refused(pairs_file: Path, tokenize: Tokenize)
 
 
 def test_too_few_rows_to_hold_out_any_are_refused(pairs_file: Path, tokenize: Tokenize) -> None:
-    config = DataConfig(train={"pairs": Source(str(pairs_file), PAIR, limit=19)})
+    config = DataConfig(train={"pairs": CorpusConfig(str(pairs_file), PAIR, limit=19)})
     with pytest.raises(InputError, match=r"data\.validation: 1 row"):
         PairDataModule(config, tokenize, batch_size=2)
 
@@ -205,8 +232,8 @@ def test_no_source_is_refused_with_the_keys_to_set(tokenize: Tokenize) -> None:
 def test_sources_of_different_column_counts_are_refused(
     pairs_file: Path, tokenize: Tokenize
 ) -> None:
-    sources = {"a": Source(str(pairs_file), PAIR), "b": Source(str(pairs_file), TRIPLE)}
-    with pytest.raises(InputError, match=r"data\.train: sources of \{'a': 2, 'b': 3\} columns"):
+    sources = {"a": CorpusConfig(str(pairs_file), PAIR), "b": CorpusConfig(str(pairs_file), TRIPLE)}
+    with pytest.raises(InputError, match=r"data\.train: corpora of \{'a': 2, 'b': 3\} columns"):
         PairDataModule(DataConfig(train=sources), tokenize, batch_size=2)
 
 
@@ -219,30 +246,29 @@ def test_equal_texts_have_equal_numbers_in_every_column_and_process(tokenize: To
     texts = [text for row in rows for text in row.texts]
     flat = ids.flatten().tolist()
     assert [[x == y for y in flat] for x in flat] == [[x == y for y in texts] for x in texts]
-    digest = hashlib.blake2b(b"the cat", digest_size=8).digest()
-    assert flat[-1] == int.from_bytes(digest, "little", signed=True)
+    assert flat[-1] == signed(number("the cat")) == -6114696941094284552
     twice = Collate(tokenize)([Row(("a",)), Row(("b",))]).ids
     assert torch.equal(twice[:, 0], twice[:, 1])
 
 
-def test_a_group_is_a_column_of_its_source_and_ends_there(
+def test_a_group_is_a_column_of_its_corpus_and_ends_there(
     tmp_path: Path, tokenize: Tokenize
 ) -> None:
     file = tmp_path / "grouped.jsonl"
     rows = [{"anchor": sentence(n), "positive": answer(n), "topic": n // 10} for n in range(40)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = Source(str(file), PAIR, group="topic", limit=40)
-    other = Source(str(file), PAIR, group="topic", limit=10)
-    bare = Source(str(file), PAIR, limit=2)
-    config = DataConfig(train={"one": source, "two": other, "three": bare})
+    one = CorpusConfig(str(file), PAIR, group="topic")
+    two = CorpusConfig(str(file), PAIR, group="topic", limit=10)
+    bare = CorpusConfig(str(file), PAIR, limit=2)
+    config = DataConfig(train={"one": one, "two": two, "three": bare}, validation={"one": one})
     data = PairDataModule(config, tokenize, batch_size=4)
-    batch = data.collate()(data.rows["train"])
-    marks = [row.group for row in data.rows["train"]]
-    assert {mark.partition(":")[0] for mark in marks if mark} == {"one", "two"}
-    for i, mark in enumerate(marks):
-        same = [j for j, found in enumerate(batch.groups.tolist()) if found == batch.groups[i]]
-        expected = [j for j, found in enumerate(marks) if found == mark] if mark else [i]
-        assert same == expected
+    numbers = list(range(len(data.train)))
+    read = data.train.numbered.rows(numbers, [-1] * len(numbers))
+    groups = data.collate(data.train)(read).groups.tolist()
+    marks = [("one", n // 10) for n in range(40)] + [("two", 0)] * 10 + ["first", "second"]
+    assert [[x == y for y in groups] for x in groups] == [[x == y for y in marks] for x in marks]
+    for batch in data.train_dataloader():
+        assert len(set(batch.groups.tolist())) == 4
 
 
 def test_without_a_group_column_a_batch_has_no_groups(pairs_file, tokenize: Tokenize) -> None:
@@ -258,7 +284,9 @@ def test_a_group_that_is_not_there_is_refused(tmp_path, tokenize: Tokenize, grou
     file.write_text(json.dumps({"anchor": "a", "positive": "b", "empty": ""}) + "\n")
     with pytest.raises(InputError, match=message):
         PairDataModule(
-            DataConfig(train={"x": Source(str(file), PAIR, group=group)}), tokenize, batch_size=2
+            DataConfig(train={"x": CorpusConfig(str(file), PAIR, group=group)}),
+            tokenize,
+            batch_size=2,
         )
 
 
@@ -266,9 +294,8 @@ def test_a_teachers_view_of_the_texts_travels_with_them(pairs_file, tokenize: To
     data = pairs(pairs_file, tokenize, TRIPLE)
     data.prepare = lambda texts: torch.tensor([[len(text)] for text in texts])
     batch = next(iter(data.val_dataloader()))
-    rows = data.validation_rows[:16]
     assert [one.flatten().tolist() for one in batch.prepared] == [
-        [len(text) for text in column] for column in zip(*rows, strict=True)
+        [len(text) for text in column] for column in zip(*validated(data), strict=True)
     ]
 
 
@@ -286,8 +313,148 @@ def test_chunks_are_the_batch_in_order(pairs_file, tokenize: Tokenize) -> None:
                 assert torch.equal(found, value)
 
 
-def test_in_a_run_every_rank_knows_the_sizes_of_all(pairs_file, tokenize: Tokenize) -> None:
-    data = pairs(pairs_file, tokenize)
-    assert next(iter(data.train_dataloader())).sizes is None
-    data.trainer = SimpleNamespace(world_size=3)
-    assert next(iter(data.train_dataloader())).sizes == [16, 16, 16]
+def test_ranks_share_the_global_batch_and_know_the_sizes_of_all(pairs_file, tokenize) -> None:
+    alone = list(pairs(pairs_file, tokenize).train_dataloader())
+    assert {tuple(batch.sizes) for batch in alone} == {(16,)}
+    ranks = []
+    for rank in range(3):
+        data = pairs(pairs_file, tokenize)
+        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)
+        ranks.append(list(data.loader(data.train, data.sampler(data.order))))
+    for whole, *slices in zip(alone, *ranks, strict=True):
+        assert [part.size for part in slices] == [6, 5, 5] == slices[0].sizes == slices[2].sizes
+        numbers = sorted(whole.ids.tolist())
+        assert sorted(row for part in slices for row in part.ids.tolist()) == numbers
+
+
+# Tokens ahead, lengths, columns in one pass
+
+
+@pytest.mark.parametrize("columns", [["anchor"], PAIR, TRIPLE])
+def test_tokens_kept_ahead_are_those_made_on_the_fly(pairs_file, tokenize, columns) -> None:
+    ahead = pairs(pairs_file, tokenize, columns, window=0)
+    config = DataConfig(
+        train={"pairs": CorpusConfig(str(pairs_file), columns)}, window=0, tokenize="fly"
+    )
+    fly = PairDataModule(config, tokenize, batch_size=16)
+    for one, other in zip(ahead.train_dataloader(), fly.train_dataloader(), strict=True):
+        for kept, made in zip(one.columns, other.columns, strict=True):
+            assert kept.keys() == made.keys()
+            assert all(torch.equal(kept[name], made[name]) for name in kept)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_stands_where_the_tokenizer_puts_it(model_folder: Path, side: str) -> None:
+    tokenizer = read_tokenizer(model_folder)
+    tokenizer.padding_side = side
+    tokenize = Tokenize(tokenizer, 16, multiple=8)
+    texts = ["the cat", "the cat sees a dog and that"]
+    made = tokenize(texts)
+    kept = tokenize.batch([np.array(ids, np.int32) for ids in tokenize.ids(texts)])
+    assert made.keys() == kept.keys()
+    assert all(torch.equal(made[name], kept[name]) for name in made)
+    assert made["input_ids"].shape == (2, 16)
+    short = made["attention_mask"][0].tolist()
+    assert short == ([0] * 12 + [1] * 4 if side == "left" else [1] * 4 + [0] * 12)
+
+
+@pytest.mark.parametrize(
+    ("multiple", "longest", "expected"), [(1, 5, 5), (8, 5, 8), (8, 8, 8), (8, 17, 20), (8, 20, 20)]
+)
+def test_lengths_are_rounded_up_but_not_above_the_longest_allowed(
+    tokenize: Tokenize, multiple: int, longest: int, expected: int
+) -> None:
+    assert Tokenize(tokenize.tokenizer, 20, multiple).rounded(longest) == expected
+
+
+def test_columns_are_padded_alike_unless_that_is_much_longer(tokenize: Tokenize) -> None:
+    near = Collate(tokenize)([Row(("a cat sees", "the dog"))]).columns  # 5 and 4 tokens
+    assert [tokens["input_ids"].shape[1] for tokens in near] == [5, 4]
+    nearer = [Row(("a cat sees a dog and a", "the cat sees a dog and a tree"))]  # 9 and 10
+    found = Collate(tokenize)(nearer).columns
+    assert [tokens["input_ids"].shape[1] for tokens in found] == [10, 10]
+    assert found[0]["attention_mask"].sum() == 9
+
+
+def test_batches_of_like_length_hold_less_padding(tmp_path: Path, tokenize: Tokenize) -> None:
+    file = tmp_path / "lengths.jsonl"
+    rows = [
+        {"anchor": "a " * (1 + n % 13) + sentence(n), "positive": "the " * (n * 7 % 11) + answer(n)}
+        for n in range(400)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    long = Tokenize(tokenize.tokenizer, 64)
+
+    def padding(window: int) -> int:
+        loader = pairs(file, long, window=window).train_dataloader()
+        masks = [tokens["attention_mask"] for batch in loader for tokens in batch.columns]
+        return sum(int((1 - mask).sum()) for mask in masks)
+
+    assert padding(2**16) < padding(0) / 2
+
+
+def test_a_budget_of_tokens_takes_the_place_of_the_batch_size(pairs_file, tokenize) -> None:
+    config = DataConfig(train={"pairs": CorpusConfig(str(pairs_file), PAIR)})
+    data = PairDataModule(config, tokenize, batch_size=16, batch_tokens=256)
+    batches = list(data.train_dataloader())
+    for batch in batches:
+        assert sum(tokens["input_ids"].numel() for tokens in batch.columns) <= 256
+    assert sum(batch.size for batch in batches) + data.order.left_out(0) == 180
+    with pytest.raises(InputError, match=r"batch_tokens=20: two rows of 2 texts of \d+ tokens are"):
+        _ = PairDataModule(config, tokenize, batch_size=16, batch_tokens=20).order
+
+
+# What cannot be batched
+
+
+def test_groups_too_few_for_a_batch_are_refused_with_row_and_cure(tmp_path, tokenize) -> None:
+    file = tmp_path / "labelled.jsonl"
+    rows = [{"text": sentence(n), "label": "rare" if n < 20 else n % 3} for n in range(200)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(train={"words": CorpusConfig(str(file), ["text"], label="label")})
+    assert len(PairDataModule(config, tokenize, batch_size=3).train_dataloader()) > 50
+    with pytest.raises(InputError) as caught:
+        _ = PairDataModule(config, tokenize, batch_size=5).order
+    message = str(caught.value)
+    assert message.startswith("data.train.words: no batch of 5 rows that share neither text nor")
+    assert "the group of 'the " in message
+    assert "data.keep_apart=false" in message
+    config.keep_apart = False
+    assert len(PairDataModule(config, tokenize, batch_size=5).train_dataloader()) == 36
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_loader_begins_after_the_last_batch_trained_on(
+    tiny_config: Path, tmp_path: Path, workers: int
+) -> None:
+    """Through Lightning itself, from the middle of the second epoch."""
+    file = tmp_path / "checkpoints" / "middle.ckpt"
+    saving = ModelCheckpoint(file.parent, "middle", every_n_train_steps=15, save_top_k=1)
+    whole = batches_seen(tiny_config, workers, [saving])
+    assert len({str(batch) for batch in whole}) == 27  # 11 an epoch, and no two alike
+    assert batches_seen(tiny_config, workers, resume=file) == whole[15:]
+
+
+def batches_seen(
+    config: Path, workers: int, callbacks: Sequence[Callback] = (), resume: Path | None = None
+) -> list[list[list[int]]]:
+    """The numbers of the texts of every batch that a run trains on."""
+    module = MICModule(load(config, "trainer.max_steps=27", f"data.num_workers={workers}"))
+    data = PairDataModule(module.config.data, module.encoder.tokenize, batch_size=16)
+    seen: list[list[list[int]]] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            seen.append(batch.ids.tolist())
+
+    trainer = Trainer(
+        max_steps=27,
+        max_epochs=-1,
+        logger=False,
+        callbacks=[Watch(), *callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+    return seen

@@ -7,7 +7,8 @@ import io
 import json
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow
@@ -15,8 +16,9 @@ import pyarrow.parquet
 import pytest
 
 from mic.errors import InputError
-from mic.rows import Row, fingerprint, number_of, read_rows, read_texts
-from mic.settings import Source
+from mic.examples import BAD, read_examples
+from mic.rows import LONGEST, Row, fingerprint, number_of, read_rows
+from mic.settings import CorpusConfig, Source
 
 ROWS = [
     ("a cat, a dog", "said “moo”"),
@@ -53,28 +55,36 @@ WRITERS = {"jsonl": jsonl, "csv": separated(","), "tsv": separated("\t"), "parqu
 TEXT_FORMATS = ("jsonl", "csv", "tsv")
 
 
-def source(folder: Path, name: str, content: bytes | str) -> Source:
+def source(folder: Path, name: str, content: bytes | str) -> CorpusConfig:
     file = folder / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return Source(str(file), COLUMNS)
+    return CorpusConfig(str(file), COLUMNS)
 
 
-def refusal(given: Source) -> str:
+def read(given: CorpusConfig, on_bad_row: str = "raise") -> tuple[list[tuple[str, ...]], int]:
+    """The texts of a source's rows, and how many rows were skipped."""
+    counts: Counter[str] = Counter()
+    rows = [example.texts for example in read_examples(given, on_bad_row, counts)]
+    assert counts["read"] == len(rows) + counts[BAD]
+    return rows, counts[BAD]
+
+
+def refusal(given: CorpusConfig) -> str:
     with pytest.raises(InputError) as caught:
-        read_texts(given)
+        read(given)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
-    assert read_texts(source(tmp_path, f"x.{kind}", WRITERS[kind](ROWS)))[:2] == (ROWS, 0)
+    assert read(source(tmp_path, f"x.{kind}", WRITERS[kind](ROWS))) == (ROWS, 0)
 
 
 @pytest.mark.parametrize("kind", TEXT_FORMATS)
 def test_gzip_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     packed = gzip.compress(WRITERS[kind](ROWS))
-    assert read_texts(source(tmp_path, f"x.{kind}.gz", packed))[:2] == (ROWS, 0)
+    assert read(source(tmp_path, f"x.{kind}.gz", packed)) == (ROWS, 0)
 
 
 @pytest.mark.parametrize("kind", TEXT_FORMATS)
@@ -84,7 +94,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(
 ) -> None:
     suffix = ".gz" if pack is gzip.compress else ""
     content = pack(b"\xef\xbb\xbf" + WRITERS[kind](ROWS))
-    assert read_texts(source(tmp_path, f"x.{kind}{suffix}", content))[:2] == (ROWS, 0)
+    assert read(source(tmp_path, f"x.{kind}{suffix}", content)) == (ROWS, 0)
 
 
 @pytest.mark.parametrize(
@@ -97,22 +107,22 @@ def test_a_byte_order_mark_is_no_part_of_the_text(
     ],
 )
 def test_blank_lines_and_any_line_ends_are_no_rows(tmp_path: Path, name: str, content: str) -> None:
-    assert read_texts(source(tmp_path, name, content)).rows == [("x", "y")] * 2
+    assert read(source(tmp_path, name, content))[0] == [("x", "y")] * 2
 
 
 def test_columns_come_as_named_and_others_are_left(tmp_path: Path) -> None:
     given = source(tmp_path, "x.csv", "a,asked,b,answer\n1,x,2,y\n")
-    assert read_texts(given).rows == [("x", "y")]
+    assert read(given)[0] == [("x", "y")]
     given.columns = ["answer", "answer", "a"]
-    assert read_texts(given).rows == [("y", "y", "1")]
+    assert read(given)[0] == [("y", "y", "1")]
 
 
 def test_the_limit_counts_from_the_top(tmp_path: Path) -> None:
     given = source(tmp_path, "x.jsonl", jsonl(ROWS) + b"broken")
     given.limit = 2
-    assert read_texts(given).rows == ROWS[:2]
+    assert read(given)[0] == ROWS[:2]
     given.limit = 4
-    assert read_texts(given).rows == ROWS
+    assert read(given)[0] == ROWS
 
 
 @pytest.mark.parametrize(
@@ -153,13 +163,7 @@ def test_a_row_without_text_is_refused_or_skipped(
     given = source(tmp_path, "x.jsonl", GOOD + bad + GOOD + bad)
     cure = "mend the row or set data.on_bad_row=skip"
     assert refusal(given) == f"{given.path}: row 2: column 'answer' {found}; {cure}"
-    assert read_texts(given, "skip")[:2] == ([("x", "y")] * 2, 2)
-
-
-def test_a_file_of_skipped_rows_alone_is_refused(tmp_path: Path) -> None:
-    given = source(tmp_path, "x.csv", "asked,answer\n,\n")
-    with pytest.raises(InputError, match=r"x\.csv: no row with text in \['asked', 'answer'\]"):
-        read_texts(given, "skip")
+    assert read(given, "skip") == ([("x", "y")] * 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -242,22 +246,93 @@ def test_a_missing_file_is_named_with_where_paths_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert refusal(Source(path, COLUMNS)) == f"{path}: no such file (paths start at {tmp_path})"
+    assert (
+        refusal(CorpusConfig(path, COLUMNS)) == f"{path}: no such file (paths start at {tmp_path})"
+    )
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    assert refusal(Source(str(tmp_path), ["a"])) == f"{tmp_path}: is a folder; name one file in it"
+def several(folder: Path) -> Path:
+    """A folder of three files with rows 1 to 6, of another file, and of a folder."""
+    (folder / "all" / "deeper").mkdir(parents=True)
+    for name, numbers in (("c.csv", (5, 6)), ("a.jsonl", (1, 2)), ("b.jsonl.gz", (3, 4))):
+        rows = [(f"asked {number}", f"answer {number}") for number in numbers]
+        content = WRITERS[name.split(".")[1]](rows)
+        packed = gzip.compress(content) if name.endswith(".gz") else content
+        (folder / "all" / name).write_bytes(packed)
+    (folder / "all" / "README.md").write_text("no data")
+    return folder / "all"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "numbers"), [("all", range(1, 7)), ("all/*.jsonl*", range(1, 5)), ("**/c*", (5, 6))]
+)
+def test_a_folder_or_a_glob_is_its_files_by_name(
+    tmp_path: Path, pattern: str, numbers: Sequence[int]
+) -> None:
+    several(tmp_path)
+    given = CorpusConfig(str(tmp_path / pattern), COLUMNS)
+    assert read(given)[0] == [(f"asked {n}", f"answer {n}") for n in numbers]
+    given.limit = 1
+    assert len(read(given)[0]) == 1
+
+
+def test_a_bad_file_among_many_is_named(tmp_path: Path) -> None:
+    folder = several(tmp_path)
+    (folder / "bb.jsonl").write_text("")
+    given = CorpusConfig(str(folder), COLUMNS)
+    assert refusal(given) == f"{folder / 'bb.jsonl'}: empty; give a file with at least one row"
+    (folder / "bb.jsonl").write_text('{"asked": "x"}\n')
+    assert refusal(given) == f"{folder / 'bb.jsonl'}: no column 'answer'; it has ['asked']"
+    packed = gzip.compress(jsonl([(str(n), "y" * 99) for n in range(9999)]))
+    (folder / "bb.jsonl").rename(folder / "bb.md")
+    (folder / "bb.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    assert refusal(given).startswith(f"{folder / 'bb.jsonl.gz'}: after row ")
+
+
+@pytest.mark.parametrize("pattern", ["", "*.tsv"])
+def test_a_folder_or_a_glob_without_files_is_refused(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "notes.md").write_text("no data")
+    message = refusal(CorpusConfig(f"{tmp_path}/{pattern}", COLUMNS))
+    assert message.startswith(
+        f"{tmp_path}/{pattern}: no .jsonl, .csv, .tsv, .parquet file (or .gz)"
+    )
+
+
+def test_the_fingerprint_of_several_files_changes_with_any(tmp_path: Path) -> None:
+    folder = several(tmp_path)
+    before = fingerprint(Source(str(folder)))
+    assert before == fingerprint(Source(f"{folder}/*"))
+    (folder / "c.csv").write_bytes(WRITERS["csv"]([("asked 5", "another")]))
+    assert fingerprint(Source(str(folder))) != before
+
+
+def test_a_column_may_be_a_path_into_objects_and_lists(tmp_path: Path) -> None:
+    content = '{"a": {"b": ["x", "y"]}, "c.d": "z"}\n{"a": {"b": ["x"]}, "c.d": "z"}\n'
+    given = source(tmp_path, "x.jsonl", content)
+    given.columns = ["a.b.1", "c.d"]
+    assert read(given, "skip") == ([("y", "z")], 1)
+    assert refusal(given).startswith(f"{given.path}: row 2: column 'a.b.1' is empty")
+
+
+def test_a_text_of_many_megabytes_is_refused_or_skipped(tmp_path: Path) -> None:
+    long = json.dumps({"asked": "x" * (LONGEST + 1), "answer": "y"})
+    given = source(tmp_path, "x.jsonl", GOOD + long + "\n")
+    assert refusal(given) == (
+        f"{given.path}: row 2: column 'asked' has 1,000,001 characters, above 1,000,000; cut the "
+        "row into passages, or set data.on_bad_row=skip"
+    )
+    assert read(given, "skip") == ([("x", "y")], 1)
 
 
 def test_a_source_without_columns_is_refused(tmp_path: Path) -> None:
-    assert "set `columns`, for example" in refusal(Source(str(tmp_path / "x.csv"), []))
+    assert "set `columns`, for example" in refusal(CorpusConfig(str(tmp_path / "x.csv"), []))
 
 
 def test_an_unreachable_data_set_is_refused_at_once() -> None:
     import datasets  # noqa: F401  # its import is no part of the time measured
 
     started = time.monotonic()
-    message = refusal(Source("nobody/nothing", COLUMNS, split="test"))
+    message = refusal(CorpusConfig("nobody/nothing", COLUMNS, split="test"))
     assert message.startswith("nobody/nothing (split test): neither a file nor a reachable Hub")
     assert message.endswith("give a .jsonl, .csv, .tsv or .parquet file")
     assert time.monotonic() - started < 5
@@ -279,3 +354,5 @@ def test_a_fingerprint_is_the_sha256_of_the_file(tmp_path: Path) -> None:
     given = source(tmp_path, "x.jsonl", GOOD)
     assert fingerprint(given) == hashlib.sha256(GOOD.encode()).hexdigest()
     assert fingerprint(Source("owner/name", split="test")) == "hub:owner/name:test"
+    pinned = Source("owner/name", split="test", subset="en", revision="1a2b")
+    assert fingerprint(pinned) == "hub:owner/name:en:test:1a2b"

@@ -1,4 +1,4 @@
-"""The command line: `mic train CONFIG [key=value ...]` and `mic encode MODEL --dim D`.
+"""The command line: `mic train CONFIG [key=value ...]`, `mic data CONFIG`, `mic encode MODEL`.
 
 Nothing heavy is imported before a command needs it. Exit codes: 0 done, 1 failed, 2 bad input.
 """
@@ -73,6 +73,16 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace a run of the same name")
     train.set_defaults(run=run_train)
 
+    data = commands.add_parser(
+        "data",
+        help="what a config would train on",
+        description="Read the corpora of CONFIG and report, in Markdown, rows, lengths, repeats, "
+        "overlap with evaluation, and padding; nothing is trained.",
+    )
+    data.add_argument("config", metavar="CONFIG", help="a YAML file")
+    data.add_argument("overrides", metavar="key=value", nargs="*", help="see `mic train --help`")
+    data.set_defaults(run=run_data)
+
     encode = commands.add_parser(
         "encode",
         help="sentences on standard input to vectors",
@@ -97,6 +107,20 @@ def run_train(options: argparse.Namespace) -> None:
     from mic.train import train  # ten seconds of imports
 
     train(config, overwrite=options.overwrite)
+
+
+def run_data(options: argparse.Namespace) -> None:
+    config = load(options.config, *options.overrides)
+    quiet()
+    from mic.corpus_report import corpus_report
+    from mic.module import load_encoder
+    from mic.train import read_data, read_tasks
+
+    data = read_data(config, load_encoder(config).tokenize)
+    validation, test = read_tasks(config, data, required=False)
+    for paragraph in corpus_report(data, [*validation, *test]):
+        print(paragraph, flush=True)
+        print()
 
 
 def quiet() -> None:

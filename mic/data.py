@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,6 +91,8 @@ class PairDataModule(LightningDataModule):
             kept, held = hold_out(train, config.validation_rows, seed)
         self.train = self.split("train", kept)
         self.validation = self.split("validation", held)
+        self.order = self.order_of(self.train)
+        self.validation_order = self.order_of(self.validation)
 
     def split(self, name: str, parts: Sequence[Part]) -> Split:
         """The rows of a split, their shares and, where asked, their tokens."""
@@ -125,11 +126,6 @@ class PairDataModule(LightningDataModule):
             batch_tokens=self.batch_tokens,
         )
         return Split(name, mixture, Numbered(corpora, tokenized))
-
-    @cached_property
-    def order(self) -> Order:
-        """The order of the training batches."""
-        return self.order_of(self.train)
 
     def order_of(self, split: Split) -> Order:
         mixture = split.mixture
@@ -175,7 +171,7 @@ class PairDataModule(LightningDataModule):
         return self.loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        sampler = self.sampler(self.order_of(self.validation), fixed=True)
+        sampler = self.sampler(self.validation_order, fixed=True)
         return self.loader(self.validation, sampler)
 
     def sampler(self, order: Order, fixed: bool = False) -> BatchSampler:

@@ -10,7 +10,7 @@ from mic.corpus import Corpus
 from mic.part import keys_of
 from mic.tokens import TokenizedCorpus
 
-Ids = Int32[np.ndarray, "_"]
+Ids = Int32[np.ndarray, " _"]
 
 
 class Row(NamedTuple):

@@ -66,7 +66,12 @@ class Tokenize:
         )["input_ids"]
         return found
 
-    def batch(self, rows: Sequence[Int32[np.ndarray, "_"]]) -> Tokens:
+    def uncut(self, texts: Sequence[str]) -> list[list[int]]:
+        """All tokens of each text, also those after `max_length`."""
+        found: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        return found
+
+    def batch(self, rows: Sequence[Int32[np.ndarray, " _"]]) -> Tokens:
         """What calling would make of the texts that these are the tokens of."""
         width = self.rounded(max(map(len, rows)))
         ids = torch.full((len(rows), width), self.tokenizer.pad_token_id or 0)

@@ -35,7 +35,7 @@ class TokenizedCorpus:
     def ends(self) -> Int64[np.ndarray, " texts"]:
         return np.memmap(self.folder / ENDS, np.int64, "r")
 
-    def texts(self, rows: Sequence[int]) -> list[tuple[Int32[np.ndarray, "_"], ...]]:
+    def texts(self, rows: Sequence[int]) -> list[tuple[Int32[np.ndarray, " _"], ...]]:
         """The tokens of some rows, a sequence a column."""
         return [
             tuple(self.sequence(row * self.columns + column) for column in range(self.columns))

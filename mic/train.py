@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mic import evaluate, figures, rundir
 from mic.callbacks import NestedEvaluation, Progress, flat
+from mic.corpus_report import overlap
 from mic.data import PairDataModule
 from mic.errors import InputError, RunError
 from mic.evaluate import PCA, RAW, Results
@@ -25,6 +26,7 @@ from mic.nested import with_full
 from mic.progress import bar
 from mic.settings import Config
 from mic.tasks import Task, build_tasks, fingerprints, retrieval_from_pairs
+from mic.tokenization import Tokenize
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 TRAINED = "mic"
@@ -51,13 +53,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     rundir.refuse_existing(config, overwrite)
     seed_everything(config.seed, workers=True, verbose=False)
     module = MICModule(config)
-    data = PairDataModule(
-        config.data,
-        module.encoder.tokenize,
-        batch_size=config.trainer.batch_size,
-        batch_tokens=config.trainer.batch_tokens,
-        seed=config.seed,
-    )
+    data = read_data(config, module.encoder.tokenize)
     validation, test = read_tasks(config, data)
     if config.teacher.kind == "cached":
         module.fill_teacher(data.texts())
@@ -73,8 +69,13 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
     methods = baselines(module, data, tasks, before, dims)
     logger = JsonLinesLogger(folder)
-    dropped: dict[str, float] = {"data/skipped_rows": data.skipped, "data/left_out_rows": data.order.left_out(0)}
-    logger.write(dropped, steps=0)
+    trained_on = {task.name: overlap(data, task.judged) for task in tasks}
+    about_data: dict[str, float] = {
+        "data/skipped_rows": data.skipped,
+        "data/left_out_rows": data.order.left_out(0),
+        **{f"data/overlap/{task}": count for task, count in trained_on.items()},
+    }
+    logger.write(about_data, steps=0)
     logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
     progress = Progress(every=config.trainer.log_every)
     fit(module, data, logger, [progress, NestedEvaluation(validation, dims, batch_size)])
@@ -96,6 +97,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
             "seconds": time.monotonic() - started,
             "rows": {"train": len(data.train), "validation": len(data.validation)},
             "skipped_rows": data.skipped,
+            "texts_trained_on": trained_on,
             "data": {
                 **data.hashes,
                 **fingerprints(config.evaluation.validation),
@@ -110,7 +112,20 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     return rundir.plain(results)  # type: ignore[no-any-return]
 
 
-def read_tasks(config: Config, data: PairDataModule) -> tuple[list[Task], list[Task]]:
+def read_data(config: Config, tokenize: Tokenize) -> PairDataModule:
+    """The training and validation rows of a config. Raises InputError for bad ones."""
+    return PairDataModule(
+        config.data,
+        tokenize,
+        batch_size=config.trainer.batch_size,
+        batch_tokens=config.trainer.batch_tokens,
+        seed=config.seed,
+    )
+
+
+def read_tasks(
+    config: Config, data: PairDataModule, required: bool = True
+) -> tuple[list[Task], list[Task]]:
     """The validation and the test tasks; held-out pairs when no validation task is given."""
     validation = build_tasks(config.evaluation.validation)
     test = build_tasks(config.evaluation.test)
@@ -121,7 +136,7 @@ def read_tasks(config: Config, data: PairDataModule) -> tuple[list[Task], list[T
     for name in names:
         if names.count(name) > 1 or name == "meta":
             raise InputError(f"evaluation task {name!r}: the name is taken; give each its own")
-    if not names:
+    if required and not names:
         raise InputError(
             "evaluation: no task; set evaluation.validation.sts.NAME.path=FILE and .columns, "
             "or `pairs`, `retrieval`, `classification`, `pair_classification` or `clustering`"

@@ -55,7 +55,7 @@ def texts(split: Split) -> list[tuple[str, ...]]:
 
 def validated(data: PairDataModule) -> list[tuple[str, ...]]:
     """The texts of the first validation batch."""
-    drawn = data.order_of(data.validation).batch(0, 0)
+    drawn = data.validation_order.batch(0, 0)
     rows = data.validation.numbered.rows(drawn.numbers.tolist(), drawn.partners.tolist())
     return [row.texts for row in rows]
 
@@ -401,7 +401,7 @@ def test_a_budget_of_tokens_takes_the_place_of_the_batch_size(pairs_file, tokeni
         assert sum(tokens["input_ids"].numel() for tokens in batch.columns) <= 256
     assert sum(batch.size for batch in batches) + data.order.left_out(0) == 180
     with pytest.raises(InputError, match=r"batch_tokens=20: two rows of 2 texts of \d+ tokens are"):
-        _ = PairDataModule(config, tokenize, batch_size=16, batch_tokens=20).order
+        PairDataModule(config, tokenize, batch_size=16, batch_tokens=20)
 
 
 # What cannot be batched
@@ -414,7 +414,7 @@ def test_groups_too_few_for_a_batch_are_refused_with_row_and_cure(tmp_path, toke
     config = DataConfig(train={"words": CorpusConfig(str(file), ["text"], label="label")})
     assert len(PairDataModule(config, tokenize, batch_size=3).train_dataloader()) > 50
     with pytest.raises(InputError) as caught:
-        _ = PairDataModule(config, tokenize, batch_size=5).order
+        PairDataModule(config, tokenize, batch_size=5)
     message = str(caught.value)
     assert message.startswith("data.train.words: no batch of 5 rows that share neither text nor")
     assert "the group of 'the " in message
@@ -452,6 +452,7 @@ def batches_seen(
         max_epochs=-1,
         logger=False,
         callbacks=[Watch(), *callbacks],
+        enable_checkpointing=bool(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,

@@ -12,7 +12,6 @@ from mic.numbered import Row
 from mic.tokenization import Tokenize, Tokens
 
 Prepare = Callable[[Sequence[str]], Tokens | Tensor]  # texts to what a teacher wants of them
-ALIKE = 1.1  # columns are padded to one length where that costs at most a tenth more tokens
 
 
 class Batch(NamedTuple):
@@ -63,7 +62,7 @@ class Collate(NamedTuple):
 
     def __call__(self, rows: Sequence[Row], sizes: list[int] | None = None) -> Batch:
         texts = list(zip(*(row.texts for row in rows), strict=True))
-        columns = self.alike(self.columns(rows, texts))
+        columns = self.columns(rows, texts)
         prepared = [self.prepare(column) for column in texts] if self.prepare else None
         ids = torch.tensor([[signed(number(text)) for text in row.texts] for row in rows])
         if len(texts) == 1:
@@ -77,13 +76,6 @@ class Collate(NamedTuple):
             return [self.tokenize(column) for column in texts]
         tokens = zip(*(row.tokens or () for row in rows), strict=True)
         return [self.tokenize.batch(column) for column in tokens]
-
-    def alike(self, columns: list[Tokens]) -> list[Tokens]:
-        """The columns padded to one length, for one forward pass, unless that is much longer."""
-        widths = [tokens["input_ids"].shape[1] for tokens in columns]
-        if max(widths) * len(widths) > ALIKE * sum(widths):
-            return columns
-        return [self.tokenize.widen(tokens, max(widths)) for tokens in columns]
 
 
 def group_of(row: Row) -> int:

@@ -367,15 +367,6 @@ def test_lengths_are_rounded_up_but_not_above_the_longest_allowed(
     assert Tokenize(tokenize.tokenizer, 20, multiple).rounded(longest) == expected
 
 
-def test_columns_are_padded_alike_unless_that_is_much_longer(tokenize: Tokenize) -> None:
-    near = Collate(tokenize)([Row(("a cat sees", "the dog"))]).columns  # 5 and 4 tokens
-    assert [tokens["input_ids"].shape[1] for tokens in near] == [5, 4]
-    nearer = [Row(("a cat sees a dog and a", "the cat sees a dog and a tree"))]  # 9 and 10
-    found = Collate(tokenize)(nearer).columns
-    assert [tokens["input_ids"].shape[1] for tokens in found] == [10, 10]
-    assert found[0]["attention_mask"].sum() == 9
-
-
 def test_batches_of_like_length_hold_less_padding(tmp_path: Path, tokenize: Tokenize) -> None:
     file = tmp_path / "lengths.jsonl"
     rows = [

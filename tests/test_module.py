@@ -46,6 +46,28 @@ def test_dropout_makes_the_two_views_of_a_sentence_different(module):
     torch.testing.assert_close(module.encoder(tokens).pooled, module.encoder(tokens).pooled)
 
 
+def test_columns_of_one_length_take_one_forward_pass_and_give_the_same(tiny_config, monkeypatch):
+    module = MICModule(load(tiny_config)).double().eval()
+    passes = []
+    module.encoder.register_forward_pre_hook(
+        lambda _, given: passes.append(len(given[0]["input_ids"]))
+    )
+    texts = ["the cat sees a house", "a dog likes the river"], ["a dog and a cat and", "the bird"]
+    equal = [module.encoder.tokenize(column) for column in texts]
+    assert equal[0]["input_ids"].shape == equal[1]["input_ids"].shape
+    found = module.encode(equal)
+    assert passes == [4]
+    unequal = [equal[0], module.encoder.tokenize.widen(equal[1], 9)]
+    for one, other in zip(found, module.encode(unequal), strict=True):
+        assert one.hidden.keys() == other.hidden.keys() == {1, 2}
+        torch.testing.assert_close(one.pooled, other.pooled, rtol=1e-10, atol=1e-10)
+        for layer, states in one.hidden.items():
+            width = one.mask.shape[1]
+            kept = other.hidden[layer][:, :width][one.mask]
+            torch.testing.assert_close(states[one.mask], kept, rtol=1e-10, atol=1e-10)
+    assert passes == [4, 2, 2]
+
+
 def test_a_checkpoint_of_a_plain_lightning_run_loads_without_unpickling(module, tmp_path):
     file = tmp_path / "last.ckpt"
     fitted(module).save_checkpoint(file)

@@ -49,10 +49,12 @@ def test_dropout_makes_the_two_views_of_a_sentence_different(module):
 def test_columns_of_one_length_take_one_forward_pass_and_give_the_same(tiny_config, monkeypatch):
     module = MICModule(load(tiny_config)).double().eval()
     passes = []
-    module.encoder.register_forward_pre_hook(
-        lambda _, given: passes.append(len(given[0]["input_ids"]))
-    )
-    texts = ["the cat sees a house", "a dog likes the river"], ["a dog and a cat and", "the bird"]
+
+    def count(_: torch.nn.Module, given: tuple[dict[str, torch.Tensor]]) -> None:
+        passes.append(len(given[0]["input_ids"]))
+
+    module.encoder.register_forward_pre_hook(count)
+    texts = ["the cat sees a house", "a dog likes the river"], ["a dog and a cat", "the bird"]
     equal = [module.encoder.tokenize(column) for column in texts]
     assert equal[0]["input_ids"].shape == equal[1]["input_ids"].shape
     found = module.encode(equal)

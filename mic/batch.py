@@ -18,8 +18,8 @@ class Batch(NamedTuple):
     """Tokenized columns: queries, positives, then hard negatives.
 
     `ids` [batch, columns] number the texts, equal texts equally; `groups` [batch] number the rows'
-    groups. `prepared` holds what the teacher wants of each column, and `sizes` every rank's number
-    of rows, where they are known.
+    groups. `prepared` holds what the teacher wants of each column, `sizes` every rank's number of
+    rows, where they are known, and `state` where a stream stands after this batch.
     """
 
     columns: list[Tokens]
@@ -27,6 +27,7 @@ class Batch(NamedTuple):
     groups: Int[Tensor, " batch"] | None = None
     prepared: list[Tokens | Tensor] | None = None
     sizes: list[int] | None = None
+    state: str | None = None
 
     @property
     def size(self) -> int:

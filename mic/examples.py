@@ -32,26 +32,36 @@ def read_examples(
     what its name says, and a row without text, group or number (unless `on_bad_row` is "skip").
     """
     kind_of(source)
-    columns = [*source.columns, *filter(None, (source.group, source.label, source.score))]
     seen: set[int] = set()
-    for row in read_rows(replace(source, columns=columns)):
+    for row in read_rows(replace(source, columns=columns_read(source))):
         counts["read"] += 1
-        try:
-            example = example_of(row, source)
-            reason = fault(row, example, source)
-        except InputError:
-            if on_bad_row == "raise":
-                raise
-            counts[BAD] += 1
-            continue
-        if source.deduplicate:
+        example, reason = judged(row, source, on_bad_row)
+        if example is not None and source.deduplicate:
             whole = number("\0".join(example.texts))
             reason = reason or (REPEATED if whole in seen else None)
             seen.add(whole)
-        if reason is None:
+        if example is not None and reason is None:
             yield example
         else:
-            counts[reason] += 1
+            counts[reason or BAD] += 1
+
+
+def columns_read(source: CorpusConfig) -> list[str]:
+    """Every column that a row must have."""
+    return [*source.columns, *filter(None, (source.group, source.label, source.score))]
+
+
+def judged(
+    row: Row, source: CorpusConfig, on_bad_row: OnBadRow
+) -> tuple[Example | None, str | None]:
+    """The example of a row, and why it is left out; None for one that stays."""
+    try:
+        example = example_of(row, source)
+        return example, fault(row, example, source)
+    except InputError:
+        if on_bad_row == "raise":
+            raise
+        return None, BAD
 
 
 def example_of(row: Row, source: CorpusConfig) -> Example:

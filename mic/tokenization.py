@@ -91,8 +91,11 @@ class Tokenize:
     def fingerprint(self) -> str:
         """What the tokens depend on."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        said = (
-            backend.to_str() if backend is not None else sorted(self.tokenizer.get_vocab().items())
-        )
+        if backend is not None:
+            said = json.loads(backend.to_str())
+            # as the last call left them: no part of what the tokens are
+            said.update(padding=None, truncation=None)
+        else:
+            said = sorted(self.tokenizer.get_vocab().items())
         named = json.dumps([type(self.tokenizer).__name__, said, self.max_length])
         return hashlib.sha256(named.encode()).hexdigest()[:16]

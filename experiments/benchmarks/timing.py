@@ -15,12 +15,14 @@ HERE = Path(__file__).parent
 THREADS = 1
 
 
-def seconds(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Wall-clock seconds of every call in every round, after one round to warm up."""
+def seconds(
+    calls: Mapping[str, Callable[[], object]], rounds: int, warm: bool = True
+) -> dict[str, list[float]]:
+    """Wall-clock seconds of every call in every round, after one round to warm up if asked."""
     torch.set_num_threads(THREADS)
     found: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
-    for number in range(rounds + 1):
+    for number in range(0 if warm else 1, rounds + 1):
         # who comes first changes, so that nobody always finds the same cache
         for name in names[number % len(names) :] + names[: number % len(names)]:
             gc.collect()
@@ -48,15 +50,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def publish(name: str, title: str, body: Sequence[str], rounds: int) -> None:
+def publish(name: str, title: str, body: Sequence[str], rounds: int | None) -> None:
     """Print a report and write it beside this file, whole or not at all."""
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "sentence-transformers"))
+    interleaved = (
+        f"; medians over {rounds} rounds of interleaved alternatives; ratios are of one round, "
+        "median [quartiles]"
+    )
     report = "\n\n".join(
         [
             f"# {title}",
             f"Written by `python experiments/benchmarks/{name}.py`: {versions}, Python "
-            f"{platform.python_version()}, {THREADS} CPU thread; medians over {rounds} rounds of "
-            "interleaved alternatives; ratios are of one round, median [quartiles].",
+            f"{platform.python_version()}, {THREADS} CPU thread{interleaved if rounds else ''}.",
             *body,
         ]
     )

@@ -5,7 +5,7 @@ share of it: without weights every row once; with weights the rows of a corpus c
 passes, one after the other through the epochs, so that all its rows come equally often.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int32, Int64, Shaped
@@ -57,7 +57,7 @@ class Mixture:
             if not quota:
                 raise InputError(
                     f"data.train.{part.corpus.name}.weight: its share of an epoch of "
-                    f"{len(self)} rows is none; raise it"
+                    f"{sum(self.quotas)} rows is none; raise it"
                 )
         self.starts: Int64[np.ndarray, " starts"] = np.cumsum([0, *self.quotas])
         self.firsts = first_numbers([part.corpus for part in parts])
@@ -201,15 +201,23 @@ def shares(
 
     Raises InputError where some corpora have a weight and others none.
     """
-    given = [weight for weight in weights if weight is not None]
-    if not given:
-        if temperature == 1:
-            return None
+    names = [part.corpus.name for part in parts]
+    given = given_weights(dict(zip(names, weights, strict=True)))
+    if given is None and temperature != 1:
         return [len(part) ** (1 / temperature) for part in parts]
-    if len(given) < len(weights):
-        names = [p.corpus.name for p, w in zip(parts, weights, strict=True) if w is None]
+    return given
+
+
+def given_weights(weights: Mapping[str, float | None]) -> list[float] | None:
+    """The corpora's weights, by name; None where none has one.
+
+    Raises InputError where some corpora have a weight and others none.
+    """
+    given = [weight for weight in weights.values() if weight is not None]
+    missing = [name for name, weight in weights.items() if weight is None]
+    if given and missing:
         raise InputError(
-            f"data.train.{names[0]}.weight: not set, while other corpora have one; give each a "
+            f"data.train.{missing[0]}.weight: not set, while other corpora have one; give each a "
             "weight, or none"
         )
-    return given
+    return given or None

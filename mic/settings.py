@@ -180,7 +180,9 @@ class CorpusConfig(Source):
     max_characters: int | None = option(None, "rows with a longer text are dropped", least=1)
     deduplicate: bool = option(False, "drop rows whose texts are all those of an earlier row")
     weight: float | None = option(
-        None, "share of the epoch, relative to the other corpora's; null: by data.temperature"
+        None,
+        "share of the epoch, relative to the other corpora's; null: by data.temperature",
+        above=0,
     )
     streaming: bool = option(False, "read on the fly, in the order of the files, without an index")
 

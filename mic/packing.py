@@ -177,8 +177,10 @@ class Table:
         """Change a row's place with the nearest that brings peace to both; False: there is none."""
         mine = self.keys_at(batch, place)
         for other in nearest(batch, len(self.batches)):
-            # at most one of our keys may be in the way there, and only with the row that leaves
+            # a key in the way there would come here with the row that holds it
             in_way = [key for key in mine if self.held[other, key]]
+            if any(self.held[other, key] > 1 or self.held[batch, key] > 1 for key in in_way):
+                continue
             for at in range(self.batches.shape[1]):
                 theirs = self.keys_at(other, at)
                 if any(self.held[other, key] > (key in theirs) for key in in_way):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from mic.batch import Batch, Collate, Prepare
@@ -19,6 +19,7 @@ from mic.part import Part
 from mic.permutation import key_of, permute
 from mic.sampler import Asked, BatchSampler, NoBatchError, Order
 from mic.settings import CorpusConfig, DataConfig
+from mic.stream_data import StreamModule, open_streams
 from mic.tokenization import Tokenize
 from mic.tokens import tokenize_corpus
 
@@ -52,7 +53,7 @@ class Split:
         return [row.texts for row in rows]
 
 
-class PairDataModule(LightningDataModule):
+class PairDataModule(StreamModule):
     """Training and validation batches of sentences twice, pairs, or pairs with hard negatives.
 
     `tokenize` turns texts into tokens; `prepare`, which may be set later, makes of the same texts
@@ -62,7 +63,8 @@ class PairDataModule(LightningDataModule):
     A Trainer with several devices needs `use_distributed_sampler=False`: every rank takes its slice
     of the global batch here already. A run that resumes goes on at the batch it stopped before.
 
-    Raises InputError, at construction, for data that cannot be trained on.
+    Raises InputError, at construction, for data that cannot be trained on; and where `train` or
+    `order` are asked for, which corpora that are read on the fly do not have.
     """
 
     def __init__(
@@ -83,16 +85,36 @@ class PairDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.seed = seed
-        train = open_corpora(config.train, "train", config.on_bad_row)
+        self.streams = open_streams(config, batch_size, batch_tokens, seed)
+        train = [] if self.streams else open_corpora(config.train, "train", config.on_bad_row)
         if config.validation:
             held = whole(open_corpora(config.validation, "validation", config.on_bad_row))
             kept = whole(train)
         else:
             kept, held = hold_out(train, config.validation_rows, seed)
-        self.train = self.split("train", kept)
+        self.indexed: tuple[Split, Order] | None = None
+        if self.streams is None:
+            split = self.split("train", kept)
+            self.indexed = split, self.order_of(split)
         self.validation = self.split("validation", held)
-        self.order = self.order_of(self.train)
         self.validation_order = self.order_of(self.validation)
+
+    @property
+    def train(self) -> Split:
+        return self.index[0]
+
+    @property
+    def order(self) -> Order:
+        return self.index[1]
+
+    @property
+    def index(self) -> tuple[Split, Order]:
+        if self.indexed is None:
+            raise InputError(
+                "data.train: corpora that stream have no index, which a cached teacher and `mic "
+                "data` need; set data.train.NAME.streaming=false, or teacher.kind=frozen"
+            )
+        return self.indexed
 
     def split(self, name: str, parts: Sequence[Part]) -> Split:
         """The rows of a split, their shares and, where asked, their tokens."""
@@ -140,34 +162,48 @@ class PairDataModule(LightningDataModule):
             for texts in split.texts():
                 yield from texts
 
+    def sample(self, count: int, seed: int) -> list[tuple[str, ...]]:
+        """The texts of `count` training rows: chosen by the seed, or a stream's first ones."""
+        return self.streams.sample(count) if self.streams else self.train.sample(count, seed)
+
     @property
-    def skipped(self) -> int:
-        """Rows that were read and are not used."""
+    def rows(self) -> dict[str, int | None]:
+        """The rows of each split; None for streams, which nobody has counted."""
+        train = None if self.streams else len(self.train)
+        return {"train": train, "validation": len(self.validation)}
+
+    @property
+    def skipped(self) -> int | None:
+        """Rows that were read and are not used; None for streams."""
+        if self.streams:
+            return None
         return sum(sum(corpus.meta.dropped.values()) for corpus in self.corpora.values())
 
     @property
     def corpora(self) -> dict[str, Corpus]:
         """Every corpus by split and name; a split held out of another has none of its own."""
-        splits = [self.train, *([self.validation] if self.config.validation else [])]
+        splits = [] if self.streams else [self.train]
+        splits += [self.validation] if self.config.validation else []
         return {
             f"{s.name}/{part.corpus.name}": part.corpus for s in splits for part in s.mixture.parts
         }
 
     @property
     def hashes(self) -> dict[str, str]:
-        """What every corpus's files held."""
-        return {name: corpus.meta.fingerprint for name, corpus in self.corpora.items()}
+        """What every corpus's files held; how many and large they are, where they stream."""
+        streamed = self.streams.described if self.streams else {}
+        return streamed | {name: one.meta.fingerprint for name, one in self.corpora.items()}
 
     def collate(self, split: Split) -> Collate:
         grouped = any(corpus.meta.grouped for corpus in split.numbered.corpora)
         return Collate(self.tokenize, self.prepare, grouped)
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        if self.streams:
+            return self.stream_loader(self.streams, self.tokenize, self.prepare)
         sampler = self.sampler(self.order)
         if self.trainer is not None:  # Lightning asks for the loader when its progress is restored
-            epoch, done = progress(self.trainer)
-            sampler.set_epoch(epoch)
-            sampler.start_at(done if done < len(sampler) else 0)
+            sampler.start_at(*place_of(self.trainer, self.order), announced=True)
         return self.loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -211,13 +247,25 @@ class Batches(Dataset[Batch]):
         return int(self.numbered.firsts[-1])
 
 
-def progress(trainer: Trainer) -> tuple[int, int]:
-    """The epoch that a run is in, and the batches of it that it has trained on."""
-    loop = trainer.fit_loop
-    epochs: Any = loop.epoch_progress.current
-    batches: Any = loop.epoch_loop.batch_progress.current
-    # not `completed`, which is one short: checkpoints are written before it counts
-    return epochs.processed, batches.processed if loop.restarting else 0
+def place_of(trainer: Trainer, order: Order) -> tuple[int, int]:
+    """The epoch and position of the next batch, from the number of batches trained on so far.
+
+    Lightning's own count of epochs is one off after a checkpoint from the last batch of an epoch,
+    and after one from the end of a run in the middle of an epoch.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    batches, epoch = progress.total.processed, 0
+    while batches >= (length := taken(order.length(epoch), trainer.limit_train_batches)):
+        batches -= length
+        epoch += 1
+    return epoch, batches
+
+
+def taken(length: int, limit: float | None) -> int:
+    """The batches of an epoch that a trainer takes under its `limit_train_batches`."""
+    if limit is None:
+        return length
+    return max(1, int(length * limit) if isinstance(limit, float) else min(length, limit))
 
 
 def whole_batch(batch: Batch) -> Batch:

@@ -218,7 +218,7 @@ class BatchSampler(Sampler[Asked]):
 
     Of a batch in order of length, a rank takes every W-th row, so that all have as much to do.
     `set_epoch` chooses the epoch, which Lightning calls by way of `sampler`. The first iteration
-    after `start_at(position)` begins there; the length stays the epoch's.
+    after `start_at` begins in the middle of an epoch; the length stays that of the whole.
     """
 
     def __init__(self, order: Order, rank: int = 0, ranks: int = 1, fixed: bool = False) -> None:
@@ -228,24 +228,35 @@ class BatchSampler(Sampler[Asked]):
         self.fixed = fixed
         self.epoch = 0
         self.start = 0
+        self.shift = 0
+        self.announced = False
 
     @property
     def sampler(self) -> "BatchSampler":
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = 0 if self.fixed else epoch
+        if self.fixed:
+            return
+        if self.announced:
+            self.shift, self.announced = self.epoch - epoch, False
+        self.epoch = epoch + self.shift
 
-    def start_at(self, position: int) -> None:
-        self.start = position
+    def start_at(self, epoch: int, position: int, announced: bool = False) -> None:
+        """Begin at a batch of an epoch.
+
+        With `announced` the next call of `set_epoch` is about this epoch, whatever it calls it.
+        """
+        self.epoch, self.start = epoch, position
+        self.shift, self.announced = 0, announced
 
     def __len__(self) -> int:
         return self.order.length(self.epoch)
 
     def __iter__(self) -> Iterator[Asked]:
-        start, self.start = self.start, 0
-        for position in range(start, len(self)):
-            yield self.asked(self.order.batch(self.epoch, position))
+        epoch, start, self.start = self.epoch, self.start, 0
+        for position in range(start, self.order.length(epoch)):
+            yield self.asked(self.order.batch(epoch, position))
 
     def asked(self, batch: Drawn) -> Asked:
         rows = len(batch.numbers)

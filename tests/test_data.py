@@ -11,7 +11,6 @@ import pytest
 import torch
 from conftest import answer, sentence
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mic.batch import Batch, Collate, signed
 from mic.config import load
@@ -414,20 +413,52 @@ def test_groups_too_few_for_a_batch_are_refused_with_row_and_cure(tmp_path, toke
     assert len(PairDataModule(config, tokenize, batch_size=5).train_dataloader()) == 36
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("step", "workers"), [(15, 0), (15, 2), (11, 0), (22, 0), (1, 0)])
 def test_a_resumed_loader_begins_after_the_last_batch_trained_on(
-    tiny_config: Path, tmp_path: Path, workers: int
+    tiny_config: Path, tmp_path: Path, step: int, workers: int
 ) -> None:
-    """Through Lightning itself, from the middle of the second epoch."""
-    file = tmp_path / "checkpoints" / "middle.ckpt"
-    saving = ModelCheckpoint(file.parent, "middle", every_n_train_steps=15, save_top_k=1)
+    """Through Lightning itself; an epoch has 11 batches, so some resume between two."""
+    file = tmp_path / "checkpoints" / "kept.ckpt"
+    saving = KeepOne(file, step)
     whole = batches_seen(tiny_config, workers, [saving])
-    assert len({str(batch) for batch in whole}) == 27  # 11 an epoch, and no two alike
-    assert batches_seen(tiny_config, workers, resume=file) == whole[15:]
+    assert len({str(batch) for batch in whole}) == 27  # no two alike
+    assert batches_seen(tiny_config, workers, resume=file) == whole[step:]
+
+
+def test_a_finished_run_goes_on_with_the_next_batch(tiny_config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "end.ckpt"
+    begun = batches_seen(tiny_config, 0, steps=15, save=file)
+    assert begun + batches_seen(tiny_config, 0, resume=file) == batches_seen(tiny_config, 0)
+
+
+def test_a_limit_on_batches_ends_an_epoch_and_is_kept_on_resuming(tiny_config, tmp_path) -> None:
+    file = tmp_path / "kept.ckpt"
+    whole = batches_seen(tiny_config, 0, [KeepOne(file, 9)], limit_train_batches=5)
+    full = batches_seen(tiny_config, 0)
+    assert whole[:10] == full[:5] + full[11:16]
+    assert batches_seen(tiny_config, 0, resume=file, limit_train_batches=5) == whole[9:]
+
+
+class KeepOne(Callback):
+    """A checkpoint after one step, as ModelCheckpoint makes it."""
+
+    def __init__(self, file: Path, step: int) -> None:
+        self.file, self.step = file, step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.file)
 
 
 def batches_seen(
-    config: Path, workers: int, callbacks: Sequence[Callback] = (), resume: Path | None = None
+    config: Path,
+    workers: int,
+    callbacks: Sequence[Callback] = (),
+    *,
+    steps: int = 27,
+    save: Path | None = None,
+    resume: Path | None = None,
+    **options: object,
 ) -> list[list[list[int]]]:
     """The numbers of the texts of every batch that a run trains on."""
     module = MICModule(load(config, "trainer.max_steps=27", f"data.num_workers={workers}"))
@@ -439,14 +470,17 @@ def batches_seen(
             seen.append(batch.ids.tolist())
 
     trainer = Trainer(
-        max_steps=27,
+        max_steps=steps,
         max_epochs=-1,
         logger=False,
         callbacks=[Watch(), *callbacks],
-        enable_checkpointing=bool(callbacks),
+        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,
+        **options,
     )
     trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+    if save:
+        trainer.save_checkpoint(save)
     return seen

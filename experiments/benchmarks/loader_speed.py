@@ -59,8 +59,7 @@ def billion(_: int, places: np.ndarray) -> Drawn:
 
 def first_batch(order: Order, epoch: int, position: int) -> None:
     sampler = BatchSampler(order)
-    sampler.set_epoch(epoch)
-    sampler.start_at(position)
+    sampler.start_at(epoch, position)
     next(iter(sampler))
 
 

@@ -108,7 +108,9 @@ def test_a_run_logs_what_was_left_out_and_what_it_is_judged_by_and_knows(config:
     assert first["data/skipped_rows"] == 25
     assert first["data/left_out_rows"] == 6
     assert first["data/overlap/unseen"] == results["meta"]["texts_trained_on"]["unseen"] > 0
-    assert first["data/overlap/found"] == results["meta"]["texts_trained_on"]["found"] == 50
+    assert first["data/overlap/found"] == results["meta"]["texts_trained_on"]["found"]
+    kept = {n % 90 for n in range(100) if n % 4}
+    assert first["data/overlap/found"] == len(kept & set(range(50))) == 40
 
 
 def test_no_task_is_needed_for_a_report(config: Path, capsys: pytest.CaptureFixture) -> None:

@@ -69,13 +69,14 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
     methods = baselines(module, data, tasks, before, dims)
     logger = JsonLinesLogger(folder)
-    trained_on = {task.name: overlap(data, task.judged) for task in tasks}
-    about_data: dict[str, float] = {
+    trained_on = {task.name: None if data.streams else overlap(data, task.judged) for task in tasks}
+    about_data = {
         "data/skipped_rows": data.skipped,
-        "data/left_out_rows": data.order.left_out(0),
+        "data/left_out_rows": None if data.streams else data.order.left_out(0),
         **{f"data/overlap/{task}": count for task, count in trained_on.items()},
     }
-    logger.write(about_data, steps=0)
+    known: dict[str, float] = {key: one for key, one in about_data.items() if one is not None}
+    logger.write(known, steps=0)
     logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
     progress = Progress(every=config.trainer.log_every)
     fit(module, data, logger, [progress, NestedEvaluation(validation, dims, batch_size)])
@@ -84,7 +85,8 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     methods[TRAINED] = evaluate.score_tasks(tasks, after, dims)
     final = flat(scores_of(validation, methods[TRAINED]), "val")
     steps = config.trainer.max_steps
-    logger.write(final, steps=steps, epoch=(steps - 1) // data.order.length(0))
+    epoch = 0 if data.streams else (steps - 1) // data.order.length(0)
+    logger.write(final, steps=steps, epoch=epoch)
     module.encoder.save(folder / rundir.ENCODER)
     draw(folder, tasks, methods, {"untrained": before, "trained": after}, dims)
     results: dict[str, Any] = {
@@ -95,7 +97,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
             "steps": config.trainer.max_steps,
             "pairs_per_second": progress.pairs_per_second,
             "seconds": time.monotonic() - started,
-            "rows": {"train": len(data.train), "validation": len(data.validation)},
+            "rows": data.rows,
             "skipped_rows": data.skipped,
             "texts_trained_on": trained_on,
             "data": {
@@ -153,7 +155,7 @@ def baselines(
 ) -> dict[str, Results]:
     """What the untrained encoder scores: cut as it is, and by a PCA fitted on training texts."""
     settings = module.config.evaluation
-    rows = data.train.sample(settings.pca_texts, module.config.seed)
+    rows = data.sample(settings.pca_texts, module.config.seed)
     texts = sorted({text for row in rows for text in row[:2]})
     chosen = random.Random(module.config.seed).sample(texts, min(settings.pca_texts, len(texts)))
     with bar("fitting PCA", len(chosen)) as advance:
@@ -243,7 +245,7 @@ def show(
     tasks: Sequence[Task],
     methods: Mapping[str, Results],
     progress: Progress,
-    skipped: int,
+    skipped: int | None,
 ) -> None:
     """Print the tables and where everything is."""
     console = Console()

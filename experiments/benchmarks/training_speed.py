@@ -39,10 +39,10 @@ CORPORA = {
     "wordnet_glosses/train": ("lemmas", "definition"),
     "quora_pairs/train": ("sentence1", "sentence2"),
 }
-ROWS, BATCH, LENGTH = 128, 64, 64
+ROWS, BATCH, LENGTH = 2560, 64, 64
 PADDING = 0  # the tokenizer's [PAD]
 DIMS = [16, 32, 64, 128, 256, 384]
-ROUNDS = 2
+ROUNDS = 3
 
 
 def read(folder: Path) -> list[tuple[str, str]]:

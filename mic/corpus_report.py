@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import UInt64
 
 from mic.corpus import BLOCK, Corpus
-from mic.data import PairDataModule, Split
+from mic.data import PairDataModule
 from mic.examples import number
+from mic.split import Split
 from mic.tasks import Task
 
 BATCHES = 200  # loaded to measure padding and speed

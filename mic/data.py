@@ -1,10 +1,9 @@
 """Corpora to loaders of tokenized batches, in an order that is a formula (mic.sampler)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
@@ -14,43 +13,14 @@ from mic.corpus import Corpus, open_corpus
 from mic.errors import InputError
 from mic.examples import OnBadRow
 from mic.mixture import Mixture, shares
-from mic.numbered import Numbered, columns_of, first_numbers
+from mic.numbered import Numbered, columns_of
 from mic.part import Part
-from mic.permutation import key_of, permute
 from mic.sampler import Asked, BatchSampler, NoBatchError, Order
 from mic.settings import CorpusConfig, DataConfig
+from mic.split import Split, hold_out, impossible, whole
 from mic.stream_data import StreamModule, open_streams
 from mic.tokenization import Tokenize
 from mic.tokens import tokenize_corpus
-
-HOLD_OUT = 21  # what a key is for
-NOTHING = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows that are trained on, or validated with."""
-
-    name: str
-    mixture: Mixture
-    numbered: Numbered
-
-    def __len__(self) -> int:
-        return len(self.mixture)
-
-    def texts(self) -> Iterator[tuple[str, ...]]:
-        """The texts of every row, corpus by corpus; a labelled text stands alone."""
-        for part in self.mixture.parts:
-            places = np.arange(len(part))
-            for start in range(0, len(part), 10_000):
-                yield from part.corpus.texts(part.rows(places[start : start + 10_000]).tolist())
-
-    def sample(self, count: int, seed: int) -> list[tuple[str, ...]]:
-        """The texts of `count` rows, at most all, chosen by the seed."""
-        chosen = permute(np.arange(min(count, len(self.mixture))), len(self.mixture), key_of(seed))
-        drawn = self.mixture.draw(0, chosen)
-        rows = self.numbered.rows(drawn.numbers.tolist(), drawn.partners.tolist())
-        return [row.texts for row in rows]
 
 
 class PairDataModule(StreamModule):
@@ -283,42 +253,3 @@ def open_corpora(
             f"data.{split}.NAME.columns=[anchor,positive]"
         )
     return [open_corpus(name, source, on_bad_row) for name, source in sources.items()]
-
-
-def whole(corpora: Sequence[Corpus]) -> list[Part]:
-    return [Part(corpus, NOTHING) for corpus in corpora]
-
-
-def hold_out(corpora: Sequence[Corpus], count: int, seed: int) -> tuple[list[Part], list[Part]]:
-    """Split rows into (kept, held out) by the seed; at most a tenth is held out."""
-    firsts = first_numbers(corpora)
-    rows = int(firsts[-1])
-    held = np.sort(permute(np.arange(min(count, rows // 10)), rows, key_of(seed, HOLD_OUT)))
-    kept, out = [], []
-    for corpus, first, stop in zip(corpora, firsts, firsts[1:], strict=False):
-        own = held[np.searchsorted(held, first) : np.searchsorted(held, stop)] - first
-        kept.append(Part(corpus, own))
-        out += [Part(corpus, NOTHING, own)] if len(own) else []
-    return kept, out
-
-
-def impossible(split: Split) -> str:
-    """Why no batch can be filled: the rows of some text or group are too many."""
-    size = split.mixture.batch_size
-    keys = [part.keys(part.rows(np.arange(len(part)))) for part in split.mixture.parts]
-    heaviest = []
-    for part, found in zip(split.mixture.parts, keys, strict=True):
-        different, first, counts = np.unique(found, return_index=True, return_counts=True)
-        most = int(counts.argmax())
-        row = int(part.rows(first[[most]] // found.shape[1])[0])
-        column = int(first[most]) % found.shape[1]
-        what = "group" if column == part.corpus.meta.columns else "text"
-        heaviest.append((int(counts[most]), part, row, what, len(different)))
-    count, part, row, what, _ = max(heaviest, key=lambda found: found[0])
-    shown = part.corpus.texts([row])[0][0]
-    return (
-        f"data.{split.name}.{part.corpus.name}: no batch of {size} rows that share neither text "
-        f"nor group can be filled: the {what} of {shown!r:.60} stands in {count:,} of "
-        f"{len(part):,} rows; lower trainer.batch_size, drop rows, or set data.keep_apart=false, "
-        "so that objective.mask_equal masks such pairs in its place"
-    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy.stats import t
 
-HEADLINES = ("spearman", "ndcg@10")
+HEADLINES = ("spearman", "ndcg@10", "accuracy", "ap", "v_measure")
 
 
 def cell(values: list[float]) -> str:

@@ -30,6 +30,9 @@ class PairDataModule(StreamModule):
     what a teacher wants. `batch_size` counts the rows of all ranks. Without validation corpora,
     `config.validation_rows` rows (at most a tenth) are held out by the seed.
 
+    Workers (`config.num_workers`) are new processes, not forks: a script that has any begins with
+    `if __name__ == "__main__":`.
+
     A Trainer with several devices needs `use_distributed_sampler=False`: every rank takes its slice
     of the global batch here already. A run that resumes goes on at the batch it stopped before.
 

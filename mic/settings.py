@@ -213,7 +213,7 @@ class DataConfig:
     pad_multiple: int | None = option(
         None, "token counts of a batch are rounded up to this; null: 8 on a GPU, else 1", least=1
     )
-    num_workers: int = option(0, "processes that tokenize ahead", least=0)
+    num_workers: int = option(0, "processes that load batches ahead", least=0)
 
 
 @dataclass

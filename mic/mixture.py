@@ -13,6 +13,7 @@ from jaxtyping import Int32, Int64, Shaped
 from mic.conflicts import most_conflicts
 from mic.errors import InputError
 from mic.numbered import columns_of, first_numbers
+from mic.packing import fitting, heaviest
 from mic.part import Part
 from mic.permutation import key_of, permute
 from mic.sampler import Drawn, Section
@@ -138,7 +139,8 @@ class Mixture:
         columns = max(columns_of(part.corpus) for part in chosen)
         key = key_of(self.seed, LENGTH, epoch, start)
         places = start + permute(np.arange(stop - start), stop - start, key)
-        lengths = -(-self.draw(epoch, places).lengths.max(1) // MULTIPLE) * MULTIPLE
+        drawn = self.draw(epoch, places)
+        lengths = -(-drawn.lengths.max(1) // MULTIPLE) * MULTIPLE
         sections, waiting = [], NOTHING
         for length in np.unique(lengths).tolist():
             size = self.batch_tokens // (length * columns)
@@ -148,13 +150,18 @@ class Mixture:
                     f"{length} tokens are {2 * columns * length}; raise it, or lower "
                     "encoder.max_length"
                 )
-            rows = np.concatenate([waiting, places[lengths == length]])
-            last = length == lengths.max()
-            size = min(size, len(rows)) if last else size
-            full = len(rows) if last else len(rows) // size * size
-            waiting = rows[full:]
-            if full:
-                sections.append(Section(full, size, self.conflicts(owner), 0, rows[:full]))
+            rows = np.concatenate([waiting, np.flatnonzero(lengths == length)])
+            longer = int(np.count_nonzero(lengths > length))
+            if longer:
+                # one row is no batch: for one that is the only longer one, another waits
+                whole = fitting(drawn.keys[rows[: len(rows) - (longer == 1)]], size)
+            else:
+                whole = np.arange(len(rows))
+                size = min(size, max(2, len(np.unique(heaviest(drawn.keys[rows])))))
+            waiting = np.delete(rows, whole)
+            if len(whole):
+                listed = places[rows[whole]]
+                sections.append(Section(len(whole), size, self.conflicts(owner), 0, listed))
         return sections
 
     def conflicts(self, owner: int | None) -> int:
@@ -197,14 +204,15 @@ def quotas(rows: Sequence[int], weights: Sequence[float] | None) -> list[int]:
 def shares(
     parts: Sequence[Part], weights: Sequence[float | None], temperature: float
 ) -> list[float] | None:
-    """The corpora's weights: as given, or rows^(1/T); None for every row once.
+    """The corpora's weights: as given, or as rows^(1/T); None for every row once.
 
     Raises InputError where some corpora have a weight and others none.
     """
     names = [part.corpus.name for part in parts]
     given = given_weights(dict(zip(names, weights, strict=True)))
     if given is None and temperature != 1:
-        return [len(part) ** (1 / temperature) for part in parts]
+        most = max(map(len, parts))  # shares of the largest, since a power of rows may be too large
+        return [(len(part) / most) ** (1 / temperature) for part in parts]
     return given
 
 

@@ -102,6 +102,31 @@ def most_batches(counts: Int64[np.ndarray, " groups"], size: int) -> int:
     return low
 
 
+def heaviest(keys: Keys) -> Int64[np.ndarray, " rows"]:
+    """The number of each row's key that stands most often."""
+    _, numbers, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    numbers = numbers.reshape(keys.shape)
+    column = counts[numbers].argmax(1)
+    return np.take_along_axis(numbers, column[:, None], 1)[:, 0]
+
+
+def fitting(keys: Keys, size: int) -> Int64[np.ndarray, " fitting"]:
+    """The first rows that fill whole batches: of a key, no more than there are batches.
+
+    >>> fitting(np.array([[7], [7], [7], [8], [9]], np.uint64), size=2)
+    array([0, 1, 3, 4])
+    """
+    if not len(keys):
+        return np.empty(0, np.int64)
+    groups = heaviest(keys)
+    order = np.argsort(groups, kind="stable")
+    counts = np.bincount(groups)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order)) - (np.cumsum(counts) - counts)[groups[order]]
+    batches = most_batches(counts, size)
+    return np.flatnonzero(ranks < batches)[: batches * size]
+
+
 class Strife:
     """Which rows of a window share a key, and how to keep them apart."""
 

@@ -1,12 +1,12 @@
 """Rows without end to batches without end, one window of rows after the other.
 
 A stream has no order that could be computed, so batches are made of what is at hand: the rows of a
-window are packed (mic.packing), like lengths together and no text or group twice in a batch, and
-the batches shuffled. How many rows that takes is a bargain: with two columns padding falls with the
-root of the batches in a window, yet the first batch has to wait for the first window. So that one
-has `FIRST` batches, each next one twice as many, up to the rows of `data.window`; and a window is
-read while the batches of the one before are given out. A window also ends with a pass, so that no
-row comes again much before the others have come.
+window are shuffled and packed (mic.packing), like lengths together and no text or group twice in a
+batch, and the batches shuffled. How many rows that takes is a bargain: with two columns padding
+falls with the root of the batches in a window, yet the first batch has to wait for the first
+window. So that one has `FIRST` batches, each next one twice as many, up to the rows of
+`data.window`; and a window is read while the batches of the one before are given out. A window also
+ends with a pass, so that no row comes again before all others have come, but for those that wait.
 """
 
 import json
@@ -25,6 +25,7 @@ from mic.streams import Reader
 
 FIRST = 64  # batches
 CYCLE = 2**20  # turns after which the corpora's turns repeat
+PLACES, ORDER = range(2)  # what a key is for
 
 
 class Taken(NamedTuple):
@@ -73,11 +74,11 @@ def shares(weights: Sequence[float]) -> list[int]:
 
 
 class Window:
-    """Rows to be packed together; `ended` once a pass has ended among them."""
+    """Rows to be packed together; `over` has the first one of a pass, which ends the window."""
 
     def __init__(self, rows: Sequence[Taken]) -> None:
         self.rows = list(rows)
-        self.ended = False
+        self.over: list[Taken] = []
 
 
 class Windows:
@@ -144,10 +145,11 @@ class Windows:
 
     def fill(self, window: Window, target: int) -> None:
         """Read rows into a window until it has so many, or a pass has ended."""
-        while len(window.rows) < target and not window.ended:
+        while len(window.rows) < target and not window.over:
             passes = self.rows.passes
-            window.rows.append(self.rows.take())
-            window.ended = self.rows.passes > passes and len(window.rows) >= self.size
+            row = self.rows.take()
+            ended = self.rows.passes > passes and len(window.rows) >= self.size
+            (window.over if ended else window.rows).append(row)
 
     def packed(self, window: Window, number: int) -> tuple[list[list[Taken]], list[Taken]]:
         """A window's batches, shuffled, and the rows left over for the next.
@@ -155,25 +157,31 @@ class Windows:
         Those are a batch's worth at most: of a group that stands in more rows than there are
         batches, ever more would wait.
         """
-        found = self.pack(window.rows)
+        rows = self.shuffled(window.rows, number)
+        found = self.pack(rows)
         while not len(found):
-            rows = len(window.rows)
-            if rows >= self.most:
-                raise InputError(self.impossible(rows))
-            window.ended = False
-            self.fill(window, min(2 * max(rows, self.size), self.most))
-            found = self.pack(window.rows)
-        left = np.setdiff1d(np.arange(len(window.rows)), found)[: self.size]
-        order = permute(np.arange(len(found)), len(found), key_of(self.key, number))
-        batches = [[window.rows[row] for row in batch] for batch in found[order].tolist()]
-        return batches, [window.rows[row] for row in left.tolist()]
+            if len(rows) >= self.most:
+                raise InputError(self.impossible(len(rows)))
+            more = min(2 * max(len(rows), self.size), self.most) - len(rows)
+            # of whatever pass they are
+            window.rows += [*window.over, *(self.rows.take() for _ in range(more))]
+            window.over = []
+            rows = self.shuffled(window.rows, number)
+            found = self.pack(rows)
+        left = np.setdiff1d(np.arange(len(rows)), found)[: self.size]
+        order = permute(np.arange(len(found)), len(found), key_of(self.key, number, ORDER))
+        batches = [[rows[row] for row in batch] for batch in found[order].tolist()]
+        return batches, [rows[row] for row in left.tolist()] + window.over
+
+    def shuffled(self, rows: Sequence[Taken], number: int) -> list[Taken]:
+        """The rows in another order: neighbours in a file, of one length, do not always meet."""
+        order = permute(np.arange(len(rows)), len(rows), key_of(self.key, number, PLACES))
+        return [rows[row] for row in order.tolist()]
 
     def pack(self, rows: Sequence[Taken]) -> Batches:
-        keys = np.arange(len(rows))[:, None]
-        if self.keep_apart:
-            keys = np.array([keys_of(row) for row in rows])
+        keys = [keys_of(row) if self.keep_apart else [at] for at, row in enumerate(rows)]
         lengths = [[len(text) if self.alike else 0 for text in row.texts] for row in rows]
-        return pack(keys.astype(np.uint64), np.array(lengths, np.int32), self.size)
+        return pack(np.array(keys, np.uint64), np.array(lengths, np.int32), self.size)
 
     def impossible(self, rows: int) -> str:
         return (

@@ -1,7 +1,10 @@
 """What training on streams claims: batches without conflicts and without end, exact resumes."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +19,7 @@ import torch
 from conftest import answer, sentence
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from stream_ranks import SAVED, STEPS
 
 from mic.batch import Batch, Collate, signed
 from mic.config import load
@@ -251,6 +255,12 @@ def test_the_first_batch_waits_for_few_rows_and_windows_grow(tmp_path, streams, 
         read.append((section["start"]["number"], section["start"]["rows"]["position"]))
     begun = dict(read)
     assert list(begun.items())[:6] == [(0, 0), (1, 256), (2, 768), (3, 1792), (4, 2816), (5, 3840)]
+    for done in (63, 64, 65, 300, 1000):  # also from windows that the next ones outgrow
+        position = Position([None]).after(found[done - 1].state)
+        again = batches(
+            streams(batch_size=4, train=train, window=1024), tokenize, 70, position=position
+        )
+        assert numbers(again) == numbers(found[done : done + 70])
 
 
 def test_the_state_is_small(streams, source, tokenize) -> None:
@@ -359,6 +369,30 @@ def trained(
     return seen, data
 
 
+def test_two_ranks_read_different_rows_and_each_goes_on_where_it_was(
+    streaming_config: Path, tmp_path: Path
+) -> None:
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+    }
+    command = [sys.executable, here / "stream_ranks.py", streaming_config, tmp_path]
+    subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
+
+    def seen(run: str) -> list[list[tuple[list[list[int]], list[int]]]]:
+        return [json.loads((tmp_path / f"{run}-{rank}.json").read_text()) for rank in range(2)]
+
+    whole, resumed = seen("whole"), seen("resumed")
+    assert [len(rank) for rank in whole] == [STEPS, STEPS]
+    assert resumed == [rank[SAVED:] for rank in whole]
+    for rank, size in zip(whole, (8, 7), strict=True):
+        assert all(len(ids) == size and sizes == [8, 7] for ids, sizes in rank)
+    rows = Counter(query for rank in whole for ids, _ in rank for query, _ in ids)
+    assert len(rows) == 15 * STEPS  # of 300, each at most once
+
+
 class StopError(RuntimeError):
     pass
 
@@ -390,7 +424,7 @@ def test_a_batch_that_failed_is_not_one_trained_on(streaming_config: Path, tmp_p
 
 
 def test_a_run_over_streams_says_what_it_does_not_know(streaming_config: Path) -> None:
-    config = load(streaming_config, "data.num_workers=1")
+    config = load(streaming_config)
     meta = train(config)["meta"]
     assert meta["rows"] == {"train": None, "validation": VALIDATION_ROWS}
     assert meta["skipped_rows"] is None

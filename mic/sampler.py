@@ -141,7 +141,7 @@ class Order:
         self.epoch = -1
         self.parts: list[Shuffled] = []
         self.phases: list[int] = []
-        self.begin(0)
+        self.most = sum(part.batches for part in self.begin(0))
 
     def begin(self, epoch: int) -> list[Shuffled]:
         """The sections' batches of an epoch."""
@@ -165,13 +165,20 @@ class Order:
         return self.parts
 
     def length(self, epoch: int) -> int:
-        """Batches in an epoch, on every rank."""
-        return sum(part.batches for part in self.begin(epoch))
+        """Batches in an epoch, on every rank: as many as in epoch 0.
+
+        Fewer only where keys repeat so often, or lengths change so much from epoch to epoch, that
+        this one has fewer.
+        """
+        return min(self.most, sum(part.batches for part in self.begin(epoch)))
 
     def left_out(self, epoch: int) -> int:
         """Rows that this epoch leaves out, since they fill no batch; other ones in every epoch."""
         parts = self.begin(epoch)
-        return sum(part.section.rows - part.batches * part.section.size for part in parts)
+        counts = [part.batches for part in parts]
+        rows = sum(part.section.rows - part.batches * part.section.size for part in parts)
+        cut = [turn(at, counts, self.phases)[0] for at in range(self.most, sum(counts))]
+        return rows + sum(parts[part].section.size for part in cut)
 
     def batch(self, epoch: int, position: int) -> Drawn:
         """The global batch at a position.
@@ -180,8 +187,9 @@ class Order:
         """
         parts = self.begin(epoch)
         counts = [part.batches for part in parts]
-        if not 0 <= position < sum(counts):
-            raise IndexError(f"position {position}: epoch {epoch} has {sum(counts)} batches")
+        length = self.length(epoch)
+        if not 0 <= position < length:
+            raise IndexError(f"position {position}: epoch {epoch} has {length} batches")
         part, number = turn(position, counts, self.phases)
         return parts[part].batch(number)
 
@@ -229,7 +237,7 @@ class BatchSampler(Sampler[Asked]):
         self.epoch = 0
         self.start = 0
         self.shift = 0
-        self.announced = False
+        self.announced = self.lasting = False
 
     @property
     def sampler(self) -> "BatchSampler":
@@ -245,13 +253,15 @@ class BatchSampler(Sampler[Asked]):
     def start_at(self, epoch: int, position: int, announced: bool = False) -> None:
         """Begin at a batch of an epoch.
 
-        With `announced` the next call of `set_epoch` is about this epoch, whatever it calls it.
+        With `announced`, as under Lightning, the next call of `set_epoch` is about this epoch,
+        whatever it calls it, and the length stays that of epoch 0, which no epoch exceeds.
         """
         self.epoch, self.start = epoch, position
-        self.shift, self.announced = 0, announced
+        self.shift, self.announced, self.lasting = 0, announced, announced
 
     def __len__(self) -> int:
-        return self.order.length(self.epoch)
+        # Lightning asks once, in whichever epoch a run begins or resumes
+        return self.order.most if self.lasting else self.order.length(self.epoch)
 
     def __iter__(self) -> Iterator[Asked]:
         epoch, start, self.start = self.epoch, self.start, 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from orders import FAR, Population, batches, plain, populations, windows
 from scipy.stats import chisquare
 
-from mic.sampler import BatchSampler, Section, turn
+from mic.sampler import BatchSampler, Order, Section, turn
 
 untimed = settings(deadline=None)
 
@@ -142,3 +142,27 @@ def test_who_begins_is_drawn_anew_in_every_epoch() -> None:
     order = rows.order()
     where = [next(at for at, b in enumerate(batches(order, e)) if 0 in b) for e in range(300)]
     assert chisquare(np.bincount(where, minlength=10)).pvalue > 0.001
+
+
+def test_no_epoch_is_longer_than_the_first_and_what_is_cut_is_left_out() -> None:
+    """Sections that change from epoch to epoch, as under a budget of tokens."""
+    sections = [[Section(12, 2, 0)], [Section(13, 2, 0), Section(9, 3, 0, 13)], [Section(8, 2, 0)]]
+    order = Order(plain(22, 2).draw, lambda epoch: sections[epoch], seed=0)
+    assert [order.length(epoch) for epoch in range(3)] == [6, 6, 4]
+    for epoch, rows in enumerate((12, 22, 8)):
+        seen = [row for at in range(order.length(epoch)) for row in numbers(order, epoch, at)]
+        assert len(set(seen)) == len(seen) == rows - order.left_out(epoch)
+        with pytest.raises(IndexError):
+            order.batch(epoch, order.length(epoch))
+    sampler = BatchSampler(order)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        assert len(sampler) == len(list(sampler)) == order.length(epoch)
+    sampler.start_at(2, 1, announced=True)
+    sampler.set_epoch(7)
+    assert len(sampler) == 6  # Lightning keeps the length that it sees first
+    assert len(list(sampler)) == 3
+
+
+def numbers(order: Order, epoch: int, position: int) -> list[int]:
+    return order.batch(epoch, position).numbers.tolist()

@@ -11,7 +11,7 @@ from mic.batch import Batch, Collate, Prepare
 from mic.errors import InputError
 from mic.mixture import given_weights
 from mic.settings import DataConfig
-from mic.streaming import Position, StreamLoader, Streams
+from mic.streaming import Position, StreamLoader, Streams, WorkerBatches
 from mic.streams import Share, Stream, open_stream
 from mic.tokenization import Tokenize
 
@@ -99,8 +99,11 @@ def open_streams(
     check_columns(streams, config)
     weights = given_weights({name: source.weight for name, source in config.train.items()})
     found = Streams(streams, weights or [1.0] * len(streams), config, batch_size, seed)
+    # what is wrong with the first rows is told before a run begins
     for reader in found.rows(Share(), range(len(streams))).readers:
-        reader.take()  # a missing column or an unreadable source is told before a run begins
+        reader.take()
+    for windows in WorkerBatches(found, Share(), batch_size, None).windows:
+        next(windows)
     return found
 
 

@@ -186,9 +186,9 @@ class Windows:
     def impossible(self, rows: int) -> str:
         return (
             f"data.train: {rows:,} rows of the stream have no batch of {self.size} that share "
-            "neither text nor group; shuffle the files' rows, lower trainer.batch_size, raise "
-            "data.window, or set data.keep_apart=false, so that objective.mask_equal masks such "
-            "pairs in its place"
+            "neither text nor group; give more rows, in a mixed order, lower trainer.batch_size, "
+            "raise data.window, or set data.keep_apart=false, so that objective.mask_equal masks "
+            "such pairs in its place"
         )
 
 

@@ -126,6 +126,13 @@ def test_conflicts_are_counted_key_by_key(
     assert most_conflicts([told(folder, written, kind).part], [times]) == most
 
 
+def test_a_labelled_text_meets_all_that_its_partner_does(folder: Path) -> None:
+    """Ten rows with the one text and ten with the other, beside the pair of both."""
+    texts = told(folder, [{"a": text, "g": "1"} for text in ("x", "y")], "labelled").part
+    others = told(folder, [{"a": "xy"[n % 2], "b": f"b{n}"} for n in range(20)], "pair").part
+    assert most_conflicts([texts, others], [1, 1]) >= 21
+
+
 def test_rows_that_are_held_out_meet_nobody(folder: Path) -> None:
     rows = [{"a": "same", "b": str(row)} for row in range(9)]
     assert most_conflicts([told(folder, rows, held={0, 5, 8}).part], [1]) == 5

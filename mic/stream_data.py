@@ -14,6 +14,7 @@ from mic.settings import DataConfig
 from mic.streaming import Position, StreamLoader, Streams, WorkerBatches
 from mic.streams import Share, Stream, open_stream
 from mic.tokenization import Tokenize
+from mic.windows import shares
 
 
 class StreamModule(LightningDataModule):
@@ -31,10 +32,18 @@ class StreamModule(LightningDataModule):
     def stream_loader(
         self, streams: Streams, tokenize: Tokenize, prepare: Prepare | None
     ) -> StreamLoader:
-        """The batches from the first on, or from the checkpoint's position on."""
-        rank, ranks = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        """The batches from the first on, or from the checkpoint's position on.
+
+        Raises InputError for a checkpoint that has none.
+        """
+        rank, ranks = 0, 1
+        if self.trainer is not None:
+            rank, ranks = self.trainer.global_rank, self.trainer.world_size
+            if self.trainer.fit_loop.restarting and self.resumed is None:
+                raise InputError(
+                    "data.train: the checkpoint is not one of streams; set "
+                    "data.train.NAME.streaming=false, or begin anew"
+                )
         self.position = self.resumed or Position([None] * streams.workers)
         self.earlier, self.resumed = self.position, None
         grouped = any(stream.source.group for stream in streams.streams)
@@ -97,8 +106,12 @@ def open_streams(
     check(config, f"data.train.{wanted[0]}.streaming=true", batch_tokens)
     streams = [open_stream(name, source) for name, source in config.train.items()]
     check_columns(streams, config)
-    weights = given_weights({name: source.weight for name, source in config.train.items()})
-    found = Streams(streams, weights or [1.0] * len(streams), config, batch_size, seed)
+    given = given_weights({name: source.weight for name, source in config.train.items()})
+    weights = given or [1.0] * len(streams)
+    for stream, share in zip(streams, shares(weights), strict=True):
+        if not share:
+            raise InputError(f"data.train.{stream.name}.weight: its share is no row; raise it")
+    found = Streams(streams, weights, config, batch_size, seed)
     # what is wrong with the first rows is told before a run begins
     for reader in found.rows(Share(), range(len(streams))).readers:
         reader.take()

@@ -65,12 +65,16 @@ def read_slices(
 
 @dataclass(frozen=True)
 class Stream:
-    """A corpus that is read on the fly: local files, or a Hub data set."""
+    """A corpus that is read on the fly: local files, or a Hub data set.
+
+    `described` tells it from another without reading it.
+    """
 
     name: str
     source: CorpusConfig
     files: tuple[str, ...] | None
     hub: Any = None
+    described: str = ""
 
     def dataset(self, share: Share) -> Any:
         """The rows of a rank, as a `datasets.IterableDataset` that knows its workers itself.
@@ -103,14 +107,6 @@ class Stream:
             )
         return found
 
-    @property
-    def described(self) -> str:
-        """What tells the source from another without reading it."""
-        if self.files is None:
-            return fingerprint(self.source)
-        held = sum(Path(file).stat().st_size for file in self.files)
-        return f"streamed: {len(self.files)} files of {held} bytes"
-
 
 def open_stream(name: str, source: CorpusConfig) -> Stream:
     """The stream of a source.
@@ -126,8 +122,10 @@ def open_stream(name: str, source: CorpusConfig) -> Stream:
     kind_of(source)
     files = files_of(source)
     if files is None:
-        return Stream(name, source, None, load_hub(source, streaming=True))
-    return Stream(name, source, tuple(map(str, files)))
+        return Stream(name, source, None, load_hub(source, streaming=True), fingerprint(source))
+    held = sum(file.stat().st_size for file in files)
+    described = f"streamed: {len(files)} files of {held} bytes"
+    return Stream(name, source, tuple(map(str, files)), described=described)
 
 
 class Reader:

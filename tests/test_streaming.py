@@ -349,6 +349,11 @@ def test_a_run_resumes_after_the_last_batch_trained_on(
         return
     with pytest.raises(InputError, match=r"data\.num_workers: 3, but the checkpoint's streams sta"):
         trained(streaming_config, 3, resume=file)
+    checkpoint = torch.load(file, weights_only=True)
+    del checkpoint["PairDataModule"]
+    torch.save(checkpoint, file)
+    with pytest.raises(InputError, match=r"data\.train: the checkpoint is not one of streams; s"):
+        trained(streaming_config, 0, resume=file)
     data.trainer = SimpleNamespace(world_size=2)
     with pytest.raises(InputError, match="ranks: 2, but the checkpoint's streams stand where 1 le"):
         data.load_state_dict(stored)
@@ -484,6 +489,10 @@ def test_a_teachers_view_of_the_texts_travels_with_them(source, validation, toke
         ({"temperature": 2.0}, r"data\.temperature=2\.0 needs the corpora's rows to be counted; s"),
         ({"more": {"streaming": False}}, r"data\.train\.more\.streaming=false: all training corp"),
         ({"more": {"weight": 1.0}}, r"data\.train\.pairs\.weight: not set, while other corpora "),
+        (
+            {"more": {"weight": 1e-9}, "one": 1.0},
+            r"data\.train\.more\.weight: its share is no row; ",
+        ),
         ({"more": {"deduplicate": True}}, r"data\.train\.more\.deduplicate=true: needs all rows"),
         ({"more": {"label": "topic"}}, r"data\.train\.more\.label=topic: needs all rows at hand"),
         ({"more": {"columns": ["x"]}}, r"0\.jsonl: no column 'x'; it has \['anchor', 'positive'"),
@@ -494,10 +503,11 @@ def test_a_teachers_view_of_the_texts_travels_with_them(source, validation, toke
 def test_settings_that_streams_cannot_serve_are_refused_with_a_cure(
     source, streams, validation, settings: dict[str, Any], message: str
 ) -> None:
-    train = {"pairs": source}
-    if "more" in settings:
-        settings = {**settings, "train": {**train, "more": replace(source, **settings["more"])}}
-        del settings["more"]
+    more, one = settings.get("more"), settings.get("one")
+    train = {"pairs": replace(source, weight=one)}
+    if more is not None:
+        train["more"] = replace(source, **more)
+        settings = {}
     config = DataConfig(**{"train": train, "validation": validation, **settings})
     with pytest.raises(InputError, match=message):
         open_streams(config, 16, None, 0)

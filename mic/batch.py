@@ -62,6 +62,8 @@ class Collate(NamedTuple):
     grouped: bool = False
 
     def __call__(self, rows: Sequence[Row], sizes: list[int] | None = None) -> Batch:
+        if len({len(row.texts) for row in rows}) > 1:  # sentences among pairs
+            rows = [row.twice() if len(row.texts) == 1 else row for row in rows]
         texts = list(zip(*(row.texts for row in rows), strict=True))
         columns = self.columns(rows, texts)
         prepared = [self.prepare(column) for column in texts] if self.prepare else None

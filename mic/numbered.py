@@ -20,6 +20,10 @@ class Row(NamedTuple):
     group: int | None = None
     tokens: tuple[Ids, ...] | None = None
 
+    def twice(self) -> "Row":
+        """The row of one text as a pair of it with itself."""
+        return joined(self, self)
+
 
 class Numbered:
     """Rows by number, through all corpora; small to send to another process."""

@@ -35,7 +35,7 @@ def permute(places: Int64[np.ndarray, " count"], n: int, key: int) -> Int64[np.n
     Raises ValueError for places outside range(n).
 
     >>> permute(np.arange(5), 5, key=1).tolist()
-    [0, 3, 1, 4, 2]
+    [4, 0, 3, 2, 1]
     """
     if len(places) and not 0 <= places.min() <= places.max() < n <= LARGEST:
         raise ValueError(f"places {places.min()} to {places.max()}: not all in range({n})")

@@ -394,6 +394,25 @@ def test_a_budget_of_tokens_takes_the_place_of_the_batch_size(pairs_file, tokeni
         PairDataModule(config, tokenize, batch_size=16, batch_tokens=20)
 
 
+@pytest.mark.parametrize("way", ["ahead", "fly"])
+def test_sentences_among_pairs_stand_twice(tmp_path: Path, pairs_file, tokenize, way: str) -> None:
+    lines = (json.dumps({"text": f"{sentence(n)} and"}) + "\n" for n in range(200, 260))
+    (tmp_path / "alone.jsonl").write_text("".join(lines))
+    alone = CorpusConfig(str(tmp_path / "alone.jsonl"), ["text"])
+    both = {"alone": alone, "pairs": CorpusConfig(str(pairs_file), PAIR)}
+    data = PairDataModule(DataConfig(train=both, tokenize=way), tokenize, batch_size=16)
+    found = [
+        (batch, twice)
+        for batch in data.train_dataloader()
+        for twice in [batch.ids[:, 0] == batch.ids[:, 1]]
+    ]
+    assert sum(int(twice.sum()) for _, twice in found) > 50
+    batch, twice = next(pair for pair in found if pair[1].any() and not pair[1].all())
+    queries, answers = (tokens["input_ids"][twice] for tokens in batch.columns)
+    width = min(queries.shape[1], answers.shape[1])
+    assert torch.equal(queries[:, :width], answers[:, :width])
+
+
 # What cannot be batched
 
 

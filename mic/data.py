@@ -68,9 +68,12 @@ class PairDataModule(StreamModule):
         self.indexed: tuple[Split, Order] | None = None
         if self.streams is None:
             split = self.split("train", kept)
-            self.indexed = split, self.order_of(split)
+            try:
+                self.indexed = split, self.order_of(split)
+            except NoBatchError:
+                raise InputError(impossible(split)) from None
         self.validation = self.split("validation", held)
-        self.validation_order = self.order_of(self.validation)
+        self.validation_order = self.order_of_all(self.validation)
 
     @property
     def train(self) -> Split:
@@ -124,10 +127,19 @@ class PairDataModule(StreamModule):
 
     def order_of(self, split: Split) -> Order:
         mixture = split.mixture
+        return Order(mixture.draw, mixture.sections, self.seed, self.config.window)
+
+    def order_of_all(self, split: Split) -> Order:
+        """An order that leaves out less than a batch, as validation should: rows that cannot all be
+        kept apart may meet, and the loss masks them."""
         try:
-            return Order(mixture.draw, mixture.sections, self.seed, self.config.window)
+            apart = self.order_of(split)
+            if apart.left_out(0) < split.mixture.batch_size:
+                return apart
         except NoBatchError:
-            raise InputError(impossible(split)) from None
+            pass
+        split.mixture.keep_apart = False
+        return self.order_of(split)
 
     def texts(self) -> Iterator[str]:
         """Every text that a batch may hold; some come more than once."""

@@ -416,6 +416,21 @@ def test_sentences_among_pairs_stand_twice(tmp_path: Path, pairs_file, tokenize,
 # What cannot be batched
 
 
+def test_validation_rows_that_cannot_be_kept_apart_meet(tmp_path: Path, tokenize) -> None:
+    """Rows in the order of their groups, as a file's first rows often are."""
+    file = tmp_path / "grouped.jsonl"
+    rows = [{"anchor": sentence(n), "positive": answer(n), "topic": n // 50} for n in range(200)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = CorpusConfig(str(file), PAIR, group="topic")
+    few = CorpusConfig(str(file), PAIR, group="topic", limit=60)
+    config = DataConfig(train={"all": corpus}, validation={"few": few})
+    data = PairDataModule(config, tokenize, batch_size=4)
+    assert [len(set(batch.groups.tolist())) for batch in data.train_dataloader()] == [4] * 50
+    met = list(data.val_dataloader())
+    assert sum(batch.size for batch in met) == 60
+    assert min(len(set(batch.groups.tolist())) for batch in met) < 4
+
+
 def test_groups_too_few_for_a_batch_are_refused_with_row_and_cure(tmp_path, tokenize) -> None:
     file = tmp_path / "labelled.jsonl"
     rows = [{"text": sentence(n), "label": "rare" if n < 20 else n % 3} for n in range(200)]

@@ -93,12 +93,13 @@ def test_one_row_has_no_covariance():
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_the_projection_is_scikit_learns_on_unit_rows_but_for_signs(dtype, atol):
+def test_the_projection_is_scikit_learns_on_unit_rows_but_for_signs_and_length(dtype, atol):
     fitted_on, others = mixed(50), mixed(8, seed=3)
     found = fit_pca(fitted_on.to(dtype))(others.to(dtype))
     assert found.dtype == dtype
     units = [(x / x.norm(dim=1, keepdim=True)).numpy() for x in (fitted_on, others)]
     expected = torch.from_numpy(PCA().fit(units[0]).transform(units[1]))
+    expected *= fitted_on.norm(dim=1).mean()  # as long as the embeddings were
     signs = (found.double() * expected).sum(0).sign()
     torch.testing.assert_close(found.double() * signs, expected, rtol=0, atol=atol)
 
@@ -112,10 +113,12 @@ def test_its_coordinates_are_uncorrelated_with_falling_variances():
     torch.testing.assert_close(found, variances.diag(), rtol=0, atol=1e-12)
 
 
-def test_it_ignores_rotations_and_lengths_of_the_rows():
+def test_it_ignores_rotations_and_the_lengths_of_single_rows():
     rows, turn = mixed(50), rotation(FULL)
     lengths = gaussian(50, 1, seed=2).exp()
-    plain, moved = fit_pca(rows)(rows), fit_pca(rows @ turn * lengths)(rows @ turn)
+    longer = rows @ turn * lengths
+    plain = fit_pca(rows)(rows) / rows.norm(dim=1).mean()
+    moved = fit_pca(longer)(rows @ turn) / longer.norm(dim=1).mean()
     torch.testing.assert_close(moved * (moved * plain).sum(0).sign(), plain)
 
 

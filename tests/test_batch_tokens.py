@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpora import Told, corpora, met, seen, told, unlike
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -78,8 +78,8 @@ def test_a_batch_has_at_most_the_tokens_of_the_budget(folder: Path, data: st.Dat
     try:
         order = Order(mixture.draw, mixture.sections, seed=3, window=0)
         made = {epoch: batches(mixture, epoch) for epoch in range(2)}
-    except NoBatchError:
-        assume(False)
+    except NoBatchError:  # texts that repeat in so few rows leave no two that may meet
+        return
     for epoch, drawn_batches in made.items():
         rows = []
         for drawn in drawn_batches:

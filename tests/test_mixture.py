@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from mic.conflicts import most_conflicts
 from mic.errors import InputError
 from mic.mixture import Mixture, given_weights, quotas, shares
 from mic.sampler import NoBatchError, Order
@@ -150,6 +151,14 @@ def test_no_batch_holds_a_text_or_a_group_twice(folder: Path, data: st.DataObjec
         if mixture.quotas == [len(one.kept) for one in found]:
             rows = [(one.owner, one.row) for batch in made for one in batch]
             assert len(set(rows)) == len(rows)
+
+
+def test_rows_that_come_once_meet_no_copies_of_themselves(folder: Path) -> None:
+    found = [told(folder, unlike(n), name=name) for n, name in ((8, "one"), (24, "two"))]
+    parts = [one.part for one in found]
+    assert mixed(found).conflicts(None) == most_conflicts(parts, [1, 1])
+    assert mixed(found, weights=[1, 3]).conflicts(None) == most_conflicts(parts, [1, 1])
+    assert mixed(found, weights=[1, 1]).conflicts(None) == most_conflicts(parts, [3, 2])
 
 
 def test_a_weighed_row_may_meet_itself_from_one_pass_to_the_next(folder: Path) -> None:

@@ -133,6 +133,13 @@ def test_a_labelled_text_meets_all_that_its_partner_does(folder: Path) -> None:
     assert most_conflicts([texts, others], [1, 1]) >= 21
 
 
+def test_a_text_may_be_the_partner_of_its_whole_label(folder: Path) -> None:
+    """The pair of both labels' first texts meets all twenty rows if all others draw those."""
+    texts = told(folder, unlike(20, groups=2), "labelled").part
+    pair = told(folder, [{"a": unlike(1)[0]["a"], "b": unlike(2)[1]["a"]}], "pair").part
+    assert most_conflicts([texts, pair], [1, 1]) >= 20
+
+
 def test_rows_that_are_held_out_meet_nobody(folder: Path) -> None:
     rows = [{"a": "same", "b": str(row)} for row in range(9)]
     assert most_conflicts([told(folder, rows, held={0, 5, 8}).part], [1]) == 5

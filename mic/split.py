@@ -53,6 +53,7 @@ def hold_out(corpora: Sequence[Corpus], count: int, seed: int) -> tuple[list[Par
     kept, out = [], []
     for corpus, first, stop in zip(corpora, firsts, firsts[1:], strict=False):
         own = held[np.searchsorted(held, first) : np.searchsorted(held, stop)] - first
+        own = own[: len(corpus) - 1]  # a small corpus keeps a row to train on
         kept.append(Part(corpus, own))
         out += [Part(corpus, NOTHING, own)] if len(own) else []
     return kept, out

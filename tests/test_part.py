@@ -17,6 +17,7 @@ from mic.numbered import Numbered
 from mic.part import keys_of
 from mic.permutation import key_of
 from mic.pretrained import read_tokenizer
+from mic.split import hold_out
 from mic.tokenization import Tokenize
 from mic.tokens import tokenize_corpus
 
@@ -57,6 +58,23 @@ def test_a_part_of_listed_rows_holds_those(folder: Path, data: st.DataObject) ->
     assert len(part) == len(only)
     places = data.draw(st.lists(st.integers(0, len(only) - 1)))
     assert part.rows(np.array(places, np.int64)).tolist() == [only[place] for place in places]
+
+
+def test_what_is_held_out_is_not_kept_and_every_corpus_keeps_a_row(folder: Path) -> None:
+    found = [told(folder, unlike(n), "single", str(n)).corpus for n in (60, 1, 39, 2)]
+    whole = [(corpus.name, row) for corpus in found for row in range(len(corpus))]
+    sizes = set()
+    for seed in range(100):
+        kept, out = hold_out(found, 10, seed)
+        rows = [
+            [(part.corpus.name, row) for part in parts for row in part.rows(np.arange(len(part)))]
+            for parts in (kept, out)
+        ]
+        assert sorted(rows[0] + rows[1]) == sorted(whole)
+        assert [part.corpus for part in kept] == found
+        assert all(len(part) for part in kept + out)
+        sizes.add(len(rows[1]))
+    assert sizes == {9, 10}  # of 102 rows a tenth at most, and not the one row of the second
 
 
 @settings(untimed, max_examples=50)

@@ -27,16 +27,20 @@ def test_an_epoch_holds_every_row_once_up_to_what_it_states(
     assert len(found) == order.length(epoch)
     seen = [place for batch in found for place in batch]
     assert len(seen) == len(set(seen)) == len(rows.keys) - order.left_out(epoch)
-    spare = 0
+    # an epoch is cut where the first had fewer batches, since keys repeat so often in a section
+    cut = sum(part.batches for part in order.begin(epoch)) > order.length(0)
+    spare, unsure = 0, 0
     for part in rows.parts:
         own = set(part.places(np.arange(part.rows)).tolist())
         batched = [batch for batch in found if own & set(batch)]
         assert all(len(batch) == part.size and own.issuperset(batch) for batch in batched)
         lost = part.rows - part.size * len(batched)
         sure = part.rows // part.size >= 2 * part.conflicts
-        assert lost == part.rows % part.size or not sure
+        assert lost == part.rows % part.size or not sure or cut
         spare += lost
+        unsure += not sure
     assert order.left_out(epoch) == spare
+    assert unsure or not cut
 
 
 @untimed

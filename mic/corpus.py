@@ -25,7 +25,7 @@ from mic.errors import InputError
 from mic.examples import Example, Kind, OnBadRow, kind_of, number, read_examples
 from mic.progress import bar
 from mic.rows import fingerprint
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 
 FORMAT = 1  # raise it whenever an older mic would misread the files, or the rows would differ
 TEXTS, KEYS, LENGTHS, META = "texts.arrow", "keys.u64", "lengths.i32", "meta.json"

@@ -16,7 +16,7 @@ from mic.mixture import Mixture, shares
 from mic.numbered import Numbered, columns_of
 from mic.part import Part
 from mic.sampler import Asked, BatchSampler, NoBatchError, Order
-from mic.settings import CorpusConfig, DataConfig
+from mic.settings_data import CorpusConfig, DataConfig
 from mic.split import Split, hold_out, impossible, whole
 from mic.stream_data import StreamModule, open_streams
 from mic.tokenization import Tokenize

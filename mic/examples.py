@@ -9,7 +9,7 @@ import xxhash
 
 from mic.errors import InputError
 from mic.rows import Row, id_of, number_of, read_rows, text_of
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 
 OnBadRow = Literal["raise", "skip"]
 Kind = Literal["single", "pair", "triplet", "scored", "labelled"]

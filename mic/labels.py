@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from mic.errors import InputError
 from mic.rows import Row, read_rows, text_of
-from mic.settings import ClassificationFiles, Source
+from mic.settings_data import ClassificationFiles, Source
 
 MATCHES = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0}  # csv files know no types
 

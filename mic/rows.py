@@ -23,7 +23,7 @@ import pyarrow.parquet
 
 from mic import docstrings
 from mic.errors import InputError
-from mic.settings import Source
+from mic.settings_data import Source
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet")
 BUILTIN = "builtin:docstrings"

@@ -10,7 +10,7 @@ from mic import collectives
 from mic.batch import Batch, Collate, Prepare
 from mic.errors import InputError
 from mic.mixture import given_weights
-from mic.settings import DataConfig
+from mic.settings_data import DataConfig
 from mic.streaming import Position, StreamLoader, Streams, WorkerBatches
 from mic.streams import Share, Stream, open_stream
 from mic.tokenization import Tokenize

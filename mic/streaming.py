@@ -18,7 +18,7 @@ from mic.errors import InputError, RunError
 from mic.numbered import Row
 from mic.permutation import key_of
 from mic.sampler import turn
-from mic.settings import DataConfig
+from mic.settings_data import DataConfig
 from mic.streams import Reader, Share, Stream
 from mic.windows import CYCLE, Rows, Taken, Windows, shares
 

@@ -19,7 +19,7 @@ from mic.errors import InputError, RunError
 from mic.examples import Example, OnBadRow, columns_read, judged, kind_of, number
 from mic.permutation import key_of
 from mic.rows import Row, checked, files_of, fingerprint, load_hub, one_line, read_file
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 
 SHUFFLE = 31  # what a key is for
 

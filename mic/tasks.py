@@ -28,7 +28,7 @@ from mic.labels import (
 )
 from mic.metrics import nested_retrieval, nested_spearman
 from mic.rows import Row, fingerprint, id_of, number_of, read_rows, text_of
-from mic.settings import (
+from mic.settings_data import (
     ClassificationFiles,
     PairClassificationFiles,
     RetrievalFiles,

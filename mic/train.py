@@ -15,7 +15,8 @@ from rich.console import Console
 from torch import Tensor
 
 from mic import evaluate, figures, rundir
-from mic.callbacks import NestedEvaluation, Progress, flat
+from mic.callbacks import NestedEvaluation, Progress
+from mic.callbacks.evaluation import flat
 from mic.corpus_report import overlap
 from mic.data import PairDataModule
 from mic.errors import InputError, RunError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mic.corpus import Corpus, open_corpus
 from mic.mixture import Mixture
 from mic.part import Part
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 
 NOTHING = np.empty(0, np.int64)
 KINDS: dict[str, dict[str, object]] = {

@@ -16,7 +16,7 @@ from mic import corpus as corpus_module
 from mic.corpus import Corpus, open_corpus
 from mic.errors import InputError, RunError
 from mic.examples import Kind, kind_of
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ def test_a_reading_that_breaks_off_leaves_nothing_and_is_done_anew(
 OPEN = """
 import sys
 from mic.corpus import open_corpus
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 corpus = open_corpus("x", CorpusConfig(sys.argv[1], ["a"]))
 print(len(corpus), (corpus.folder / "meta.json").stat().st_mtime_ns)
 """

@@ -20,7 +20,7 @@ from mic.examples import number
 from mic.module import MICModule
 from mic.numbered import Row
 from mic.pretrained import read_tokenizer
-from mic.settings import CorpusConfig, DataConfig
+from mic.settings_data import CorpusConfig, DataConfig
 from mic.tokenization import Tokenize
 
 PAIR, TRIPLE = ["anchor", "positive"], ["anchor", "positive", "negative"]

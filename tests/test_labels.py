@@ -18,7 +18,7 @@ from mic.classification import (
 from mic.config import load
 from mic.encoder import Encoder
 from mic.errors import InputError
-from mic.settings import ClassificationFiles, PairClassificationFiles, Source, TasksConfig
+from mic.settings_data import ClassificationFiles, PairClassificationFiles, Source, TasksConfig
 from mic.tasks import (
     build_tasks,
     classification_task,

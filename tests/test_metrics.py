@@ -15,7 +15,8 @@ from torchmetrics.functional.retrieval import (
 )
 
 from mic.errors import InputError
-from mic.metrics import BLOCK, nested_retrieval, nested_spearman
+from mic.metrics import nested_retrieval, nested_spearman
+from mic.metrics.retrieval import BLOCK
 
 FULL = 6
 DIMS = [2, 3, 5, FULL]  # at width 1 all cosines are 1 or -1: nothing but ties

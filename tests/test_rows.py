@@ -18,7 +18,7 @@ import pytest
 from mic.errors import InputError
 from mic.examples import BAD, read_examples
 from mic.rows import LONGEST, Row, fingerprint, number_of, read_rows
-from mic.settings import CorpusConfig, Source
+from mic.settings_data import CorpusConfig, Source
 
 ROWS = [
     ("a cat, a dog", "said “moo”"),

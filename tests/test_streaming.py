@@ -28,7 +28,7 @@ from mic.errors import InputError
 from mic.examples import number
 from mic.module import MICModule
 from mic.pretrained import read_tokenizer
-from mic.settings import CorpusConfig, DataConfig
+from mic.settings_data import CorpusConfig, DataConfig
 from mic.stream_data import open_streams
 from mic.streaming import Position, Streams
 from mic.tokenization import Tokenize

@@ -20,7 +20,7 @@ from torch.utils.data._utils import worker as torch_worker
 
 from mic.errors import InputError, RunError
 from mic.examples import number, read_examples
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 from mic.streams import Reader, Share, Stream, cut, open_stream
 
 PAIR = ["anchor", "positive"]

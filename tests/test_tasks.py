@@ -10,7 +10,7 @@ from references import gaussian
 from scipy.stats import spearmanr
 
 from mic.errors import InputError
-from mic.settings import RetrievalFiles, Source, TasksConfig
+from mic.settings_data import RetrievalFiles, Source, TasksConfig
 from mic.tasks import (
     build_tasks,
     pairs_task,

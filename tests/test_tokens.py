@@ -9,7 +9,7 @@ from conftest import answer, sentence
 
 from mic.corpus import Corpus, open_corpus
 from mic.pretrained import read_tokenizer
-from mic.settings import CorpusConfig
+from mic.settings_data import CorpusConfig
 from mic.tokenization import Tokenize
 from mic.tokens import tokenize_corpus
 

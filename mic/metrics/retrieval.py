@@ -1,33 +1,15 @@
-"""Quality at every width from embeddings encoded once: similarity and retrieval."""
+"""Retrieval at every width from embeddings encoded once."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import spearmanr
 from torch import Tensor
 
-from mic.nested import check_dims, cosines, paired_cosines
+from mic.nested import check_dims, cosines
 
 DEPTH = 100  # ranks looked at
 BLOCK = 256  # queries scored at a time: BLOCK x corpus scores are alive
-
-
-def nested_spearman(
-    a: Float[Tensor, "pairs dim"],
-    b: Float[Tensor, "pairs dim"],
-    scores: Sequence[float],
-    dims: Sequence[int],
-) -> dict[int, float]:
-    """Spearman's correlation, times 100, of cosine similarity with `scores` at every width.
-
-    NaN when either side is constant. Raises InputError for widths that do not increase or exceed D.
-    """
-    dims = check_dims(dims, a.shape[1])
-    return {
-        dim: 100 * float(spearmanr(cosine.double().numpy(), scores).statistic)
-        for dim, cosine in paired_cosines(a, b, dims).items()
-    }
 
 
 def nested_retrieval(

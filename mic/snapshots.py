@@ -55,7 +55,7 @@ def read_snapshots(run: Path) -> list[Snapshot]:
 
 def read_snapshot(file: Path) -> Snapshot:
     try:
-        with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(file, framework="pt") as opened:
             about: Mapping[str, str] = opened.metadata()
             found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
+from mic.collectives import counts, gather, rank, world_size
 from mic.encoder import Encoder
 from mic.errors import RunError
 from mic.geometry import covariance
@@ -22,16 +23,20 @@ Results = dict[str, Scores]  # task -> metric -> width -> value
 def embed_tasks(
     encoder: Encoder, tasks: Sequence[Task], batch_size: int, label: str
 ) -> dict[str, Tensor]:
-    """The full embeddings of every task's texts, by the task's name.
+    """The full embeddings of every task's texts, by the task's name; each rank encodes its share.
 
     Raises RunError when an embedding is not finite, as those of a diverged model are.
     """
     if not tasks:
         return {}
-    with bar(label, sum(len(task.texts) for task in tasks)) as advance:
+    own = {task.name: task.texts[rank() :: world_size()] for task in tasks}
+    with bar(label, sum(map(len, own.values()))) as advance:
         found = {
-            task.name: encoder.embed(task.texts, batch_size=batch_size, progress=advance)
-            for task in tasks
+            name: from_all_ranks(
+                encoder.embed(texts, batch_size=batch_size, progress=advance),
+                encoder.backbone.device,
+            )
+            for name, texts in own.items()
         }
     for name, embeddings in found.items():
         if not embeddings.isfinite().all():
@@ -39,6 +44,20 @@ def embed_tasks(
                 f"{label}: embeddings of {name} are not finite; lower trainer.learning_rate"
             )
     return found
+
+
+def from_all_ranks(
+    own: Float[Tensor, "own dim"], device: torch.device
+) -> Float[Tensor, "texts dim"]:
+    """All ranks' rows in the texts' order, of which rank r embedded each W-th from the r-th on."""
+    if world_size() == 1:
+        return own
+    sizes = counts(len(own), device)
+    parts = torch.split(gather(own.to(device), sizes).cpu(), sizes)
+    texts = torch.empty(sum(sizes), own.shape[1])
+    for first, part in enumerate(parts):
+        texts[first :: len(parts)] = part
+    return texts
 
 
 def score_tasks(

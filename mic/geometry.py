@@ -1,26 +1,187 @@
-"""How embeddings fill their space: pure functions of a second moment."""
+"""How embeddings fill their space: pure functions of a second moment, in fp64.
+
+The moment of a prefix is the leading block of the whole one, so one pass over the embeddings serves
+every width. Figures of input that is not finite are NaN, not errors.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mic.errors import InputError
-from mic.nested import prefix, residual
+from mic.losses.isotropy import potential_sums
+from mic.nested import prefix, residual, unit
 
 VARIANCE_FLOOR = 1e-20  # a constant coordinate correlates with nothing
+DEAD = 1e-4  # a variance of this share of a coordinate's mean square is none
+
+Square = Float[Tensor, "dim dim"]
+Scalar = Float[Tensor, ""]
 
 
-def covariance(embeddings: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
-    """The covariance (population) of the coordinates, in fp64."""
+def covariance(embeddings: Float[Tensor, "rows dim"]) -> Square:
+    """The covariance (population) of the coordinates."""
     if len(embeddings) < 2:
         raise InputError(f"{len(embeddings)} row: a covariance needs at least 2")
     centred = embeddings.double() - embeddings.double().mean(0)
     return centred.T @ centred / len(embeddings)
 
 
-def cross_correlation(
-    covariance: Float[Tensor, "dim dim"], dim: int
-) -> Float[Tensor, "prefix residual"]:
+def spectrum(covariance: Square) -> Float[Tensor, " dim"]:
+    """The eigenvalues, the largest first; what rounding puts below 0 is 0."""
+    if not covariance.isfinite().all():  # which LAPACK would refuse
+        return covariance.new_full((len(covariance),), torch.nan, dtype=torch.double)
+    ascending: Tensor = torch.linalg.eigvalsh(covariance.double())
+    return ascending.flip(0).clamp_min(0)
+
+
+def entropy_rank(values: Float[Tensor, " dim"]) -> Scalar:
+    """The exponential of the entropy of values as shares of their sum; NaN when all are 0."""
+    shares = values / values.sum()
+    entropy: Tensor = torch.special.entr(shares).sum()
+    return entropy.exp()
+
+
+def effective_rank(covariance: Square) -> Scalar:
+    """`exp(-sum_i p_i log p_i)`, p the eigenvalues' shares of the variance: between 1 and d.
+
+    Source: Roy and Vetterli 2007, section 2, of the covariance. NaN for rows that are all equal.
+    """
+    return entropy_rank(spectrum(covariance))
+
+
+def rank_me(second_moment: Square) -> Scalar:
+    """RankMe: the same of the singular values of the embeddings, not centred: between 1 and d.
+
+    They are the roots of the second moment's eigenvalues. Isotropic noise of 768 numbers has 125 at
+    128 rows, 673 at 1,024: compare at one number of rows. Source: Garrido et al. 2023, equation 1,
+    with 0 log 0 = 0 in the place of its epsilon, which could lead above d.
+    """
+    return entropy_rank(spectrum(second_moment).sqrt())
+
+
+def participation_ratio(covariance: Square) -> Scalar:
+    """`(sum_i l_i)^2 / sum_i l_i^2` of the eigenvalues l, from trace and norm: between 1 and d."""
+    return covariance.trace().square() / covariance.square().sum()
+
+
+def iso_score(covariance: Square) -> Scalar:
+    """IsoScore: 0 when one direction has all the variance, 1 when all have the same.
+
+    Its isotropy defect is `|sqrt(d) l / |l| - 1| / sqrt(2 (d - sqrt(d)))` for the eigenvalues l;
+    writing the square out, the whole of definitions 3.1 to 3.4 becomes `(P - 1) / (d - 1)` with P
+    the participation ratio, so that no eigenvalue is needed. 1 for d = 1.
+
+    Source: Rudman et al. 2022.
+    """
+    if len(covariance) == 1:
+        return torch.ones((), dtype=covariance.dtype, device=covariance.device)
+    return (participation_ratio(covariance) - 1) / (len(covariance) - 1)
+
+
+def condition_number(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
+    """The largest over the smallest eigenvalue; infinite where a direction has no variance."""
+    return eigenvalues[0] / eigenvalues[-1]
+
+
+def top_share(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
+    """The share of the variance in the first principal direction."""
+    return eigenvalues[0] / eigenvalues.sum()
+
+
+def power_law_slope(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
+    """alpha of `l_i ~ i^-alpha`: least squares of log l_i on log i, over the eigenvalues above 0.
+
+    0 is isotropic. Source: Agrawal et al. 2022 (alpha-ReQ), who fit a middle range; narrow prefixes
+    have none, so all count here. NaN with fewer than two.
+    """
+    # what is left of a direction without variance is rounding
+    kept = eigenvalues[eigenvalues > 1e-12 * eigenvalues[0]]
+    if len(kept) < 2:
+        return eigenvalues.new_full((), torch.nan)
+    x = torch.arange(1, len(kept) + 1, dtype=kept.dtype, device=kept.device).log()
+    x = x - x.mean()
+    return -(x * kept.log()).sum() / x.square().sum()
+
+
+def variance_cv(covariance: Square) -> Scalar:
+    """The coefficient of variation of the coordinates' variances, L_cv of SIR."""
+    variances = covariance.diagonal()
+    return variances.std(correction=0) / variances.mean()
+
+
+def dead_share(covariance: Square, second_moment: Square) -> Scalar:
+    """The share of coordinates whose variance is at most 1e-4 of the mean square of a coordinate.
+
+    So one that is constant is dead, and all are once every text has the same embedding, be it 0.
+    """
+    if not second_moment.isfinite().all():
+        return second_moment.new_full((), torch.nan)
+    dead = covariance.diagonal() <= DEAD * second_moment.diagonal().mean()
+    return dead.to(second_moment.dtype).mean()
+
+
+def measures(covariance: Square, second_moment: Square, rows: int) -> dict[str, float]:
+    """Every measure of one prefix, from its own blocks; `effective_rank_share` is of the most that
+    so many rows can have, min(d, rows - 1)."""
+    eigenvalues = spectrum(covariance)
+    rank = entropy_rank(eigenvalues)
+    found = {
+        "effective_rank": rank,
+        "effective_rank_share": rank / max(1, min(len(covariance), rows - 1)),
+        "rank_me": rank_me(second_moment),
+        "participation_ratio": participation_ratio(covariance),
+        "iso_score": iso_score(covariance),
+        "condition_number": condition_number(eigenvalues),
+        "top1_share": top_share(eigenvalues),
+        "power_law_slope": power_law_slope(eigenvalues),
+        "variance_cv": variance_cv(covariance),
+        "dead_share": dead_share(covariance, second_moment),
+    }
+    return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+
+
+def uniformity(embeddings: Float[Tensor, "rows dim"], t: float = 2.0) -> Scalar:
+    """`log mean_{i != j} exp(-t |x_i - x_j|^2)` of the rows at length 1: 0 when all are one.
+
+    Source: Wang and Isola 2020, section 4.1.2.
+    """
+    rows, width = embeddings.double(), embeddings.shape[1]
+    everyone = torch.arange(len(rows), device=rows.device)
+    sums = potential_sums(rows, rows, everyone, [width], t)
+    return (sums[0] / (len(rows) * (len(rows) - 1))).log()
+
+
+def alignment(a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Scalar:
+    """The mean squared distance of row i of `a` from row i of `b`, at length 1: 0 when they agree.
+
+    Source: Wang and Isola 2020, section 4.1.1, with alpha = 2.
+    """
+    return (unit(a.double()) - unit(b.double())).square().sum(1).mean()
+
+
+def mean_cosine(embeddings: Float[Tensor, "rows dim"]) -> Scalar:
+    """The mean cosine of two different rows, from the sum of the rows at length 1."""
+    rows = unit(embeddings.double())
+    return different_rows_cosine(rows.sum(0), len(rows))
+
+
+def different_rows_cosine(total: Float[Tensor, " dim"], rows: int) -> Scalar:
+    """The mean inner product of two different rows of length 1 that sum to `total`."""
+    return (total.square().sum() - rows) / (rows * (rows - 1))
+
+
+def linear_cka(joint: Square, width: int) -> Scalar:
+    """How far two embeddings of the same rows have one geometry, whatever their widths: 0 to 1.
+
+    `joint` is the covariance of both beside each other, `width` that of the first:
+    `|C_xy|^2 / (|C_xx| |C_yy|)` in Frobenius norms. Source: Kornblith et al. 2019, equation 4.
+    """
+    own, cross, other = joint[:width, :width], joint[:width, width:], joint[width:, width:]
+    return cross.square().sum() / (own.square().sum() * other.square().sum()).sqrt()
+
+
+def cross_correlation(covariance: Square, dim: int) -> Float[Tensor, "prefix residual"]:
     """Correlations of the first `dim` coordinates with the others, each between -1 and 1.
 
     Independent coordinates over n rows still show an rms of 1 / sqrt(n - 1).
@@ -28,6 +189,28 @@ def cross_correlation(
     deviations = covariance.diagonal().clamp_min(VARIANCE_FLOOR).sqrt()
     correlation = covariance / deviations[:, None] / deviations
     return residual(prefix(correlation.T, dim).T, dim)
+
+
+def correlation_summary(covariance: Square, dim: int, rows: int) -> dict[str, float]:
+    """Root of the mean square, largest and quantiles of |correlation| of prefix and residual.
+
+    `excess` is the mean square less 1 / (rows - 1), what independent coordinates of so many
+    independent rows have; below 0 is chance.
+    """
+    found = cross_correlation(covariance, dim).abs().flatten()
+    square = found.square().mean()
+    # torch.quantile refuses more than 2^24 values
+    ordered = found.sort().values
+    places = {name: int(share * (len(ordered) - 1)) for name, share in QUANTILES.items()}
+    return {
+        "rms": float(square.sqrt()),
+        "max": float(ordered[-1]),
+        **{name: float(ordered[place]) for name, place in places.items()},
+        "excess": float(square) - 1 / max(1, rows - 1),
+    }
+
+
+QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
 def rms(x: Float[Tensor, "*shape"]) -> float:

@@ -1,25 +1,75 @@
-"""Lightning's loggers that write into the run directory."""
+"""The run's log: metrics.jsonl is the truth, W&B, TensorBoard and CSV are its mirrors."""
 
 import json
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.image import imread
 
+from mic.errors import InputError
 from mic.rundir import METRICS, plain
+from mic.settings import Config
+from mic.wandb_mirror import WandbMirror, start
 
 
-class JsonLinesLogger(Logger):
-    """One JSON object per log call: {"step": int, "epoch": int, "<name>": float, ...}.
-
-    `step` is the number of optimiser steps taken.
-    """
+class TensorBoardMirror:
+    has_pictures = True
 
     def __init__(self, folder: Path) -> None:
+        self.logger = TensorBoardLogger(folder, name=None, version="tensorboard")
+
+    def log(self, values: Mapping[str, float], steps: int) -> None:
+        self.logger.log_metrics(dict(values), steps)
+
+    def image(self, name: str, png: Path, steps: int) -> None:
+        self.logger.experiment.add_image(name, imread(png), steps, dataformats="HWC")
+
+    def histogram(self, name: str, values: Sequence[float], steps: int) -> None:
+        self.logger.experiment.add_histogram(name, np.asarray(values), steps)
+
+    def finish(self) -> None:
+        self.logger.finalize("success")
+
+
+class CsvMirror:
+    has_pictures = False
+
+    def __init__(self, folder: Path) -> None:
+        self.logger = CSVLogger(folder, name=None, version="csv")
+
+    def log(self, values: Mapping[str, float], steps: int) -> None:
+        self.logger.log_metrics(dict(values), steps)
+
+    def image(self, name: str, png: Path, steps: int) -> None:
+        """A table has no pictures."""
+
+    def histogram(self, name: str, values: Sequence[float], steps: int) -> None:
+        """A table has no histograms."""
+
+    def finish(self) -> None:
+        self.logger.save()
+
+
+Mirror = WandbMirror | TensorBoardMirror | CsvMirror
+
+
+class RunLogger(Logger):
+    """One JSON object per log call: {"step": int, "epoch": int, "<name>": float, ...}.
+
+    `step` is the number of optimiser steps taken, in metrics.jsonl and in every mirror. Nothing is
+    written but by rank 0.
+    """
+
+    def __init__(self, folder: Path, mirrors: Sequence[Mirror] = ()) -> None:
         super().__init__()
         self.file = folder / METRICS
+        self.mirrors = list(mirrors)
 
     @property
     def name(self) -> str:
@@ -28,6 +78,11 @@ class JsonLinesLogger(Logger):
     @property
     def version(self) -> str:
         return ""
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether anybody shows the pictures and histograms that one logs here."""
+        return any(mirror.has_pictures for mirror in self.mirrors)
 
     @rank_zero_only
     def log_hyperparams(
@@ -43,8 +98,60 @@ class JsonLinesLogger(Logger):
         self.write(values, steps=0 if step is None else step + 1, epoch=epoch)
 
     @rank_zero_only
-    def write(self, values: dict[str, float], steps: int, epoch: int = 0) -> None:
+    def write(self, values: Mapping[str, float], steps: int, epoch: int = 0) -> None:
         """Add a line for `values` after `steps` optimiser steps."""
         line = plain({"step": steps, "epoch": epoch, **values})
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
+        for mirror in self.mirrors:
+            mirror.log({"epoch": epoch, **values}, steps)
+
+    @rank_zero_only
+    def log_image(self, name: str, png: Path, steps: int) -> None:
+        for mirror in self.mirrors:
+            mirror.image(name, png, steps)
+
+    @rank_zero_only
+    def log_histogram(self, name: str, values: Sequence[float], steps: int) -> None:
+        """The distribution of values, of which there may be too many for a line each."""
+        for mirror in self.mirrors:
+            mirror.histogram(name, values, steps)
+
+    @rank_zero_only
+    def alert(self, heading: str, text: str) -> None:
+        """Tell whoever asked W&B to be told."""
+        for mirror in self.mirrors:
+            if isinstance(mirror, WandbMirror):
+                mirror.alert(heading, text)
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Close the mirrors; metrics.jsonl is whole after every line."""
+        for mirror in self.mirrors:
+            mirror.finish()
+
+
+def refuse_missing(config: Config) -> None:
+    """Raise an InputError for a mirror whose package is not installed."""
+    if config.logging.tensorboard and find_spec("tensorboard") is None:
+        raise InputError(
+            "logging.tensorboard=true: tensorboard is not installed; "
+            "pip install 'mic-embeddings[tensorboard]'"
+        )
+
+
+@rank_zero_only
+def mirrors_of(config: Config, folder: Path) -> list[Mirror]:
+    wanted, found = config.logging, list[Mirror]()
+    if wanted.tensorboard:
+        found.append(TensorBoardMirror(folder))
+    if wanted.csv:
+        found.append(CsvMirror(folder))
+    if wanted.wandb != "off":
+        found += [mirror] if (mirror := start(config, folder, wanted.wandb)) else []
+    return found
+
+
+def build_logger(config: Config, folder: Path) -> RunLogger:
+    """The log of a run in its folder, with the mirrors that `config.logging` asks for."""
+    return RunLogger(folder, mirrors_of(config, folder) or ())

@@ -63,13 +63,19 @@ class MICModule(LightningModule):
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of one tokenized batch and its terms."""
+        return self.finish(self.summarise_all(batch), batch.sizes)
+
+    def summarise_all(self, batch: Batch) -> Summary:
+        """What the losses need of a batch, encoded in chunks where the config says so."""
         size = self.config.trainer.chunk_size or batch.size
-        summary = join([self.summarise(chunk) for chunk in batch.chunks(size)])
-        return self.finish(summary, batch.sizes)
+        return join([self.summarise(chunk) for chunk in batch.chunks(size)])
 
     def summarise(self, batch: Batch) -> Summary:
         """What the losses need of a batch or of a chunk of one."""
-        views = self.encode(batch.columns)
+        return self.summarise_views(batch, self.encode(batch.columns))
+
+    def summarise_views(self, batch: Batch, views: Sequence[Encoded]) -> Summary:
+        """What the losses need of a batch that is encoded already."""
         taught = [self.teach(batch, view, encoded.pooled) for view, encoded in enumerate(views)]
         return self.objective.summarise(views, teacher=taught, ids=batch.ids, groups=batch.groups)
 
@@ -144,9 +150,21 @@ class MICModule(LightningModule):
         if self.teacher is not None:
             self.teacher.step(self.encoder)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        loss: Loss = self(batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+        """Log the loss; hand on, to callbacks, the embeddings of queries and positives ("pooled")
+        and, where it sees both, those of the teacher ("teacher")."""
+        summary = self.summarise_all(batch)
+        loss = self.finish(summary, batch.sizes)
         self.log("val/loss", loss.total, batch_size=batch.size, on_epoch=True, sync_dist=True)
+        found = {
+            name: [summary.rows[name, view] for view in range(2) if (name, view) in summary.rows]
+            for name in ("pooled", "teacher")
+        }
+        return {
+            "loss": loss.total,
+            "pooled": found["pooled"],
+            "teacher": found["teacher"] if len(found["teacher"]) == 2 else None,
+        }
 
     def configure_optimizers(self) -> Any:
         trainer = self.config.trainer

@@ -1,5 +1,6 @@
 """Progress of long work: a live bar on a terminal, a line now and then in a log file."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,3 +60,8 @@ def lines(label: str, total: int | None, write: Callable[[str], None]) -> Advanc
         write(f"{label} {count}/{total} {note} {left:.0f} s left".replace("  ", " "))
 
     return advance
+
+
+def notice(text: str) -> None:
+    """A line for people on standard error."""
+    sys.stderr.write(f"mic: {text}\n")

@@ -6,7 +6,10 @@ reports and people; results.json is written last, so that a folder with it is a 
 
 import json
 import math
+import os
+import secrets
 import shutil
+import string
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +23,7 @@ from mic.settings import Config
 
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
+ABOUT = "run.json"
 ENCODER = "encoder"
 FIGURES = "figures"
 
@@ -98,3 +102,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What run.json says of a run: its id, made at the first call and kept, and what was synced.
+
+    A sweep's agent names the run before it begins: then WANDB_RUN_ID is the id.
+    """
+    file = folder / ABOUT
+    if file.is_file():
+        try:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{file}: not JSON; remove it (W&B then makes a new run)") from None
+        return found
+    letters = string.ascii_lowercase + string.digits
+    chosen = "".join(secrets.choice(letters) for _ in range(8))
+    found = {"id": os.environ.get("WANDB_RUN_ID") or chosen}
+    write_json(file, found)
+    return found

@@ -4,32 +4,33 @@ import random
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from rich.console import Console
 from torch import Tensor
 
 from mic import evaluate, figures, rundir
-from mic.callbacks import NestedEvaluation, Progress
+from mic.callbacks import Throughput
 from mic.callbacks.evaluation import flat
+from mic.callbacks.geometry import nearest
 from mic.corpus_report import overlap
 from mic.data import PairDataModule
-from mic.errors import InputError, RunError
+from mic.errors import InputError
 from mic.evaluate import PCA, RAW, Results
-from mic.loggers import JsonLinesLogger
+from mic.fit import fit
+from mic.geometry import covariance, cross_correlation
+from mic.loggers import RunLogger, build_logger, refuse_missing
 from mic.module import MICModule
-from mic.nested import with_full
+from mic.nested import unit, with_full
 from mic.progress import bar
 from mic.settings import Config
 from mic.tasks import Task, build_tasks, fingerprints, retrieval_from_pairs
 from mic.tokenization import Tokenize
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 TRAINED = "mic"
 PACKAGES = (
     "mic-embeddings",
@@ -52,6 +53,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     """
     started = time.monotonic()
     rundir.refuse_existing(config, overwrite)
+    refuse_missing(config)
     seed_everything(config.seed, workers=True, verbose=False)
     module = MICModule(config)
     data = read_data(config, module.encoder.tokenize)
@@ -60,16 +62,31 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
         module.fill_teacher(data.texts())
     if module.teacher is not None:
         data.prepare = module.teacher.prepare
-    tasks = [*validation, *test]
-    dims = with_full(config.evaluation.dims, module.encoder.width)
-
     weights = sum(one.numel() * one.element_size() for one in module.encoder.parameters())
     rundir.refuse_full_disk(config, weights)
     folder = rundir.create(config, overwrite)
+    logger = build_logger(config, folder)
+    try:
+        return run(module, data, validation, test, folder, logger, started)
+    finally:
+        logger.finish()
+
+
+def run(
+    module: MICModule,
+    data: PairDataModule,
+    validation: Sequence[Task],
+    test: Sequence[Task],
+    folder: Path,
+    logger: RunLogger,
+    started: float,
+) -> dict[str, Any]:
+    """Evaluate, train, evaluate, and write everything into the run's folder."""
+    config, tasks = module.config, [*validation, *test]
+    dims = with_full(config.evaluation.dims, module.encoder.width)
     batch_size = config.evaluation.batch_size
     before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
     methods = baselines(module, data, tasks, before, dims)
-    logger = JsonLinesLogger(folder)
     trained_on = {task.name: None if data.streams else overlap(data, task.judged) for task in tasks}
     about_data = {
         "data/skipped_rows": data.skipped,
@@ -79,8 +96,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     known: dict[str, float] = {key: one for key, one in about_data.items() if one is not None}
     logger.write(known, steps=0)
     logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
-    progress = Progress(every=config.trainer.log_every)
-    fit(module, data, logger, [progress, NestedEvaluation(validation, dims, batch_size)])
+    speed = fit(module, data, validation, dims, logger, folder)
 
     after = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")
     methods[TRAINED] = evaluate.score_tasks(tasks, after, dims)
@@ -89,14 +105,21 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
     epoch = 0 if data.streams else (steps - 1) // data.order.length(0)
     logger.write(final, steps=steps, epoch=epoch)
     module.encoder.save(folder / rundir.ENCODER)
-    draw(folder, tasks, methods, {"untrained": before, "trained": after}, dims)
+    draw(
+        folder,
+        tasks,
+        methods,
+        {"untrained": before, "trained": after},
+        dims,
+        config.monitor.map_dim,
+    )
     results: dict[str, Any] = {
         **methods[TRAINED],
         "meta": {
             "baselines": {RAW: methods[RAW], PCA: methods[PCA]},
             "seed": config.seed,
             "steps": config.trainer.max_steps,
-            "pairs_per_second": progress.pairs_per_second,
+            "pairs_per_second": speed.pairs_per_second,
             "seconds": time.monotonic() - started,
             "rows": data.rows,
             "skipped_rows": data.skipped,
@@ -111,7 +134,7 @@ def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
         },
     }
     rundir.write_json(folder / rundir.RESULTS, results)
-    show(folder, tasks, methods, progress, data.skipped)
+    show(folder, tasks, methods, speed, data.skipped)
     return rundir.plain(results)  # type: ignore[no-any-return]
 
 
@@ -169,41 +192,6 @@ def baselines(
     }
 
 
-def fit(
-    module: MICModule, data: PairDataModule, logger: JsonLinesLogger, callbacks: list[Any]
-) -> None:
-    """Run Lightning's loop; Ctrl-C and a loss that is not finite end it with a RunError."""
-    settings = module.config.trainer
-    trainer = Trainer(
-        max_steps=settings.max_steps,
-        max_epochs=-1,
-        accelerator="auto",
-        devices=1,
-        precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
-        gradient_clip_val=settings.gradient_clip or None,
-        val_check_interval=settings.validate_every,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=settings.log_every,
-        num_sanity_val_steps=0,
-        logger=logger,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # a teacher, which stays so
-            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-            warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-            trainer.fit(module, data)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise RunError(
-            f"stopped at step {trainer.global_step} of {settings.max_steps}; no model was saved"
-        ) from None
-
-
 def scores_of(tasks: Sequence[Task], results: Results) -> Results:
     return {task.name: results[task.name] for task in tasks}
 
@@ -214,30 +202,29 @@ def draw(
     methods: Mapping[str, Results],
     states: Mapping[str, Mapping[str, Tensor]],
     dims: Sequence[int],
+    map_dim: int,
 ) -> None:
     """The run's figures, on the texts of the last task."""
     to = folder / rundir.FIGURES
-    to.mkdir()
+    to.mkdir(exist_ok=True)
     last = tasks[-1]
     embeddings = {state: found[last.name] for state, found in states.items()}
     count = len(last.texts)
     made = f"made by `mic train {folder / 'config.yaml'}`"
-    figures.quality(to / "quality.png", tasks, methods, f"run {folder.name}; {made}")
-    texts = f"{count:,} texts of {last.name}"
-    figures.variance(
-        to / "variance.png",
-        embeddings,
-        dims,
-        f"variance of each coordinate of unit vectors over its mean; {texts}; {made}",
+    headlines = {task.name: task.headline for task in tasks}
+    figures.save(
+        figures.quality(headlines, methods, f"run {folder.name}; {made}"), to / "quality.png"
     )
-    shown = max([dim for dim in dims if dim <= 64 and dim < dims[-1]], default=dims[0])
-    if shown < dims[-1]:
-        noise = (count - 1) ** -0.5
-        figures.correlation_map(
-            to / "cross_correlation.png",
-            embeddings,
-            shown,
-            f"{texts}; independent coordinates would show an rms of {noise:.3f}; {made}",
+    texts = f"{count:,} texts of {last.name}; {made}"
+    spreads = {state: covariance(unit(rows)) for state, rows in embeddings.items()}
+    variances = {state: spread.diagonal() for state, spread in spreads.items()}
+    of = "variance of each coordinate of unit vectors over its mean"
+    figures.save(figures.variance(variances, dims, f"{of}; {texts}"), to / "variance.png")
+    shown = nearest(dims, map_dim)
+    if shown is not None:
+        maps = {state: cross_correlation(spread, shown) for state, spread in spreads.items()}
+        figures.save(
+            figures.correlation_map(maps, dims, count, texts), to / "cross_correlation.png"
         )
 
 
@@ -245,7 +232,7 @@ def show(
     folder: Path,
     tasks: Sequence[Task],
     methods: Mapping[str, Results],
-    progress: Progress,
+    speed: Throughput,
     skipped: int | None,
 ) -> None:
     """Print the tables and where everything is."""
@@ -255,7 +242,7 @@ def show(
     if skipped:
         console.print(f"{skipped:,} rows without text were skipped.", highlight=False)
     console.print(
-        f"{progress.pairs:,} pairs at {progress.pairs_per_second:.0f} pairs/s. "
+        f"{speed.pairs:,} pairs at {speed.pairs_per_second:.0f} pairs/s. "
         f"Figures, results.json and the encoder are in {folder}; use it:\n"
         f"  mic encode {folder} --dim 64 < sentences.txt",
         highlight=False,

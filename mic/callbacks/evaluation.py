@@ -1,9 +1,11 @@
 """Quality at every width while a run trains."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mic.callbacks.record import record
 from mic.evaluate import Results, embed_tasks, score_tasks
 from mic.module import MICModule
 from mic.tasks import Task
@@ -12,7 +14,8 @@ from mic.tasks import Task
 class NestedEvaluation(Callback):
     """Score the validation tasks at every width after each validation: val/<task>/<metric>/d<dim>.
 
-    Not at the last step, after which the whole evaluation follows.
+    Not before training nor at the last step, beside which the whole evaluation stands. On several
+    ranks each encodes its share of the texts.
     """
 
     def __init__(self, tasks: Sequence[Task], dims: Sequence[int], batch_size: int) -> None:
@@ -22,11 +25,25 @@ class NestedEvaluation(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, MICModule)
-        if trainer.global_step >= trainer.max_steps:
+        if trainer.sanity_checking or trainer.global_step >= trainer.max_steps:
             return
         embeddings = embed_tasks(pl_module.encoder, self.tasks, self.batch_size, "validating")
         scores = score_tasks(self.tasks, embeddings, self.dims)
-        pl_module.log_dict(flat(scores, "val"), rank_zero_only=True)
+        record(trainer, pl_module, flat(scores, "val"))
+
+
+class LastValidation(Callback):
+    """Validate after the last step as well, wherever it falls."""
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        if trainer.global_step + 1 >= trainer.max_steps > 0:
+            trainer.val_check_batch = 1
 
 
 def flat(results: Results, above: str) -> dict[str, float]:

@@ -1,6 +1,15 @@
 """Measures at every width: functions of embeddings, and torchmetrics that add up over ranks."""
 
-from mic.metrics.retrieval import nested_retrieval
-from mic.metrics.similarity import nested_spearman
+from mic.metrics.moments import Moments
+from mic.metrics.retrieval import NestedRetrieval, nested_retrieval
+from mic.metrics.similarity import NestedSpearman, nested_spearman
+from mic.metrics.spread import Spread
 
-__all__ = ["nested_retrieval", "nested_spearman"]
+__all__ = [
+    "Moments",
+    "NestedRetrieval",
+    "NestedSpearman",
+    "Spread",
+    "nested_retrieval",
+    "nested_spearman",
+]

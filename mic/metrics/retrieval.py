@@ -5,11 +5,83 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchmetrics import Metric
 
 from mic.nested import check_dims, cosines
 
 DEPTH = 100  # ranks looked at
-BLOCK = 256  # queries scored at a time: BLOCK x corpus scores are alive
+BLOCK = 256  # queries scored at a time,
+CHUNK = 8192  # against so many documents
+NAMES = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@100")
+
+
+class NestedRetrieval(Metric):
+    """Recall@1, @10 and @100, MRR@10, nDCG@10 and MAP@100, times 100, by cosine at every width.
+
+    The queries are the same on every rank; `update` adds documents, each once and on any rank, with
+    their numbers. Of all documents only the best 100 of every query and width are kept, so that
+    memory does not grow with the corpus; ranks merge theirs.
+
+    `relevant[i]` maps the numbers of the documents that answer query i to their gain, above 0.
+    `own[i]` is the number of query i itself where it is a document, too: it is passed over, as BEIR
+    does. nDCG takes gains linearly; recall and MAP divide by all the relevant documents, as
+    trec_eval does.
+
+    Raises InputError for widths that do not increase or exceed D.
+    """
+
+    full_state_update = False
+    best: Tensor
+
+    def __init__(
+        self,
+        queries: Float[Tensor, "queries dim"],
+        relevant: Sequence[Mapping[int, float]],
+        dims: Sequence[int],
+        own: Sequence[int | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dims = check_dims(dims, queries.shape[1])
+        self.queries = queries
+        self.ids, self.gains = pad(relevant)
+        passed = [-1 if at is None else at for at in own or [None] * len(queries)]
+        self.passed = torch.tensor(passed, dtype=torch.long)
+        # scores and numbers in one tensor, so that it is one message; fp64 holds both exactly
+        empty = torch.full((2, len(self.dims), len(queries), DEPTH), -1.0, dtype=torch.double)
+        empty[0] = -torch.inf
+        self.add_state("best", empty, dist_reduce_fx=merge)
+
+    def update(
+        self, documents: Float[Tensor, "documents dim"], numbers: Int[Tensor, " documents"]
+    ) -> None:
+        """Rank some documents, which have the `numbers` by which `relevant` knows them."""
+        for first in range(0, len(documents), CHUNK):
+            chunk = slice(first, first + CHUNK)
+            for start in range(0, len(self.queries), BLOCK):
+                self.rank(slice(start, start + BLOCK), documents[chunk], numbers[chunk])
+
+    def rank(self, block: slice, documents: Tensor, numbers: Tensor) -> None:
+        """Put a chunk of documents among the best of a block of queries."""
+        numbers = numbers.to(self.best.device)
+        at_itself = self.passed[block].to(numbers.device)[:, None] == numbers
+        skip = at_itself.nonzero(as_tuple=True) if at_itself.any() else None
+        queries, count = self.queries[block], min(DEPTH, len(documents))
+        for k, (_, scores) in enumerate(cosines(queries, documents, self.dims)):
+            if skip is not None:
+                scores[skip] = -torch.inf
+            found = scores.topk(count, dim=1)
+            new = torch.stack([found.values.double(), numbers[found.indices].double()])
+            self.best[:, k, block] = top(torch.cat([self.best[:, k, block], new], dim=2))
+
+    def compute(self) -> dict[str, dict[int, float]]:
+        found: dict[str, dict[int, float]] = {name: {} for name in NAMES}
+        for k, dim in enumerate(self.dims):
+            scores, numbers = self.best[:, k].cpu()
+            ranked = torch.where(scores == -torch.inf, -2, numbers).long()  # -1 pads the relevant
+            means = ranking_sums(ranked, self.ids, self.gains) / len(ranked)
+            for name, value in zip(NAMES, (100 * means).tolist(), strict=True):
+                found[name][dim] = value
+        return found
 
 
 def nested_retrieval(
@@ -19,32 +91,21 @@ def nested_retrieval(
     dims: Sequence[int],
     own: Sequence[int | None] | None = None,
 ) -> dict[str, dict[int, float]]:
-    """Recall@1, @10 and @100, MRR@10 and nDCG@10, times 100, by cosine at every width.
+    """What `NestedRetrieval` says of a corpus whose documents are numbered by their rows."""
+    metric = NestedRetrieval(queries, relevant, check_dims(dims, corpus.shape[1]), own)
+    metric.update(corpus, torch.arange(len(corpus)))
+    return metric.compute()
 
-    `relevant[i]` maps the documents (rows of `corpus`) that answer query i to their gain, above 0.
-    `own[i]` is query i itself where it stands in the corpus: it is passed over, as BEIR does.
-    nDCG takes gains linearly and recall divides by all the relevant documents, as trec_eval does.
 
-    Raises InputError for widths that do not increase or exceed D.
-    """
-    dims = check_dims(dims, corpus.shape[1])
-    ids, gains = pad(relevant)
-    sums = {dim: torch.zeros(5, dtype=torch.double) for dim in dims}
-    for start in range(0, len(queries), BLOCK):
-        block = slice(start, start + BLOCK)
-        skip = [(i, at) for i, at in enumerate((own or [])[block]) if at is not None]
-        for dim, scores in cosines(queries[block], corpus, dims):
-            for i, at in skip:
-                scores[i, at] = -torch.inf
-            best = scores.topk(min(DEPTH, len(corpus)), dim=1)
-            # in a small corpus even a document passed over is among the best: it has no row
-            ranked = best.indices.masked_fill(best.values == -torch.inf, len(corpus))
-            sums[dim] += ranking_sums(ranked, ids[block], gains[block])
-    names = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10")
-    return {
-        name: {dim: 100 * float(sums[dim][k]) / len(queries) for dim in dims}
-        for k, name in enumerate(names)
-    }
+def top(best: Float[Tensor, "2 *rows found"]) -> Float[Tensor, "2 *rows depth"]:
+    """The DEPTH best of each row's scores and numbers."""
+    scores, places = best[0].topk(DEPTH, dim=-1)
+    return torch.stack([scores, best[1].gather(-1, places)])
+
+
+def merge(parts: Float[Tensor, "ranks 2 widths queries depth"]) -> Tensor:
+    """The best of all ranks."""
+    return top(torch.cat(list(parts), dim=-1))
 
 
 def pad(relevant: Sequence[Mapping[int, float]]) -> tuple[Tensor, Tensor]:
@@ -63,16 +124,25 @@ def ranking_sums(
     ranked: Int[Tensor, "queries ranks"],
     ids: Int[Tensor, "queries relevant"],
     gains: Float[Tensor, "queries relevant"],
-) -> Float[Tensor, "5"]:
-    """Summed over queries: recall@1, recall@10, recall@100, MRR@10 and nDCG@10."""
+) -> Float[Tensor, "6"]:
+    """Summed over queries: recall@1, @10 and @100, MRR@10, nDCG@10 and MAP@100."""
+    sums = [
+        block_sums(*block)
+        for block in zip(*(torch.split(x, BLOCK) for x in (ranked, ids, gains)), strict=True)
+    ]
+    return torch.stack(sums).sum(0)
+
+
+def block_sums(ranked: Tensor, ids: Tensor, gains: Tensor) -> Tensor:
     found = (ranked[:, :, None] == ids[:, None, :]).double()  # [queries, ranks, relevant]
     hits = found.sum(2)
     total = (ids >= 0).sum(1)
-    first = hits[:, :10].cumsum(1).clamp_max(1).sum(1)  # ranks from the first hit to the tenth
-    depth = min(10, ranked.shape[1])
-    reciprocal = torch.where(first > 0, 1 / (depth + 1 - first), 0)
-    discounts = 1 / torch.log2(torch.arange(2, 12, dtype=torch.double))
-    gained = ((found * gains[:, None, :]).sum(2)[:, :10] * discounts[:depth]).sum(1)
+    ranks = torch.arange(1, ranked.shape[1] + 1, dtype=torch.double)
+    reciprocal = (hits / ranks)[:, :10].max(1).values
+    discounts = 1 / torch.log2(1 + ranks[:10])
+    gained = ((found * gains[:, None, :]).sum(2)[:, :10] * discounts).sum(1)
     ideal = (gains[:, :10] * discounts[: gains[:, :10].shape[1]]).sum(1)
+    precision = (hits * hits.cumsum(1) / ranks).sum(1) / total
     recalls = [(hits[:, :k].sum(1) / total).sum() for k in (1, 10, 100)]
-    return torch.stack([*recalls, reciprocal.sum(), (gained / ideal).sum()])
+    sums = [*recalls, reciprocal.sum(), (gained / ideal).sum(), precision.sum()]
+    return torch.stack(sums)

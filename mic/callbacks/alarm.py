@@ -1,0 +1,105 @@
+"""An alarm when a prefix collapses."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mic.callbacks.geometry import SpectralIsotropy
+from mic.progress import notice
+from mic.settings_monitor import AlarmConfig
+
+CHECKPOINTS = "checkpoints"
+NOT_A_NUMBER = "its geometry is not a number"
+
+
+class CollapseAlarm(Callback):
+    """Say which prefix has collapsed once it did at `config.checks` validations in a row.
+
+    A prefix has collapsed when its effective rank, as a share of its width, its share of dead
+    coordinates or the mean cosine of its rows cross their thresholds; one that is not a number
+    counts at once. Said once a prefix, on standard error and as a W&B alert. With `config.stop` the
+    state is saved into `folder`/checkpoints and training stops; `reason` says why.
+
+    The figures are those of `spectral`, an earlier callback of the trainer, and the same on every
+    rank, so that all stop together. The state before training, which may be poor, is no check.
+    """
+
+    def __init__(self, spectral: SpectralIsotropy, config: AlarmConfig, folder: Path) -> None:
+        self.spectral = spectral
+        self.config = config
+        self.folder = folder
+        self.reason: str | None = None
+        self.saved: Path | None = None
+        self._bad: dict[int, int] = {}
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        if trainer.sanity_checking or not self.spectral.values:
+            return
+        for dim in self.spectral.dims:
+            wrong = collapse(self.spectral.values, dim, self.config)
+            self._bad[dim] = self._bad.get(dim, 0) + 1 if wrong else 0
+            needed = 1 if wrong == NOT_A_NUMBER else self.config.checks
+            if wrong and self._bad[dim] == needed:
+                self.sound(trainer, dim, wrong)
+
+    def sound(self, trainer: Trainer, dim: int, wrong: str) -> None:
+        """Say it, and stop the run if the config wants that."""
+        checks = "" if wrong == NOT_A_NUMBER else f" at {self._bad[dim]} validations in a row"
+        text = (
+            f"step {trainer.global_step}: the first {dim} numbers of the embedding have collapsed: "
+            f"{wrong}{checks}; lower trainer.learning_rate, look at the weights of the objective "
+            "(balance/ in metrics.jsonl), or set monitor.alarm"
+        )
+        first, self.reason = self.reason is None, self.reason or text
+        if trainer.is_global_zero:
+            notice(f"collapse: {text}")
+            for logger in trainer.loggers:
+                if hasattr(logger, "alert"):
+                    logger.alert(f"collapse of the first {dim}", text)
+        if self.config.stop and first:
+            self.saved = self.folder / CHECKPOINTS / f"collapse-step={trainer.global_step}.ckpt"
+            save(trainer, self.saved)
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, dict[int, int]]:
+        return {"bad": dict(self._bad)}
+
+    def load_state_dict(self, state_dict: dict[str, dict[int, int]]) -> None:
+        self._bad = dict(state_dict["bad"])
+
+
+def collapse(values: Mapping[str, float], dim: int, config: AlarmConfig) -> str | None:
+    """What is wrong with a prefix, with its figure and threshold; None if nothing is.
+
+    >>> healthy = {"effective_rank_share": 0.8, "dead_share": 0.0, "mean_cosine": 0.1}
+    >>> named = {f"geometry/{name}/d16": value for name, value in healthy.items()}
+    >>> collapse(named, 16, AlarmConfig())
+    >>> collapse(named | {"geometry/mean_cosine/d16": 0.99}, 16, AlarmConfig())
+    'mean_cosine 0.990 (above 0.95)'
+    """
+    rank, dead, cosine = (
+        values[f"geometry/{name}/d{dim}"]
+        for name in ("effective_rank_share", "dead_share", "mean_cosine")
+    )
+    if not all(map(math.isfinite, (rank, dead, cosine))):
+        return NOT_A_NUMBER
+    if rank < config.effective_rank:
+        return f"effective_rank_share {rank:.3f} (below {config.effective_rank:g})"
+    if dead > config.dead_share:
+        return f"dead_share {dead:.3f} (above {config.dead_share:g})"
+    if cosine > config.mean_cosine:
+        return f"mean_cosine {cosine:.3f} (above {config.mean_cosine:g})"
+    return None
+
+
+def save(trainer: Trainer, file: Path) -> None:
+    """Save the whole state, whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    if trainer.is_global_zero:
+        file.parent.mkdir(exist_ok=True)
+    trainer.strategy.barrier()
+    trainer.save_checkpoint(partial)
+    if trainer.is_global_zero:
+        partial.replace(file)

@@ -116,7 +116,7 @@ class PairDataModule(StreamModule):
         mixture = Mixture(
             parts,
             self.seed,
-            batch_size=min(self.batch_size, rows),
+            batch_size=self.batch_size if training else even(rows, self.batch_size),
             weights=shares(parts, weights, self.config.temperature) if weights else None,
             single=self.config.batches == "single",
             keep_apart=self.config.keep_apart,
@@ -251,6 +251,16 @@ def taken(length: int, limit: float | None) -> int:
     if limit is None:
         return length
     return max(1, int(length * limit) if isinstance(limit, float) else min(length, limit))
+
+
+def even(rows: int, most: int) -> int:
+    """A batch size that leaves out as few rows as can be: from half of `most` to it.
+
+    >>> even(500, 64), even(41, 16), even(10, 64)
+    (50, 10, 10)
+    """
+    most = min(rows, most)
+    return min(range(most, max(most // 2, 2) - 1, -1), key=lambda size: rows % size)
 
 
 def whole_batch(batch: Batch) -> Batch:

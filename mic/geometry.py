@@ -13,6 +13,10 @@ from mic.losses.isotropy import potential_sums
 from mic.nested import prefix, residual, unit
 
 VARIANCE_FLOOR = 1e-20  # a constant coordinate correlates with nothing
+ROUNDING = (
+    1e-12  # of the largest eigenvalue: what sums in fp64 leave of a direction without variance
+)
+TAIL = 1e-4  # eigenvalues below this share of the largest are no part of a power law
 DEAD = 1e-4  # a variance of this share of a coordinate's mean square is none
 
 Square = Float[Tensor, "dim dim"]
@@ -28,11 +32,12 @@ def covariance(embeddings: Float[Tensor, "rows dim"]) -> Square:
 
 
 def spectrum(covariance: Square) -> Float[Tensor, " dim"]:
-    """The eigenvalues, the largest first; what rounding puts below 0 is 0."""
+    """The eigenvalues, the largest first; what is rounding beside the largest is 0."""
     if not covariance.isfinite().all():  # which LAPACK would refuse
         return covariance.new_full((len(covariance),), torch.nan, dtype=torch.double)
     ascending: Tensor = torch.linalg.eigvalsh(covariance.double())
-    return ascending.flip(0).clamp_min(0)
+    # a rank counts roots: of a rounding of 1e-16 a visible 1e-8 would be left
+    return torch.where(ascending > ROUNDING * ascending[-1], ascending, 0).flip(0)
 
 
 def entropy_rank(values: Float[Tensor, " dim"]) -> Scalar:
@@ -90,13 +95,12 @@ def top_share(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
 
 
 def power_law_slope(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
-    """alpha of `l_i ~ i^-alpha`: least squares of log l_i on log i, over the eigenvalues above 0.
+    """alpha of `l_i ~ i^-alpha`: least squares of log l_i on log i.
 
-    0 is isotropic. Source: Agrawal et al. 2022 (alpha-ReQ), who fit a middle range; narrow prefixes
-    have none, so all count here. NaN with fewer than two.
+    Of the eigenvalues of at least 1e-4 of the largest; 0 is isotropic. Source: Agrawal et al. 2022 (alpha-ReQ), who fit a middle range, which narrow
+    prefixes do not have. NaN with fewer than two.
     """
-    # what is left of a direction without variance is rounding
-    kept = eigenvalues[eigenvalues > 1e-12 * eigenvalues[0]]
+    kept = eigenvalues[eigenvalues >= TAIL * eigenvalues[0]]
     if len(kept) < 2:
         return eigenvalues.new_full((), torch.nan)
     x = torch.arange(1, len(kept) + 1, dtype=kept.dtype, device=kept.device).log()

@@ -155,7 +155,9 @@ class MICModule(LightningModule):
         and, where it sees both, those of the teacher ("teacher")."""
         summary = self.summarise_all(batch)
         loss = self.finish(summary, batch.sizes)
-        self.log("val/loss", loss.total, batch_size=batch.size, on_epoch=True, sync_dist=True)
+        # of all ranks: their own sizes Lightning would average in whole numbers
+        rows = sum(batch.sizes) if batch.sizes else batch.size
+        self.log("val/loss", loss.total, batch_size=rows, on_epoch=True, sync_dist=True)
         found = {
             name: [summary.rows[name, view] for view in range(2) if (name, view) in summary.rows]
             for name in ("pooled", "teacher")

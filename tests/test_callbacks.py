@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import WIDTH, answer, sentence
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mic import fit as fit_module
-from mic.callbacks import CollapseAlarm, TermBalance, Throughput
-from mic.callbacks.alarm import collapse
+from mic.callbacks import CollapseAlarm, SpectralIsotropy, TermBalance, Throughput
+from mic.callbacks.alarm import collapse, thresholds
 from mic.callbacks.balance import gradient_norms
 from mic.callbacks.geometry import nearest
 from mic.config import load
@@ -223,13 +223,18 @@ def test_a_run_that_collapses_stops_with_its_reason_and_state(tiny_config, tmp_p
     assert state["global_step"] < 40
     # it stopped at the very check at which the thresholds had been crossed for the second time
     alarm = config.monitor.alarm
-    crossed = [
-        step
-        for step in sorted(values(run, "geometry/mean_cosine/d4"))
-        if step and any(collapse(figures(run, step), dim, alarm) for dim in DIMS)
-    ]
-    assert crossed == [crossed[0], crossed[0] + 2]
-    assert state["global_step"] == crossed[-1]
+    before, stopped = figures(run, 0), state["global_step"]
+    crossed = {
+        dim: [
+            step
+            for step in sorted(values(run, f"geometry/mean_cosine/d{dim}"))
+            if step and collapse(figures(run, step), dim, thresholds(before, dim, alarm))
+        ]
+        for dim in DIMS
+    }
+    named = int(str(error.value).split("the first ")[1].split()[0])
+    assert crossed[named] == [stopped - 2, stopped]
+    assert all(len(steps) <= 2 for steps in crossed.values())
     assert module.encoder.width == WIDTH
 
 
@@ -271,34 +276,39 @@ def test_each_threshold_is_looked_at(wrong, word):
     assert (found is None) if word is None else (word in found)
 
 
-class Told:
-    """A spectral callback whose figures are told, and a trainer that only counts."""
-
-    dims = (8, 16)
-    sanity_checking = False
-    is_global_zero = True
-    loggers = ()
-    global_step = 0
-    should_stop = False
-
-    def tell(self, alarm: CollapseAlarm, narrow: float) -> str | None:
-        self.global_step += 1
-        self.values = {f"geometry/{name}/d16": value for name, value in HEALTHY.items()}
-        self.values |= {f"geometry/{name}/d8": value for name, value in HEALTHY.items()}
-        self.values["geometry/mean_cosine/d8"] = narrow
-        alarm.on_validation_epoch_end(self, None)
-        return alarm.reason
+def tell(alarm: CollapseAlarm, narrow: float) -> str | None:
+    """What the alarm says when the width of 8 has this mean cosine, and that of 16 is well."""
+    alarm.spectral.values = {
+        f"geometry/{name}/d{dim}": value for name, value in HEALTHY.items() for dim in (8, 16)
+    }
+    alarm.spectral.values["geometry/mean_cosine/d8"] = narrow
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(logger=False, enable_checkpointing=False, **quiet)
+    alarm.on_validation_epoch_end(trainer, LightningModule())
+    return alarm.reason
 
 
 def test_checks_count_in_a_row_and_one_nan_is_enough(tmp_path):
-    told = Told()
-    alarm = CollapseAlarm(told, AlarmConfig(checks=3), tmp_path)
-    assert [told.tell(alarm, cosine) for cosine in (0.99, 0.99, 0.5, 0.99, 0.99)] == [None] * 5
-    again = CollapseAlarm(told, AlarmConfig(checks=3), tmp_path)
-    again.load_state_dict(alarm.state_dict())  # resumed: two in a row already
-    assert "step 6: the first 8 numbers" in told.tell(again, 0.99)
-    fresh = CollapseAlarm(told, AlarmConfig(checks=3), tmp_path)
-    assert "not a number" in told.tell(fresh, math.nan)
+    def new():
+        return CollapseAlarm(SpectralIsotropy((8, 16)), AlarmConfig(checks=3), tmp_path)
+
+    alarm = new()
+    assert [tell(alarm, cosine) for cosine in (0.99, 0.99, 0.5, 0.99, 0.99)] == [None] * 5
+    resumed = new()
+    resumed.load_state_dict(alarm.state_dict())  # two in a row already
+    assert "the first 8 numbers" in tell(resumed, 0.99)
+    assert "not a number" in tell(new(), math.nan)
+
+
+def test_what_was_poor_before_training_is_an_alarm_only_once_it_is_worse():
+    poor = {"effective_rank_share": 0.02, "dead_share": 0.6, "mean_cosine": 0.98}
+    before = {f"geometry/{name}/d8": value for name, value in poor.items()}
+    limits = thresholds(before, 8, AlarmConfig())
+    assert collapse(before, 8, AlarmConfig()) is not None
+    assert collapse(before, 8, limits) is None
+    for name, worse in (("effective_rank_share", 0.01), ("dead_share", 0.7), ("mean_cosine", 1.0)):
+        assert name in collapse(before | {f"geometry/{name}/d8": worse}, 8, limits)
+    assert thresholds({}, 8, AlarmConfig()) == AlarmConfig()
 
 
 def test_the_map_is_that_of_the_nearest_width_below_the_full():

@@ -4,6 +4,7 @@ import math
 import random
 
 import pytest
+import pytrec_eval
 import torch
 from references import gaussian
 from scipy.stats import spearmanr
@@ -15,12 +16,18 @@ from torchmetrics.functional.retrieval import (
 )
 
 from mic.errors import InputError
-from mic.metrics import nested_retrieval, nested_spearman
+from mic.metrics import (
+    NestedRetrieval,
+    NestedSpearman,
+    nested_retrieval,
+    nested_spearman,
+    retrieval,
+)
 from mic.metrics.retrieval import BLOCK
 
 FULL = 6
 DIMS = [2, 3, 5, FULL]  # at width 1 all cosines are 1 or -1: nothing but ties
-NAMES = ["recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10"]
+NAMES = ["recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@100"]
 SIZES = {"below 10": (9, 7), "below 100": (9, 60), "above 100": (BLOCK + 30, 130)}
 
 every_size = pytest.mark.parametrize(("queries", "documents"), SIZES.values(), ids=SIZES)
@@ -59,15 +66,17 @@ def slow_metrics(ranking, gains):
     def discounted(values):
         return sum(value / math.log2(rank + 1) for rank, value in enumerate(values[:10], 1))
 
+    places = [rank for rank, at in enumerate(ranking[:100], 1) if at in gains]
     return [
         *recalls,
         reciprocal,
         discounted([gains.get(at, 0) for at in ranking]) / discounted(ideal),
+        sum(found / rank for found, rank in enumerate(places, 1)) / len(gains),
     ]
 
 
 def torchmetrics_of(query, corpus, own, gains):
-    """The same five of torchmetrics, whose nDCG takes gains linearly, too."""
+    """All but MAP, which torchmetrics divides by what was found; its nDCG takes gains linearly."""
     kept = [at for at in range(len(corpus)) if at != own]
     scores = cosine_similarity(query[None], corpus[kept])
     scores = scores + 2  # torchmetrics counts a document with a score of 0 or less as not found
@@ -79,9 +88,33 @@ def torchmetrics_of(query, corpus, own, gains):
     ]
 
 
+def trec_eval_of(queries, corpus, relevant, own):
+    """The same six of trec_eval, averaged over queries."""
+    names = ("recall_1", "recall_10", "recall_100", "recip_rank", "ndcg_cut_10", "map_cut_100")
+    judged = {
+        f"q{i}": {f"d{at}": int(gain) for at, gain in gains.items()}
+        for i, gains in enumerate(relevant)
+    }
+    run = {
+        f"q{i}": {
+            f"d{at}": float(score)
+            for at, score in enumerate(cosine_similarity(query[None], corpus))
+            if at != own[i]
+        }
+        for i, query in enumerate(queries)
+    }
+    found = pytrec_eval.RelevanceEvaluator(
+        judged, {"recall.1,10,100", "recip_rank", "ndcg_cut.10", "map_cut.100"}
+    ).evaluate(run)
+    for query, values in found.items():  # trec_eval knows no reciprocal rank cut at 10
+        if values["recip_rank"] < 1 / 10:
+            found[query]["recip_rank"] = 0.0
+    return [[values[name] for name in names] for values in found.values()]
+
+
 def assert_averages(found, rows, d, abs):
     expected = [100 * sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    assert [found[name][d] for name in NAMES] == pytest.approx(expected, abs=abs)
+    assert [values[d] for values in found.values()] == pytest.approx(expected, abs=abs)
 
 
 # Retrieval
@@ -105,12 +138,46 @@ def test_retrieval_equals_loops_over_queries_and_documents(queries, documents):
 def test_retrieval_equals_torchmetrics(queries, documents):
     q, c, relevant, own = world(queries, documents)
     found = nested_retrieval(q, c, relevant, DIMS, own)
+    del found["map@100"]
     for d in DIMS:
         rows = [
             torchmetrics_of(query, c[:, :d], at, gains)
             for query, at, gains in zip(q[:, :d], own, relevant, strict=True)
         ]
         assert_averages(found, rows, d, abs=1e-4)
+
+
+@every_size
+def test_retrieval_equals_trec_eval(queries, documents):
+    q, c, relevant, own = world(queries, documents)
+    found = nested_retrieval(q, c, relevant, DIMS, own)
+    for d in DIMS:
+        assert_averages(found, trec_eval_of(q[:, :d], c[:, :d], relevant, own), d, abs=1e-6)
+
+
+@every_size
+def test_a_corpus_in_parts_of_any_order_is_the_corpus(queries, documents, monkeypatch):
+    q, c, relevant, own = world(queries, documents)
+    whole = nested_retrieval(q, c, relevant, DIMS, own)
+    monkeypatch.setattr(retrieval, "CHUNK", 11)
+    metric = NestedRetrieval(q, relevant, DIMS, own)
+    for part in torch.randperm(documents, generator=torch.manual_seed(3)).split(29):
+        metric.update(c[part], part)
+    found = metric.compute()
+    for name in NAMES:
+        assert found[name] == pytest.approx(whole[name], abs=1e-9)
+    metric.reset()
+    metric.update(c, torch.arange(documents))
+    assert metric.compute() == whole
+
+
+def test_spearman_of_pairs_in_batches_is_that_of_all():
+    a, b = gaussian(40, FULL), gaussian(40, FULL, seed=1)
+    scores = [float(n % 7) for n in range(40)]
+    metric = NestedSpearman(DIMS)
+    for part in torch.arange(40).split(13):
+        metric.update(a[part], b[part], torch.tensor(scores)[part])
+    assert metric.compute() == pytest.approx(nested_spearman(a, b, scores, DIMS), abs=1e-9)
 
 
 @every_size
@@ -173,7 +240,7 @@ def test_the_best_and_the_worst_ranking_score_100_and_0(documents, hundred):
     )
     worst = nested_retrieval(corpus[:1], corpus, [{documents - 1: 1.0}], [2])
     assert {name for name, values in worst.items() if values[2]} == (
-        {"recall@100"} if hundred else set()
+        {"recall@100", "map@100"} if hundred else set()
     )
 
 

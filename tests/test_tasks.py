@@ -21,7 +21,7 @@ from mic.tasks import (
 )
 
 SCIFACT = Path(__file__).parents[2] / "shared" / "data" / "scifact"
-RANKING = ["recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10"]
+RANKING = ["recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@100"]
 
 
 def write(file, rows):

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -19,11 +21,13 @@ class CollapseAlarm(Callback):
 
     A prefix has collapsed when its effective rank, as a share of its width, its share of dead
     coordinates or the mean cosine of its rows cross their thresholds; one that is not a number
-    counts at once. Said once a prefix, on standard error and as a W&B alert. With `config.stop` the
-    state is saved into `folder`/checkpoints and training stops; `reason` says why.
+    counts at once. A language model that was never trained for similarity may be beyond them before
+    training: then what it had is the threshold. Said once a prefix, on standard error and as a W&B
+    alert. With `config.stop` the state is saved into `folder`/checkpoints and training stops;
+    `reason` says why.
 
     The figures are those of `spectral`, an earlier callback of the trainer, and the same on every
-    rank, so that all stop together. The state before training, which may be poor, is no check.
+    rank, so that all stop together.
     """
 
     def __init__(self, spectral: SpectralIsotropy, config: AlarmConfig, folder: Path) -> None:
@@ -33,12 +37,16 @@ class CollapseAlarm(Callback):
         self.reason: str | None = None
         self.saved: Path | None = None
         self._bad: dict[int, int] = {}
+        self._before: dict[str, float] = {}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        if trainer.sanity_checking:
+            self._before = dict(self.spectral.values)
         if trainer.sanity_checking or not self.spectral.values:
             return
         for dim in self.spectral.dims:
-            wrong = collapse(self.spectral.values, dim, self.config)
+            limits = thresholds(self._before, dim, self.config)
+            wrong = collapse(self.spectral.values, dim, limits)
             self._bad[dim] = self._bad.get(dim, 0) + 1 if wrong else 0
             needed = 1 if wrong == NOT_A_NUMBER else self.config.checks
             if wrong and self._bad[dim] == needed:
@@ -63,14 +71,34 @@ class CollapseAlarm(Callback):
             save(trainer, self.saved)
             trainer.should_stop = True
 
-    def state_dict(self) -> dict[str, dict[int, int]]:
-        return {"bad": dict(self._bad)}
+    def state_dict(self) -> dict[str, dict[Any, Any]]:
+        return {"bad": dict(self._bad), "before": dict(self._before)}
 
-    def load_state_dict(self, state_dict: dict[str, dict[int, int]]) -> None:
-        self._bad = dict(state_dict["bad"])
+    def load_state_dict(self, state_dict: dict[str, dict[Any, Any]]) -> None:
+        self._bad, self._before = dict(state_dict["bad"]), dict(state_dict["before"])
 
 
-def collapse(values: Mapping[str, float], dim: int, config: AlarmConfig) -> str | None:
+def thresholds(before: Mapping[str, float], dim: int, config: AlarmConfig) -> AlarmConfig:
+    """The config's thresholds, or what a prefix had before training where that was worse.
+
+    >>> thresholds({"geometry/mean_cosine/d16": 0.98}, 16, AlarmConfig()).mean_cosine
+    0.98
+    """
+
+    def had(name: str, otherwise: float) -> float:
+        value = before.get(f"geometry/{name}/d{dim}", otherwise)
+        return value if math.isfinite(value) else otherwise
+
+    rank, dead, cosine = config.effective_rank, config.dead_share, config.mean_cosine
+    return replace(
+        config,
+        effective_rank=min(rank, had("effective_rank_share", rank)),
+        dead_share=max(dead, had("dead_share", dead)),
+        mean_cosine=max(cosine, had("mean_cosine", cosine)),
+    )
+
+
+def collapse(values: Mapping[str, float], dim: int, limits: AlarmConfig) -> str | None:
     """What is wrong with a prefix, with its figure and threshold; None if nothing is.
 
     >>> healthy = {"effective_rank_share": 0.8, "dead_share": 0.0, "mean_cosine": 0.1}
@@ -85,12 +113,12 @@ def collapse(values: Mapping[str, float], dim: int, config: AlarmConfig) -> str 
     )
     if not all(map(math.isfinite, (rank, dead, cosine))):
         return NOT_A_NUMBER
-    if rank < config.effective_rank:
-        return f"effective_rank_share {rank:.3f} (below {config.effective_rank:g})"
-    if dead > config.dead_share:
-        return f"dead_share {dead:.3f} (above {config.dead_share:g})"
-    if cosine > config.mean_cosine:
-        return f"mean_cosine {cosine:.3f} (above {config.mean_cosine:g})"
+    if rank < limits.effective_rank:
+        return f"effective_rank_share {rank:.3f} (below {limits.effective_rank:.3g})"
+    if dead > limits.dead_share:
+        return f"dead_share {dead:.3f} (above {limits.dead_share:.3g})"
+    if cosine > limits.mean_cosine:
+        return f"mean_cosine {cosine:.3f} (above {limits.mean_cosine:.3g})"
     return None
 
 

@@ -14,6 +14,7 @@ from mic.collectives import total, world_size
 from mic.gradcache import random_state, replayed
 from mic.module import MICModule
 from mic.nested import Encoded
+from mic.objective import Loss
 
 
 class TermBalance(Callback):
@@ -58,14 +59,10 @@ def gradient_norms(module: MICModule, batch: Batch) -> dict[str, float]:
     eager = torch.compiler.set_stance("force_eager")  # no gradient inside a compiled graph
     # in autocast as the step itself
     autocast: Any = module.trainer.precision_plugin.forward_context()
-    with torch.enable_grad(), replayed(random_state()), eager, autocast:
-        # one by one: of views that pass together only slices are known, on which nothing depends
-        views = [
-            module.encoder(tokens, module.objective.layers(view))
-            for view, tokens in enumerate(batch.columns)
-        ]
+    with torch.enable_grad(), replayed(random_state()), eager:
+        with autocast:
+            views, loss = encoded_loss(module, batch)
         shared = meeting_points(views)
-        loss = module.finish(module.summarise_views(batch, views), None)
         found = {
             name: torch.autograd.grad(part, shared, retain_graph=True, allow_unused=True)
             for name, part in loss.parts.items()
@@ -74,6 +71,16 @@ def gradient_norms(module: MICModule, batch: Batch) -> dict[str, float]:
     squares = torch.stack([squared_norm(gradients, shared) for gradients in found.values()])
     norms = (total(squares).sqrt() / world_size()).tolist()
     return dict(zip(found, norms, strict=True))
+
+
+def encoded_loss(module: MICModule, batch: Batch) -> tuple[list[Encoded], Loss]:
+    """The batch's columns, encoded one by one: of columns that pass together only slices are
+    known, on which nothing depends."""
+    views = [
+        module.encoder(tokens, module.objective.layers(view))
+        for view, tokens in enumerate(batch.columns)
+    ]
+    return views, module.finish(module.summarise_views(batch, views), batch.sizes)
 
 
 def meeting_points(views: Sequence[Encoded]) -> list[Tensor]:

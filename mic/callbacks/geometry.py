@@ -15,7 +15,7 @@ from mic import figures
 from mic.batch import Batch
 from mic.callbacks.record import record
 from mic.geometry import correlation_summary, cross_correlation, spectrum
-from mic.metrics import Moments, Spread
+from mic.metrics import Moment, Moments, Spread
 from mic.nested import unit
 from mic.snapshots import Snapshot, write_snapshot
 
@@ -26,7 +26,7 @@ class SpectralIsotropy(Callback):
     Unit vectors at the full width make the second moment, of which every prefix is a leading block.
     Uniformity, alignment and mean cosine are of the prefixes as they are used: cut, then scaled to
     length 1; uniformity compares the first `pair_rows` rows of each view with each other.
-    `values` are the last figures, `snapshot` their arrays.
+    `moment` is the last one, `values` its figures, `snapshot` its arrays.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class SpectralIsotropy(Callback):
         self.pair_rows = pair_rows
         self.folder = folder
         self.moments: Moments | None = None
+        self.moment: Moment | None = None
         self.spread = Spread(self.dims)
         self.values: dict[str, float] = {}
         self.snapshot: Snapshot | None = None
@@ -63,8 +64,8 @@ class SpectralIsotropy(Callback):
         queries, keys = outputs["pooled"]
         teacher = outputs["teacher"]
         if self.moments is None:
-            width = None if teacher is None else teacher[0].shape[1]
-            self.moments = Moments(self.dims, width).to(queries.device)
+            taught = 0 if teacher is None else teacher[0].shape[1]
+            self.moments = Moments(queries.shape[1], taught).to(queries.device)
             self.spread.to(queries.device)
         for view, rows in enumerate((queries, keys)):
             self.moments.update(unit(rows.double()), None if teacher is None else teacher[view])
@@ -74,11 +75,11 @@ class SpectralIsotropy(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.moments is None:
             return
-        found = {**self.moments.compute(), **self.spread.compute()}
-        rows = self.moments.rows
+        self.moment = self.moments.compute()
+        found = {**self.moment.measures(self.dims), **self.spread.compute()}
+        rows, covariance = self.moment.rows, self.moment.covariance
         self.values = {f"geometry/{name}": float(value) for name, value in found.items()}
         record(trainer, pl_module, {**self.values, "geometry/rows": rows})
-        covariance = self.moments.covariance
         steps = 0 if trainer.sanity_checking else trainer.global_step
         self.snapshot = Snapshot(
             steps,
@@ -111,10 +112,10 @@ class CrossCorrelationMap(Callback):
         self.folder = folder
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        moments, snapshot = self.spectral.moments, self.spectral.snapshot
-        if moments is None or snapshot is None:
+        moment, snapshot = self.spectral.moment, self.spectral.snapshot
+        if moment is None or snapshot is None:
             return
-        covariance, rows, full = moments.covariance, moments.rows, self.spectral.dims[-1]
+        covariance, rows, full = moment.covariance, moment.rows, self.spectral.dims[-1]
         values = {
             f"correlation/{name}/d{dim}": value
             for dim in self.spectral.dims

@@ -1,7 +1,7 @@
 """The second moment of embeddings over any number of batches and ranks."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,6 @@ from torch import Tensor, distributed
 from torchmetrics import Metric
 
 from mic.geometry import linear_cka, measures
-from mic.nested import check_dims
 
 
 def sum_over_ranks(state: Tensor, group: Any = None) -> list[Tensor]:
@@ -19,49 +18,24 @@ def sum_over_ranks(state: Tensor, group: Any = None) -> list[Tensor]:
     return [summed]
 
 
-class Moments(Metric):
-    """Every measure of `mic.geometry` at every width, exactly, from one matrix.
+class Moment(NamedTuple):
+    """The sum of the outer products of rows (1, embedding, teacher's embedding), [1 + D + E, same].
 
-    The state is the sum of the outer products of (1, embedding, teacher's embedding), in fp64
-    wherever the device has it: count, sum and second moment travel between ranks in one reduction,
-    whatever rows each of them has seen. `compute()` maps `<measure>/d<dim>` to its value;
-    with a teacher of `teacher_width`, `teacher_cka/d<dim>` says how far the prefix agrees with it.
+    Every statistic of embeddings `width` wide is a block of it.
     """
 
-    full_state_update = False
-    moment: Tensor
-
-    def __init__(self, dims: Sequence[int], teacher_width: int | None = None) -> None:
-        super().__init__(dist_sync_fn=sum_over_ranks)
-        self.dims = check_dims(dims, dims[-1])
-        self.width = self.dims[-1]
-        size = 1 + self.width + (teacher_width or 0)
-        self.taught = teacher_width is not None
-        zeros = torch.zeros(size, size, dtype=torch.double)
-        self.add_state("moment", zeros, dist_reduce_fx="sum")
-
-    def update(
-        self,
-        embeddings: Float[Tensor, "rows dim"],
-        teacher: Float[Tensor, "rows teacher"] | None = None,
-    ) -> None:
-        """Add rows, which have the full width; with a teacher, its embeddings of the same texts."""
-        device = self.moment.device
-        columns = [embeddings.new_ones(len(embeddings), 1), embeddings]
-        columns += [] if teacher is None else [teacher]
-        rows = torch.cat([one.to(device, torch.double) for one in columns], dim=1)
-        self.moment += rows.T @ rows
+    total: Float[Tensor, "all all"]
+    width: int
 
     @property
     def rows(self) -> int:
-        """How many rows there are; within `compute`, those of all ranks."""
-        return int(self.moment[0, 0].item())
+        return int(self.total[0, 0].item())
 
     @property
     def joint(self) -> Float[Tensor, "joint joint"]:
         """The covariance (population) of embeddings and teacher beside each other."""
-        mean = self.moment[0, 1:] / self.moment[0, 0]
-        return self.moment[1:, 1:] / self.moment[0, 0] - torch.outer(mean, mean)
+        mean = self.total[0, 1:] / self.total[0, 0]
+        return self.total[1:, 1:] / self.total[0, 0] - torch.outer(mean, mean)
 
     @property
     def covariance(self) -> Float[Tensor, "dim dim"]:
@@ -70,18 +44,48 @@ class Moments(Metric):
     @property
     def second_moment(self) -> Float[Tensor, "dim dim"]:
         """Not centred."""
-        return self.moment[1 : self.width + 1, 1 : self.width + 1] / self.moment[0, 0]
+        return self.total[1 : self.width + 1, 1 : self.width + 1] / self.total[0, 0]
 
-    def compute(self) -> dict[str, float]:
-        covariance, second, rows = self.covariance, self.second_moment, self.rows
+    def measures(self, dims: Sequence[int]) -> dict[str, float]:
+        """`<measure>/d<dim>` for every measure of `mic.geometry`; `teacher_cka/d<dim>`, how far a
+        prefix agrees with the teacher, where there is one."""
+        joint, second, rows = self.joint, self.second_moment, self.rows
         found = {
             f"{name}/d{dim}": value
-            for dim in self.dims
-            for name, value in measures(covariance[:dim, :dim], second[:dim, :dim], rows).items()
+            for dim in dims
+            for name, value in measures(joint[:dim, :dim], second[:dim, :dim], rows).items()
         }
-        if self.taught:
-            joint = self.joint
-            for dim in self.dims:
-                kept = [*range(dim), *range(self.width, len(joint))]
-                found[f"teacher_cka/d{dim}"] = float(linear_cka(joint[kept][:, kept], dim))
+        for dim in dims if len(joint) > self.width else ():
+            kept = [*range(dim), *range(self.width, len(joint))]
+            found[f"teacher_cka/d{dim}"] = float(linear_cka(joint[kept][:, kept], dim))
         return found
+
+
+class Moments(Metric):
+    """The `Moment` of all rows of all ranks, whatever each of them has seen.
+
+    Its matrix is the state, in fp64: count, sum and second moment travel in one reduction.
+    """
+
+    full_state_update = False
+    total: Tensor
+
+    def __init__(self, width: int, teacher_width: int = 0) -> None:
+        super().__init__(dist_sync_fn=sum_over_ranks)
+        self.width = width
+        size = 1 + width + teacher_width
+        self.add_state("total", torch.zeros(size, size, dtype=torch.double), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        embeddings: Float[Tensor, "rows dim"],
+        teacher: Float[Tensor, "rows teacher"] | None = None,
+    ) -> None:
+        """Add rows, which have the full width; with a teacher, its embeddings of the same texts."""
+        columns = [embeddings.new_ones(len(embeddings), 1), embeddings]
+        columns += [] if teacher is None else [teacher]
+        rows = torch.cat([one.to(self.total.device, torch.double) for one in columns], dim=1)
+        self.total += rows.T @ rows
+
+    def compute(self) -> Moment:
+        return Moment(self.total.clone(), self.width)

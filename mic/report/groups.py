@@ -1,0 +1,131 @@
+"""Runs that differ by their seed alone are one group: means, with Student's interval."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from scipy.stats import t
+
+from mic.config_diff import NAMES, dotted
+from mic.report.read import Run, Series
+
+LEVEL = 0.95
+APART = ("seed", *NAMES)  # what runs of one group may differ in, beside where they are logged
+LONGEST = 40  # letters of a label
+
+
+class Interval(NamedTuple):
+    """A mean over `count` runs, and half the width of its interval; 0 for one run."""
+
+    mean: float
+    half: float
+    count: int
+
+    def __str__(self) -> str:
+        return self.shown(1)
+
+    def shown(self, digits: int) -> str:
+        """
+        >>> Interval(81.25, 0.31, 3).shown(1), Interval(81.25, 0.0, 1).shown(2)
+        ('81.2 ± 0.3', '81.25')
+        """
+        half = f" ± {self.half:.{digits}f}" if self.half else ""
+        return f"{self.mean:.{digits}f}{half}"
+
+
+class Group(NamedTuple):
+    label: str
+    runs: list[Run]
+
+    def series(self, name: str) -> dict[int, Interval]:
+        """A logged name over the runs that have it, at the steps that all of these have."""
+        found = [run.metrics[name] for run in self.runs if name in run.metrics]
+        return over_runs(found)
+
+
+def over_runs(found: Sequence[Series]) -> dict[int, Interval]:
+    steps = set(found[0]).intersection(*found) if found else set()
+    return {step: interval([one[step] for one in found]) for step in sorted(steps)}
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean, and the 95 % interval of Student's t over the runs."""
+    if len(values) < 2:
+        return Interval(values[0], 0.0, len(values))
+    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * stdev(values) / sqrt(len(values))
+    return Interval(mean(values), float(half), len(values))
+
+
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """Runs of one config, whatever their seed, together; in the order of their first."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(repr(identity(run)), []).append(run)
+    groups = list(found.values())
+    labels = distinct(groups)
+    return [
+        Group(label, sorted(group, key=lambda run: run.config.seed))
+        for label, group in zip(labels, groups, strict=True)
+    ]
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """All of a config that decides what is trained, but the seed."""
+    return {
+        key: value
+        for key, value in dotted(run.config).items()
+        if key not in APART and not key.startswith("logging.")
+    }
+
+
+def differences(groups: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:
+    """What sets every group apart: the values of the keys that not all groups agree on."""
+    configs = [identity(group[0]) for group in groups]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    apart = [
+        key for key in keys if any(repr(one.get(key)) != repr(configs[0].get(key)) for one in configs)
+    ]
+    return [{key: config[key] for key in apart if key in config} for config in configs]
+
+
+def distinct(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A label a group: what sets it apart, where that is short, else the runs' common name."""
+    stems = [stem(group) for group in groups]
+    if len(groups) == 1:
+        return stems
+    apart = [
+        ", ".join(f"{key}={plain(value)}" for key, value in one.items())
+        for one in differences(groups)
+    ]
+    if all(0 < len(one) <= LONGEST for one in apart):
+        return apart
+    taken = Counter(stems)
+    return [
+        name if taken[name] == 1 else f"{name} ({group[0].name})"
+        for name, group in zip(stems, groups, strict=True)
+    ]
+
+
+def plain(value: Any) -> str:
+    """A value as one writes it on the command line.
+
+    >>> plain(None), plain(True), plain([16, 64])
+    ('null', 'true', '[16,64]')
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(plain, value))}]"
+    words: Mapping[Any, str] = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def stem(group: Sequence[Run]) -> str:
+    """The name of a group's runs without the number of the seed.
+
+    >>> re.sub(r"[-_.]?(seed)?[-_=]?[0-9]+$", "", "captions-mic-seed12")
+    'captions-mic'
+    """
+    name = group[0].name
+    return re.sub(r"[-_.]?(seed)?[-_=]?[0-9]+$", "", name) or name if len(group) > 1 else name

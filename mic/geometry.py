@@ -97,8 +97,8 @@ def top_share(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
 def power_law_slope(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
     """alpha of `l_i ~ i^-alpha`: least squares of log l_i on log i.
 
-    Of the eigenvalues of at least 1e-4 of the largest; 0 is isotropic. Source: Agrawal et al. 2022 (alpha-ReQ), who fit a middle range, which narrow
-    prefixes do not have. NaN with fewer than two.
+    Of the eigenvalues of at least 1e-4 of the largest; 0 is isotropic. NaN with fewer than two.
+    Source: Agrawal et al. 2022 (alpha-ReQ), who fit a middle range, which narrow prefixes lack.
     """
     kept = eigenvalues[eigenvalues >= TAIL * eigenvalues[0]]
     if len(kept) < 2:

@@ -86,7 +86,9 @@ def differences(groups: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:
     configs = [identity(group[0]) for group in groups]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     apart = [
-        key for key in keys if any(repr(one.get(key)) != repr(configs[0].get(key)) for one in configs)
+        key
+        for key in keys
+        if any(repr(one.get(key)) != repr(configs[0].get(key)) for one in configs)
     ]
     return [{key: config[key] for key in apart if key in config} for config in configs]
 

@@ -1,6 +1,7 @@
 """The run's log: metrics.jsonl is the truth, W&B, TensorBoard and CSV are its mirrors."""
 
 import json
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -113,9 +114,10 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def log_histogram(self, name: str, values: Sequence[float], steps: int) -> None:
-        """The distribution of values, of which there may be too many for a line each."""
-        for mirror in self.mirrors:
-            mirror.histogram(name, values, steps)
+        """The distribution of values, of which there are too many for a line each."""
+        finite = [value for value in values if math.isfinite(value)]
+        for mirror in self.mirrors if finite else ():
+            mirror.histogram(name, finite, steps)
 
     @rank_zero_only
     def alert(self, heading: str, text: str) -> None:

@@ -1,64 +1,58 @@
-"""A run's mirror in Weights & Biases, which may be slow, dead or absent without harm."""
+"""A run's mirror in Weights & Biases, which may be slow, dead or absent without harm.
 
-import netrc
+mic counts steps by itself, as `trainer/global_step`, a value: W&B's own counter refuses to go back,
+which a resumed run may.
+"""
+
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import numpy as np
 
 from mic import config_diff
+from mic.errors import InputError
 from mic.progress import notice
-from mic.rundir import about
+from mic.rundir import FIGURES, RESULTS, about
 from mic.settings import Config
+from mic.wandb_server import dead_server, no_key, prepare
 
-PROBE, INIT, FINISH = 3.0, 20.0, 30.0  # seconds waited for a server, a run, the last upload
+START, FINISH = 7.0, 8.0  # seconds that training waits for W&B's answer, and for the last upload
 BINS = 64
 STEP = "trainer/global_step"
+MAP = "cross_correlation_map.png"  # of the last validation, logged at each by its own name
 
 Mode = Literal["online", "offline"]
 
 
 class WandbMirror:
-    """One W&B run. What W&B fails at is said once, and from then on it is left alone."""
+    """One W&B run in the place of a log. What W&B fails at is said once; then it is left alone."""
 
     has_pictures = True
 
     def __init__(self, run: Any, folder: Path) -> None:
         self.run = run
         self.folder = folder
-        run.define_metric(STEP)
-        run.define_metric("*", step_metric=STEP)
+        self._steps = 0
 
     def log(self, values: Mapping[str, float], steps: int) -> None:
-        # the step as a value: W&B's own counter refuses to go back, which a resumed run may
+        self._steps = max(self._steps, steps)
         self.safely(lambda: self.run.log({**values, STEP: steps}))
 
     def image(self, name: str, png: Path, steps: int) -> None:
-        import wandb
-
-        self.safely(lambda: self.run.log({name: wandb.Image(str(png)), STEP: steps}))
+        self.safely(lambda: self.run.log({name: image(png), STEP: steps}))
 
     def histogram(self, name: str, values: Sequence[float], steps: int) -> None:
-        import wandb
-
-        finite = np.asarray(values)[np.isfinite(values)]
-        if len(finite):
-            found = wandb.Histogram(np_histogram=np.histogram(finite, bins=BINS))
-            self.safely(lambda: self.run.log({name: found, STEP: steps}))
-
-    def summary(self, values: Mapping[str, float]) -> None:
-        self.safely(lambda: self.run.summary.update(dict(values)))
+        self.safely(lambda: self.run.log({name: histogram(values), STEP: steps}))
 
     def alert(self, heading: str, text: str) -> None:
         self.safely(lambda: self.run.alert(title=heading[:63], text=text))
 
     def finish(self) -> None:
-        self.safely(lambda: self.run.finish())
+        """End the W&B run with the run's figures and results; without results it has failed."""
+        self.safely(lambda: finish(self.run, self.folder, self._steps))
 
     def safely(self, call: Callable[[], object]) -> None:
         """Call W&B; whatever it raises must not end a training run that needs it for nothing."""
@@ -68,36 +62,46 @@ class WandbMirror:
             call()
         except Exception as error:
             self.run = None
-            notice(
-                f"W&B: {first_line(error)}; nothing more goes there; later: mic sync {self.folder}"
-            )
+            notice(f"W&B: {first_line(error)}: nothing more goes there; later: {cure(self.folder)}")
 
 
-def start(config: Config, folder: Path, mode: Mode, quick: bool = True) -> WandbMirror | None:
-    """A run in W&B; offline where there is no key or, if `quick`, nobody answers.
+def start(config: Config, folder: Path, wanted: Mode) -> WandbMirror | None:
+    """A run in W&B; offline where there is no key or nobody answers, none where W&B fails.
 
     Its id is that of run.json, so that a resumed run goes on in the same one.
     """
-    if mode == "online":
-        reason = no_key() or (dead_server() if quick else None)
+    mode: str = os.environ.get("WANDB_MODE", wanted)
+    if mode == "disabled":
+        return None
+    if mode != "offline":
+        reason = no_key() or dead_server()
         if reason:
-            notice(f"W&B: {reason}: kept offline in {folder / 'wandb'}; later: mic sync {folder}")
+            notice(f"W&B: {reason}: kept offline in {folder / 'wandb'}; later: {cure(folder)}")
             mode = "offline"
-    for attempt in (mode, "offline"):
-        try:
-            return WandbMirror(init(config, folder, attempt), folder)
-        except Exception as error:  # of many kinds, and none may stop the run
-            notice(f"W&B: {first_line(error)}; later: mic sync {folder}")
-    return None
+    try:
+        return WandbMirror(open_run(config, folder, about(folder)["id"], mode), folder)
+    except InputError:
+        raise
+    except Exception as error:  # of many kinds, and none may stop the run
+        notice(f"W&B: {first_line(error)}: nothing goes there; later: {cure(folder)}")
+        return None
 
 
-def init(config: Config, folder: Path, mode: str, run_id: str | None = None) -> Any:
+def open_run(
+    config: Config,
+    folder: Path,
+    run_id: str,
+    mode: str,
+    resume: str = "allow",
+    finish_within: float = FINISH,
+) -> Any:
+    """wandb.init with the run's settings, and nothing of this machine sent along."""
     import wandb
 
-    wanted = config.logging
+    prepare()
     settings = wandb.Settings(
-        init_timeout=INIT,
-        finish_timeout=FINISH,
+        init_timeout=START,
+        finish_timeout=finish_within,
         finish_timeout_raises=True,
         silent=True,
         console="off",
@@ -106,54 +110,81 @@ def init(config: Config, folder: Path, mode: str, run_id: str | None = None) -> 
         x_save_requirements=False,
         x_disable_meta=True,
         x_disable_stats=True,
+        x_disable_machine_info=True,
     )
+    logging = config.logging
     (folder / "wandb").mkdir(exist_ok=True)
-    return wandb.init(
-        project=wanted.project,
-        entity=wanted.entity,
-        group=wanted.group,
-        job_type=wanted.job_type,
-        tags=wanted.tags,
+    run = wandb.init(
+        project=logging.project,
+        entity=logging.entity,
+        group=logging.group,
+        job_type=logging.job_type,
+        tags=logging.tags,
         name=config_diff.title(config),
-        id=run_id or about(folder)["id"],
+        id=run_id,
         config=config_diff.plain(config),
         dir=folder,
-        resume="allow" if mode == "online" else None,
+        resume=resume if mode == "online" else None,  # type: ignore[arg-type]
         mode="online" if mode == "online" else "offline",
         reinit="create_new",
         settings=settings,
     )
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP)
+    return run
 
 
-def base_url() -> str:
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
+def finish(run: Any, folder: Path, steps: int) -> None:
+    """The last figures and results of the run's folder, then the end of the W&B run."""
+    figures = final_figures(folder)
+    if figures:
+        run.log({**figures, STEP: steps})
+    found = final_results(folder)
+    run.summary.update(found)
+    run.finish(exit_code=0 if found else 1)
 
 
-def no_key() -> str | None:
-    """Why W&B cannot be used; None when there is a key, which is not looked at."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return None
-    host = urlsplit(base_url()).hostname or ""
-    named = os.environ.get("NETRC")
-    for file in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
-        try:
-            if netrc.netrc(file).authenticators(host):
-                return None
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return f"no key for {host} (`wandb login` or WANDB_API_KEY)"
+def final_figures(folder: Path) -> dict[str, Any]:
+    """figures/<name> for each picture that the end of a run leaves."""
+    files = sorted((folder / FIGURES).glob("*.png"))
+    return {f"figures/{file.stem}": image(file) for file in files if file.name != MAP}
 
 
-def dead_server() -> str | None:
-    """Why the server cannot be used; None when it answers at all within some seconds."""
-    try:
-        with urlopen(base_url(), timeout=PROBE):
-            return None
-    except HTTPError:
-        return None  # an answer
-    except (URLError, OSError, ValueError) as error:
-        return f"{base_url()} does not answer ({getattr(error, 'reason', error)})"
+def final_results(folder: Path) -> dict[str, Any]:
+    """results.json as W&B's summary: results/<task>/<metric>/d<dim>; none before a run's end."""
+    file = folder / RESULTS
+    if not file.is_file():
+        return {}
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    meta = results.pop("meta")
+    methods = {"results": results}
+    methods |= {f"baselines/{name}": found for name, found in meta.pop("baselines").items()}
+    scores = {
+        f"{method}/{task}/{metric}/d{dim}": value
+        for method, tasks in methods.items()
+        for task, metrics in tasks.items()
+        for metric, values in metrics.items()
+        for dim, value in values.items()
+    }
+    return {**scores, **{f"meta/{name}": value for name, value in meta.items()}}
+
+
+def image(png: Path) -> Any:
+    import wandb
+
+    return wandb.Image(str(png))
+
+
+def histogram(values: Sequence[float]) -> Any:
+    """Counts in equal bins: W&B takes 512 at most, and no values of a great many."""
+    import wandb
+
+    return wandb.Histogram(np_histogram=np.histogram(np.asarray(values), bins=BINS))
+
+
+def cure(folder: Path) -> str:
+    return f"mic sync {folder}"
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

@@ -95,6 +95,28 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument("--output", type=Path, help="write a .npy file instead of JSON lines")
     encode.add_argument("--batch-size", type=int, default=64, help="sentences at a time")
     encode.set_defaults(run=run_encode)
+
+    report = commands.add_parser(
+        "report",
+        help="runs as one HTML page and pictures",
+        description="Write what a run has measured, so far or to its end, as one HTML page that "
+        "needs no network, and as PNGs: RUN/report.html and RUN/figures/report. Several runs are "
+        "compared, with mean and 95 % interval over those that differ by their seed alone.",
+    )
+    report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run directory")
+    report.add_argument(
+        "--to", metavar="FOLDER", type=Path, help="where page and PNGs go (needed for several runs)"
+    )
+    report.set_defaults(run=run_report)
+
+    sync = commands.add_parser(
+        "sync",
+        help="replay a run into Weights & Biases",
+        description="Replay a run's own log, figures and results into one W&B run; one that is "
+        "there already is not touched: the replay is a new run beside it, to keep in its place.",
+    )
+    sync.add_argument("folder", metavar="RUN", type=Path, help="a run directory")
+    sync.set_defaults(run=run_sync)
     return top
 
 
@@ -121,6 +143,12 @@ def run_data(options: argparse.Namespace) -> None:
     for paragraph in corpus_report(data, [*validation, *test]):
         print(paragraph, flush=True)
         print()
+
+
+def run_report(options: argparse.Namespace) -> None:
+    from mic.report import report
+
+    print(report(options.runs, options.to))
 
 
 def quiet() -> None:
@@ -163,6 +191,12 @@ def run_encode(options: argparse.Namespace) -> None:
     with partial.open("wb") as stream:
         np.save(stream, vectors)
     partial.replace(options.output)
+
+
+def run_sync(options: argparse.Namespace) -> None:
+    from mic.sync import sync
+
+    print(sync(options.folder))
 
 
 def describe_keys() -> str:

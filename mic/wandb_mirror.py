@@ -19,7 +19,7 @@ from mic.rundir import FIGURES, RESULTS, about
 from mic.settings import Config
 from mic.wandb_server import dead_server, no_key, prepare
 
-START, FINISH = 7.0, 8.0  # seconds that training waits for W&B's answer, and for the last upload
+PATIENCE = (7.0, 8.0)  # seconds that training waits for W&B's answer, and for the last upload
 BINS = 64
 STEP = "trainer/global_step"
 MAP = "cross_correlation_map.png"  # of the last validation, logged at each by its own name
@@ -93,15 +93,15 @@ def open_run(
     run_id: str,
     mode: str,
     resume: str = "allow",
-    finish_within: float = FINISH,
+    patience: tuple[float, float] = PATIENCE,
 ) -> Any:
     """wandb.init with the run's settings, and nothing of this machine sent along."""
     import wandb
 
     prepare()
     settings = wandb.Settings(
-        init_timeout=START,
-        finish_timeout=finish_within,
+        init_timeout=patience[0],
+        finish_timeout=patience[1],
         finish_timeout_raises=True,
         silent=True,
         console="off",

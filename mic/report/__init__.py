@@ -1,1 +1,101 @@
-"""Run directories as one self-contained HTML page and as pictures."""
+"""Run directories as one self-contained HTML page and as pictures: `mic report RUN...`."""
+
+import shlex
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from textwrap import fill
+
+from matplotlib.figure import Figure
+
+from mic import figures, rundir
+from mic.config import to_yaml
+from mic.config_diff import title
+from mic.errors import InputError
+from mic.report import about, geometry, quality, training
+from mic.report.groups import grouped
+from mic.report.page import page
+from mic.report.read import read_run
+from mic.report.view import View
+
+PAGE = "report.html"
+PANELS = (
+    quality.against_width,
+    geometry.spectra_over_training,
+    geometry.collapse,
+    geometry.variance,
+    geometry.correlation,
+    geometry.redundancy,
+    training.terms,
+    training.balance,
+    quality.over_training,
+    training.speed,
+    about.config,
+)
+
+
+def report(folders: Sequence[Path], to: Path | None = None) -> Path:
+    """Write the page and its pictures, and return the page's path.
+
+    One run's page is RUN/report.html with the pictures in RUN/figures/report, unless `to` names
+    a folder for all. Several runs are compared: those that differ by their seed alone are a group,
+    of which means and 95 % intervals are shown.
+
+    Raises InputError for a folder without a run, a damaged file, or several runs without `to`.
+    """
+    folders = list({folder.resolve(): folder for folder in folders}.values())
+    if to is None and len(folders) > 1:
+        raise InputError(f"{len(folders)} runs: add --to FOLDER, where their comparison goes")
+    if to is not None and to.exists() and not to.is_dir():
+        raise InputError(f"--to {to}: is a file; name a folder")
+    runs = [read_run(folder) for folder in folders]
+    place = [] if to is None else ["--to", str(to)]
+    command = shlex.join(["mic", "report", *map(str, folders), *place])
+    view = View(grouped(runs), command)
+    made = [panel(view) for panel in PANELS]
+    pictures = {
+        name: (png(figure), png(captioned(figure, panel.caption)))
+        for panel in made
+        for name, figure in panel.pictures.items()
+    }
+    top = title(runs[0].config) if len(runs) == 1 else " · ".join(view.labels)
+    text = page(
+        f"mic: {top}",
+        about.warnings(view),
+        about.runs(view),
+        made,
+        {name: bare for name, (bare, _) in pictures.items()},
+        {
+            f"config.yaml of {group.runs[0].name}": to_yaml(group.runs[0].config)
+            for group in view.groups
+        },
+    )
+    beside = folders[0] / rundir.FIGURES / "report" if to is None else to
+    beside.mkdir(parents=True, exist_ok=True)
+    for name, (_, whole) in pictures.items():
+        write(beside / f"{name}.png", whole)
+    file = (folders[0] if to is None else to) / PAGE
+    rundir.write_text(file, text)
+    return file
+
+
+def png(figure: Figure) -> bytes:
+    stream = BytesIO()
+    figure.savefig(stream, dpi=figures.DPI, format="png")
+    return stream.getvalue()
+
+
+def captioned(figure: Figure, caption: str) -> Figure:
+    """A figure that stands alone, higher by its caption."""
+    wide, high = figure.get_size_inches()
+    lines = fill(caption, int(13 * wide))
+    figure.set_size_inches(wide, high + 0.15 * (lines.count("\n") + 1))
+    figure.supxlabel(lines, fontsize=8, color="#444444")
+    return figure
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a picture whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)

@@ -1,10 +1,11 @@
 """Runs that differ by their seed alone are one group: means, with Student's interval."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from math import sqrt
 from statistics import mean, stdev
+from string import digits
 from typing import Any, NamedTuple
 
 from scipy.stats import t
@@ -15,14 +16,15 @@ from mic.report.read import Run, Series
 LEVEL = 0.95
 APART = ("seed", *NAMES)  # what runs of one group may differ in, beside where they are logged
 LONGEST = 40  # letters of a label
+MARKS = "-_.= "
 
 
 class Interval(NamedTuple):
-    """A mean over `count` runs, and half the width of its interval; 0 for one run."""
+    """A mean over `runs` runs, and half the width of its interval; 0 for one run."""
 
     mean: float
     half: float
-    count: int
+    runs: int
 
     def __str__(self) -> str:
         return self.shown(1)
@@ -124,10 +126,19 @@ def plain(value: Any) -> str:
 
 
 def stem(group: Sequence[Run]) -> str:
-    """The name of a group's runs without the number of the seed.
+    """The name of a group's runs without the number of the seed."""
+    return common([run.name for run in group])
 
-    >>> re.sub(r"[-_.]?(seed)?[-_=]?[0-9]+$", "", "captions-mic-seed12")
-    'captions-mic'
+
+def common(names: Sequence[str]) -> str:
+    """What names begin with, less the number that sets them apart; a single name as it is.
+
+    >>> common(["mic-d16-seed0", "mic-d16-seed1"]), common(["mic-10", "mic-11"]), common(["mic-0"])
+    ('mic-d16', 'mic', 'mic-0')
     """
-    name = group[0].name
-    return re.sub(r"[-_.]?(seed)?[-_=]?[0-9]+$", "", name) or name if len(group) > 1 else name
+    if len(names) == 1:
+        return names[0]
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = "".join(letters[0] for letters in same)
+    start = shared.rstrip(digits).rstrip(MARKS).removesuffix("seed").rstrip(MARKS)
+    return start or names[0]

@@ -1,0 +1,140 @@
+"""What panels are made of and from: the runs to show, and pictures with captions and tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from mic.report.draw import Cell, Line
+from mic.report.groups import Group
+from mic.report.read import Run, widths
+
+
+class Table(NamedTuple):
+    """Numbers as text: a head, and rows whose first cell is their name."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+class Panel(NamedTuple):
+    """One section of the report; `folded` are tables that open on demand.
+
+    Without pictures, `missing` says why there are none.
+    """
+
+    title: str
+    pictures: Mapping[str, Figure] = {}
+    caption: str = ""
+    tables: Sequence[Table] = ()
+    folded: Sequence[Table] = ()
+    missing: str = ""
+
+
+class View(NamedTuple):
+    """The groups of runs that a report shows, and the command that makes it."""
+
+    groups: list[Group]
+    command: str
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def compared(self) -> bool:
+        return len(self.groups) > 1
+
+    @property
+    def labels(self) -> list[str]:
+        return [group.label for group in self.groups]
+
+    def caption(self, what: str, rows: str = "") -> str:
+        """What a picture shows, over which rows, with which interval, by which command."""
+        many = max(len(group.runs) for group in self.groups)
+        seeds = f" Mean and 95 % t-interval over up to {many} seeds." if many > 1 else ""
+        return f"{what}{rows and ' ' + rows}{seeds} Made by `{self.command}`."
+
+    def widths(self, above: str) -> list[int]:
+        return widths(self.runs, above)
+
+    def cells(self, above: str, title: str, ylabel: str, scale: str = "linear") -> list[Cell]:
+        """A measure over training: one diagram with a line a width; or, where groups are compared,
+        one for the narrow, the middle and the full width with a line a group."""
+        dims = self.widths(above)
+        if not self.compared:
+            lines = {told(dim): self.groups[0].series(f"{above}/d{dim}") for dim in dims}
+            return [Cell(title, ylabel, kept(lines), scale=scale)] if dims else []
+        return [
+            Cell(f"{title}, first {dim}", ylabel, self.lines(f"{above}/d{dim}"), scale=scale)
+            for dim in chosen(dims)
+        ]
+
+    def lines(self, name: str) -> dict[str, Line]:
+        """A logged name by group."""
+        return kept({group.label: group.series(name) for group in self.groups})
+
+    def keys(self, dims: Sequence[int]) -> list[str]:
+        """What the lines of `cells` are called."""
+        return self.labels if self.compared else [told(dim) for dim in dims]
+
+    def rows(self) -> str:
+        """N, over which the geometry was measured."""
+        found = {
+            int(rows)
+            for run in self.runs
+            for rows in run.metrics.get("geometry/rows", {}).values()
+            if rows == rows
+        }
+        if not found:
+            return ""
+        least, most = min(found), max(found)
+        count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        return f"N = {count} embeddings of validation texts."
+
+    def names(self, above: str) -> list[str]:
+        """The names right below `above` that any run logged, in their order."""
+        found = dict.fromkeys(
+            name.removeprefix(above)
+            for run in self.runs
+            for name in run.metrics
+            if name.startswith(above)
+        )
+        return [name for name in found if "/" not in name]
+
+
+def kept(lines: Mapping[str, Line]) -> dict[str, Line]:
+    """The lines that have a point."""
+    return {label: line for label, line in lines.items() if line}
+
+
+def told(dim: int) -> str:
+    return f"d = {dim}"
+
+
+def chosen(dims: Sequence[int]) -> list[int]:
+    """A narrow, a middle and the full width.
+
+    >>> chosen([16, 32, 64, 128, 384]), chosen([8])
+    ([16, 64, 384], [8])
+    """
+    places = dict.fromkeys((0, len(dims) // 2, len(dims) - 1)) if dims else {}
+    return [dims[place] for place in places]
+
+
+def number(value: float) -> str:
+    """Four significant digits.
+
+    >>> number(0.012345), number(1234.5678), number(float("nan"))
+    ('0.01235', '1235', 'nan')
+    """
+    return f"{value:.4g}"
+
+
+def last(line: Line) -> str:
+    """The last value of a line, with its interval; a dash if there is none."""
+    if not line:
+        return "-"
+    value = line[max(line)]
+    return number(value.mean) + (f" ± {value.half:.2g}" if value.half else "")

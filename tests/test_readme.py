@@ -19,7 +19,7 @@ def commands() -> list[list[str]]:
     shell = "".join(block for language, block in BLOCKS if language == "bash")
     lines = shell.replace("\\\n", " ").splitlines()
     found = [line.rpartition("|")[2].strip() for line in lines if "mic " in line]
-    return [shlex.split(line)[1:] for line in found]
+    return [shlex.split(line, comments=True)[1:] for line in found]
 
 
 def test_every_command_parses_and_every_config_it_names_loads():

@@ -97,7 +97,8 @@ class SpectralIsotropy(Callback):
             for dim, values in self.snapshot.spectra.items():
                 logger.log_histogram(f"geometry/spectrum/d{dim}", log10(values), steps)
             shares = self.snapshot.variance / self.snapshot.variance.mean()
-            logger.log_histogram("geometry/variance", shares.tolist(), steps)
+            finite = shares[shares.isfinite()].tolist()
+            logger.log_histogram("geometry/variance", finite, steps)
 
 
 class CrossCorrelationMap(Callback):

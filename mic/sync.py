@@ -21,7 +21,7 @@ from mic.errors import InputError, RunError
 from mic.progress import bar
 from mic.settings import Config
 from mic.snapshots import Snapshot, read_snapshots
-from mic.wandb_mirror import STEP, first_line, finish, histogram, image, open_run
+from mic.wandb_mirror import STEP, finish, first_line, histogram, image, open_run
 from mic.wandb_server import dead_server, no_key
 
 PATIENCE = (60.0, 600.0)  # seconds for an answer and for the last upload: nobody trains

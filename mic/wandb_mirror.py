@@ -93,15 +93,16 @@ def open_run(
     run_id: str,
     mode: str,
     resume: str = "allow",
-    patience: tuple[float, float] = PATIENCE,
+    patience: tuple[float, float] | None = None,
 ) -> Any:
     """wandb.init with the run's settings, and nothing of this machine sent along."""
     import wandb
 
     prepare()
+    start_within, finish_within = patience or PATIENCE
     settings = wandb.Settings(
-        init_timeout=patience[0],
-        finish_timeout=patience[1],
+        init_timeout=start_within,
+        finish_timeout=finish_within,
         finish_timeout_raises=True,
         silent=True,
         console="off",

@@ -83,10 +83,10 @@ def variance(
         shares = variances.double() / variances.double().mean()
         spread = float(shares.std(correction=0))
         color = COLOURS[(number - 1) % len(COLOURS)] if number else "#888888"
-        axis.bar(range(len(shares)), shares.numpy(), width=1.0, color=color)
+        axis.stairs(shares.numpy(), fill=True, color=color)
         axis.axhline(1, color="black", linewidth=0.6)
         for dim in dims[:-1]:
-            axis.axvline(dim - 0.5, color=BOUNDARY, linewidth=0.9, linestyle=":")
+            axis.axvline(dim, color=BOUNDARY, linewidth=1.4, linestyle=":")
         axis.set(title=f"{state}: coefficient of variation {spread:.2f}", ylabel="share x D")
         axis.margins(x=0)
     axes[-1].set_xlabel("coordinate (dotted: ends of the nested widths)")

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from mic import figures, rundir
 from mic.config import to_yaml
-from mic.config_diff import title
 from mic.errors import InputError
 from mic.report import about, geometry, quality, training
 from mic.report.groups import grouped
@@ -58,7 +57,7 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
         for panel in made
         for name, figure in panel.pictures.items()
     }
-    top = title(runs[0].config) if len(runs) == 1 else " · ".join(view.labels)
+    top = runs[0].name if len(runs) == 1 else " · ".join(view.labels)
     text = page(
         f"mic: {top}",
         about.warnings(view),

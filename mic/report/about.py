@@ -1,5 +1,6 @@
 """What was run: the runs, what their configs change, versions and data."""
 
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from mic.config import Config
@@ -48,8 +49,8 @@ def warnings(view: View) -> list[str]:
 def config(view: View) -> Panel:
     """The config's differences from the defaults, or the groups' from each other."""
     first = view.groups[0].runs[0]
-    defaults = dotted(Config())
-    changed = config_diff(first.config)
+    usual = unset(first.config, Config())
+    defaults, changed = dotted(usual), config_diff(first.config, usual)
     tables = []
     if view.compared:
         apart = differences([group.runs for group in view.groups])
@@ -64,11 +65,27 @@ def config(view: View) -> Panel:
             [[key, plain(one), value(defaults, key)] for key, one in changed.items()],
         )
     )
-    return Panel("Config", tables=tables, folded=[about_data(view), versions(view)])
+    return Panel(
+        "Config",
+        tables=tables,
+        folded={one.title: [one] for one in (about_data(view), versions(view)) if one.rows},
+    )
+
+
+def unset(of: Any, usual: Any) -> Any:
+    """A config with the corpora and tasks of `of`, and every setting of them at its default."""
+    changed: dict[str, Any] = {}
+    for item in fields(of):
+        own = getattr(of, item.name)
+        if is_dataclass(own):
+            changed[item.name] = unset(own, getattr(usual, item.name))
+        elif isinstance(own, dict):
+            changed[item.name] = {key: unset(one, type(one)()) for key, one in own.items()}
+    return replace(usual, **changed)
 
 
 def value(of: dict[str, Any], key: str) -> str:
-    return plain(of[key]) if key in of else "-"
+    return plain(of[key]) if of.get(key, "???") != "???" else "-"
 
 
 def about_data(view: View) -> Table:

@@ -17,6 +17,7 @@ from mic.report.groups import Interval
 Line = Mapping[int, Interval]  # x -> value
 FEW = 12  # points that are marked
 STEPS = matplotlib.colormaps["viridis"]
+NOTHING = 1e-6  # of the largest eigenvalue
 LAST = 0.9  # of the colour map: yellow on white is not seen
 
 
@@ -45,10 +46,9 @@ def curves(cells: Sequence[Cell], labels: Sequence[str], columns: int = 3) -> Fi
 def draw(axis: Axes, cell: Cell, labels: Sequence[str]) -> None:
     if cell.scale == "log-log":
         axis.set(xscale="log", yscale="log")
-    elif cell.scale == "symlog":
-        axis.set_yscale("symlog", linthresh=1e-3)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.set_yscale(cell.scale, **({"linthresh": 1e-3} if cell.scale == "symlog" else {}))
     for label, line in cell.lines.items():
         look = style(labels.index(label))
         marked = look if len(line) <= FEW else look | {"marker": ""}
@@ -59,6 +59,8 @@ def draw(axis: Axes, cell: Cell, labels: Sequence[str]) -> None:
             band(axis, list(line), middle, half, look["color"])
     if cell.floor is not None:
         axis.axhline(cell.floor, color="black", linewidth=1, linestyle=(0, (1, 1)))
+    if cell.scale == "log-log":
+        cut_rounding(axis, max(one.mean for line in cell.lines.values() for one in line.values()))
     axis.set(title=cell.title, xlabel=cell.xlabel, ylabel=cell.ylabel)
 
 
@@ -73,6 +75,7 @@ def stacked(axis: Axes, parts: Mapping[str, Mapping[int, float]], labels: Sequen
         axis.bar(steps, heights, gap, below, label=label, linewidth=0, **color)
         below = below + heights
     axis.set(xlabel="step", ylabel="share", ylim=(0, 1))
+    axis.grid(visible=False)
     axis.margins(x=0)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
@@ -106,9 +109,16 @@ def spectra(cells: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
             color = STEPS(LAST * norm(step))
             axis.plot(np.arange(1, len(values) + 1), shown, color=color, linewidth=1.2)
         axis.set(xscale="log", yscale="log", title=title, xlabel="rank", ylabel="eigenvalue")
+        cut_rounding(axis, max(float(values.max()) for values in lines.values()))
     colours = matplotlib.cm.ScalarMappable(norm, cut(LAST))
     figure.colorbar(colours, ax=axes, label="step", ticks=MaxNLocator(6, integer=True))
     return figure
+
+
+def cut_rounding(axis: Axes, largest: float) -> None:
+    """What is nothing beside the largest shall not take the room of what is something."""
+    if axis.get_ylim()[0] < NOTHING * largest:
+        axis.set_ylim(bottom=NOTHING * largest)
 
 
 def cut(last: float) -> Any:

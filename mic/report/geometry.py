@@ -9,16 +9,16 @@ from mic import figures
 from mic.report.draw import Cell, curves, spectra
 from mic.report.groups import Group, Interval, over_runs
 from mic.report.read import Run
-from mic.report.view import Panel, Table, View, chosen, kept, last
+from mic.report.view import Panel, Table, View, chosen, kept, last, span
 from mic.snapshots import Snapshot
 
 UNWATCHED = "No snapshot of the geometry: monitor.geometry was off, or nothing was validated yet."
-COLLAPSE = {
+COLLAPSE = {  # with its unit
     "effective_rank_share": "effective rank / min(d, N-1)",
-    "mean_cosine": "mean cosine",
-    "dead_share": "dead coordinates (share)",
-    "uniformity": "uniformity (0: all one)",
-    "alignment": "alignment (distance of pairs)",
+    "mean_cosine": "cosine",
+    "dead_share": "share of coordinates",
+    "uniformity": "log potential",
+    "alignment": "squared distance",
 }
 
 
@@ -30,7 +30,7 @@ def spectra_over_training(view: View) -> Panel:
         return Panel(title, missing=UNWATCHED)
     dims = chosen(sorted({dim for run in watched for one in run.snapshots for dim in one.spectra}))
     what = "Eigenvalues of the covariance of unit vectors, the largest first, of the first numbers "
-    what += "of each; those that are 0 are not drawn"
+    what += "of each; the axis ends at a millionth of the largest"
     if not view.compared:
         run = watched[0]
         picture = spectra(
@@ -70,18 +70,21 @@ def spectrum(group: Group, dim: int) -> dict[int, Interval]:
 def collapse(view: View) -> Panel:
     """The measures by which a collapse of a prefix shows, over training."""
     title = "Collapse per prefix"
-    shown = {name: told for name, told in COLLAPSE.items() if view.widths(f"geometry/{name}")}
+    shown = {name: unit for name, unit in COLLAPSE.items() if view.widths(f"geometry/{name}")}
     if not shown:
         return Panel(title, missing=UNWATCHED)
     cells = [
         cell
-        for name, words in shown.items()
-        for cell in view.cells(f"geometry/{name}", words if not view.compared else name, words)
+        for name, unit in shown.items()
+        for cell in view.cells(f"geometry/{name}", name.replace("_", " "), unit)
     ]
     dims = view.widths(f"geometry/{next(iter(shown))}")
     what = "Every prefix over training: its effective rank (1: all directions are used alike), the "
     what += "mean cosine of two different texts (1: all texts are one), coordinates without "
-    what += "variance, uniformity and alignment on the sphere (lower is better)."
+    what += (
+        "variance (dead), uniformity (0: all texts are one) and alignment of pairs (0: both are "
+    )
+    what += "one)."
     tables = [measures(view, group, "geometry", list(shown), dims) for group in view.groups]
     picture = curves(cells, view.keys(dims))
     return Panel(title, {"collapse": picture}, view.caption(what, view.rows()), tables)
@@ -200,6 +203,4 @@ def counted(runs: Sequence[Run]) -> str:
 
 def samples(found: dict[str, Snapshot]) -> str:
     """N of snapshots."""
-    rows = sorted({one.rows for one in found.values()})
-    shown = " to ".join(f"{count:,}" for count in dict.fromkeys((rows[0], rows[-1])))
-    return f"N = {shown} embeddings of validation texts."
+    return f"N = {span({one.rows for one in found.values()})} embeddings of validation texts."

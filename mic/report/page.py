@@ -58,8 +58,8 @@ def section(number: int, panel: Panel, pictures: Mapping[str, bytes]) -> str:
     if panel.pictures:
         images = "".join(image(name, panel.title, pictures[name]) for name in panel.pictures)
         parts.append(f"<figure>{images}<figcaption>{code(panel.caption)}</figcaption></figure>")
-    parts += [table(one) for one in panel.tables]
-    parts += [folded(one.title, table(one)) for one in panel.folded if one.rows]
+    parts += [tables(panel.tables)]
+    parts += [folded(name, tables(of)) for name, of in panel.folded.items()]
     return "\n".join([*parts, "</section>"])
 
 
@@ -74,6 +74,11 @@ def image(name: str, title: str, png: bytes) -> str:
 
 
 SMALL = 1000  # pixels; wider ones have panels beside each other
+
+
+def tables(of: Sequence[Table]) -> str:
+    """Tables, some beside each other where there is room."""
+    return f'<div class="tables">{"".join(map(table, of))}</div>' if of else ""
 
 
 def table(of: Table) -> str:

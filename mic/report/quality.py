@@ -39,7 +39,13 @@ def against_width(view: View) -> Panel:
         for metric in metrics
         if metric != headlines[task]
     ]
-    return Panel(title, {"quality": picture}, view.caption(what), main, folded=others)
+    return Panel(
+        title,
+        {"quality": picture},
+        view.caption(what, view.trained_on()),
+        main,
+        folded={"Other metrics": others} if others else {},
+    )
 
 
 def over_training(view: View) -> Panel:
@@ -63,7 +69,7 @@ def over_training(view: View) -> Panel:
     what = "Validation scores in per cent; step 0 is the untrained encoder. "
     what += "`pairs` is retrieval among the validation rows."
     return Panel(
-        title, {"validation": curves(cells, view.keys(dims))}, view.caption(what, view.rows())
+        title, {"validation": curves(cells, view.keys(dims))}, view.caption(what, view.trained_on())
     )
 
 

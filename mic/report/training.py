@@ -12,9 +12,9 @@ from mic.report.view import Panel, Table, View, kept, last
 
 PARTS = ("data", "encoder", "objective", "backward", "optimizer")
 RATES = {
-    "speed/pairs_per_second": "pairs / s",
-    "speed/tokens_per_second": "tokens / s",
-    "memory/mib": "MiB",
+    "speed/pairs_per_second": ("pairs", "pairs / s"),
+    "speed/tokens_per_second": ("tokens", "tokens / s"),
+    "memory/mib": ("memory", "MiB"),
 }
 APART = ("loss", "learning_rate", "negatives")  # below train/, and no terms
 
@@ -39,7 +39,9 @@ def terms(view: View) -> Panel:
             pictures["terms_weighted"] = curves([cell], names)
             what += "; weighted, as they add up to the loss (linear below 0.001, then logarithmic)"
     tables = [last_terms(view, group, names) for group in view.groups]
-    return Panel(title, pictures, view.caption(f"{what}. Without units."), tables)
+    return Panel(
+        title, pictures, view.caption(f"{what}. Without units.", view.trained_on()), tables
+    )
 
 
 def last_terms(view: View, group: Group, names: Sequence[str]) -> Table:
@@ -59,20 +61,22 @@ def balance(view: View) -> Panel:
     if not names:
         missing = "Nothing measured: monitor.balance_every is 0, or too few steps were taken."
         return Panel(title, missing=missing)
-    what = "Share of each weighted term in the sum of the terms' gradient norms"
-    return Panel(title, {"balance": shares(view, "balance/", names)}, view.caption(f"{what}."))
+    what = "Share of each weighted term in the sum of the terms' gradient norms."
+    pictures = {"balance": shares(view, "balance/", names)}
+    if not view.compared:
+        lines = {name: view.groups[0].series(f"balance/{name}") for name in names}
+        cell = Cell("the same, logarithmic", "share", kept(lines), scale="log")
+        pictures["balance_small"] = curves([cell], names)
+    return Panel(title, pictures, view.caption(what, view.trained_on()))
 
 
 def speed(view: View) -> Panel:
     """How fast, with how much memory, and where the time goes."""
     title = "Throughput"
-    rates = {name: unit for name, unit in RATES.items() if kept(view.lines(name))}
+    rates = {name: words for name, words in RATES.items() if kept(view.lines(name))}
     if not rates:
         return Panel(title, missing="No speed was logged yet.")
-    cells = [
-        Cell(name.rpartition("/")[2].replace("_", " "), unit, view.lines(name))
-        for name, unit in rates.items()
-    ]
+    cells = [Cell(title, unit, view.lines(name)) for name, (title, unit) in rates.items()]
     pictures = {"throughput": curves(cells, view.labels)}
     what = "Pairs and tokens (without padding) per second of training, the most memory so far"
     parts = [part for part in PARTS if part in view.names("speed/")]
@@ -84,7 +88,7 @@ def speed(view: View) -> Panel:
         for name in (*rates, *(f"speed/{part}" for part in parts))
     ]
     table = Table("mean over the logged steps", ["", *view.labels], rows)
-    return Panel(title, pictures, view.caption(f"{what}."), [table])
+    return Panel(title, pictures, view.caption(f"{what}.", view.trained_on()), [table])
 
 
 def shares(view: View, above: str, names: Sequence[str]) -> Figure:

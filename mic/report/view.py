@@ -1,6 +1,6 @@
 """What panels are made of and from: the runs to show, and pictures with captions and tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from mic.report.draw import Cell, Line
 from mic.report.groups import Group
 from mic.report.read import Run, widths
+
+SPLITS = {"train": "training", "validation": "validation"}
 
 
 class Table(NamedTuple):
@@ -19,7 +21,7 @@ class Table(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One section of the report; `folded` are tables that open on demand.
+    """One section of the report; `folded` are tables that open on demand, by heading.
 
     Without pictures, `missing` says why there are none.
     """
@@ -28,7 +30,7 @@ class Panel(NamedTuple):
     pictures: Mapping[str, Figure] = {}
     caption: str = ""
     tables: Sequence[Table] = ()
-    folded: Sequence[Table] = ()
+    folded: Mapping[str, Sequence[Table]] = {}
     missing: str = ""
 
 
@@ -89,9 +91,15 @@ class View(NamedTuple):
         }
         if not found:
             return ""
-        least, most = min(found), max(found)
-        count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-        return f"N = {count} embeddings of validation texts."
+        return f"N = {span(found)} embeddings of validation texts."
+
+    def trained_on(self) -> str:
+        """Rows of the finished runs, and those of a batch."""
+        known = [run.meta["rows"] for run in self.runs if run.meta.get("rows")]
+        rows = {name: {one[name] for one in known if one.get(name)} for name in SPLITS}
+        told = [f"{span(found)} rows of {SPLITS[name]}" for name, found in rows.items() if found]
+        batch = span({run.config.trainer.batch_size for run in self.runs})
+        return f"{', '.join([*told, f'batches of {batch}'])}.".capitalize()
 
     def names(self, above: str) -> list[str]:
         """The names right below `above` that any run logged, in their order."""
@@ -102,6 +110,15 @@ class View(NamedTuple):
             if name.startswith(above)
         )
         return [name for name in found if "/" not in name]
+
+
+def span(found: Collection[int]) -> str:
+    """
+    >>> span([2000, 2000]), span([5, 1000])
+    ('2,000', '5 to 1,000')
+    """
+    least, most = min(found), max(found)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def kept(lines: Mapping[str, Line]) -> dict[str, Line]:

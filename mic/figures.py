@@ -1,6 +1,7 @@
 """What a run looks like: quality against width, variance per coordinate, correlation maps."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -21,6 +22,8 @@ QUANTILE = 2**24  # values that torch.quantile takes
 WIDE = 9.0  # inches of a picture
 DPI = 130
 COLUMNS = 3  # panels beside each other
+LETTERS = 11  # that an inch has room for
+UNCHANGED = "#888888"  # before training
 
 Results = Mapping[str, Mapping[str, Mapping[int, float]]]  # task -> metric -> width -> value
 
@@ -74,15 +77,17 @@ def quality(
 
 
 def variance(
-    states: Mapping[str, Float[Tensor, " dim"]], dims: Sequence[int], caption: str = ""
+    states: Mapping[str, Float[Tensor, " dim"]],
+    dims: Sequence[int],
+    caption: str = "",
+    colors: Sequence[str] = (UNCHANGED, COLOURS[0]),
 ) -> Figure:
     """Each coordinate's share of the variance; 1 is an equal share. A panel a state."""
     figure = Figure(figsize=(WIDE, 0.6 + 1.8 * len(states)), layout="constrained")
     axes = figure.subplots(len(states), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for number, (axis, (state, variances)) in enumerate(zip(axes, states.items(), strict=True)):
+    for axis, (state, variances), color in zip(axes, states.items(), cycle(colors), strict=False):
         shares = variances.double() / variances.double().mean()
         spread = float(shares.std(correction=0))
-        color = COLOURS[(number - 1) % len(COLOURS)] if number else "#888888"
         axis.stairs(shares.numpy(), fill=True, color=color)
         axis.axhline(1, color="black", linewidth=0.6)
         for dim in dims[:-1]:
@@ -169,7 +174,6 @@ def panels(count: int, height: float, columns: int = COLUMNS) -> tuple[Figure, l
         axis.remove()
     for axis in axes[:count]:
         axis.grid(alpha=0.3)
-        axis.title.set_size(10)
     return figure, axes[:count]
 
 
@@ -189,9 +193,9 @@ def legend(figure: Figure, axis: Axes) -> None:
     """The names of an axis's lines, once for the whole figure, above it."""
     handles, labels = axis.get_legend_handles_labels()
     if labels:
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=min(len(labels), 7), frameon=False
-        )
+        room = int(LETTERS * figure.get_figwidth() / (max(map(len, labels)) + 6))
+        columns = max(1, min(len(labels), room))
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
 def captioned(figure: Figure, caption: str) -> Figure:

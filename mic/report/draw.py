@@ -45,7 +45,8 @@ def curves(cells: Sequence[Cell], labels: Sequence[str], columns: int = 3) -> Fi
 
 def draw(axis: Axes, cell: Cell, labels: Sequence[str]) -> None:
     if cell.scale == "log-log":
-        axis.set(xscale="log", yscale="log")
+        axis.set(yscale="log")
+        ranks(axis, max(rank for line in cell.lines.values() for rank in line))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.set_yscale(cell.scale, **({"linthresh": 1e-3} if cell.scale == "symlog" else {}))
@@ -61,7 +62,10 @@ def draw(axis: Axes, cell: Cell, labels: Sequence[str]) -> None:
         axis.axhline(cell.floor, color="black", linewidth=1, linestyle=(0, (1, 1)))
     if cell.scale == "log-log":
         cut_rounding(axis, max(one.mean for line in cell.lines.values() for one in line.values()))
-    axis.set(title=cell.title, xlabel=cell.xlabel, ylabel=cell.ylabel)
+    if not any(one.mean or one.half for line in cell.lines.values() for one in line.values()):
+        axis.set_ylim(-0.05, 1)  # nothing but 0, as one hopes of shares
+    axis.set(xlabel=cell.xlabel, ylabel=cell.ylabel)
+    axis.set_title(cell.title, fontsize=10)
 
 
 def stacked(axis: Axes, parts: Mapping[str, Mapping[int, float]], labels: Sequence[str]) -> None:
@@ -108,11 +112,22 @@ def spectra(cells: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
             shown = np.where(values > 0, values, np.nan)
             color = STEPS(LAST * norm(step))
             axis.plot(np.arange(1, len(values) + 1), shown, color=color, linewidth=1.2)
-        axis.set(xscale="log", yscale="log", title=title, xlabel="rank", ylabel="eigenvalue")
+        axis.set(yscale="log", xlabel="rank", ylabel="eigenvalue")
+        axis.set_title(title, fontsize=10)
+        ranks(axis, max(map(len, lines.values())))
         cut_rounding(axis, max(float(values.max()) for values in lines.values()))
     colours = matplotlib.cm.ScalarMappable(norm, cut(LAST))
     figure.colorbar(colours, ax=axes, label="step", ticks=MaxNLocator(6, integer=True))
     return figure
+
+
+def ranks(axis: Axes, most: int) -> None:
+    """A logarithmic axis of ranks from 1, in powers of 4, or of 2 where there are few."""
+    base = 4 if most >= 16 else 2
+    marks = [base**power for power in range(most.bit_length()) if base**power <= most]
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(marks, [str(mark) for mark in marks])
+    axis.minorticks_off()
 
 
 def cut_rounding(axis: Axes, largest: float) -> None:

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from math import isclose
+from typing import NamedTuple
 
 import torch
 
 from mic import figures
 from mic.report.draw import Cell, curves, spectra
 from mic.report.groups import Group, Interval, over_runs
-from mic.report.read import Run
 from mic.report.view import Panel, Table, View, chosen, kept, last, span
 from mic.snapshots import Snapshot
 
-UNWATCHED = "No snapshot of the geometry: monitor.geometry was off, or nothing was validated yet."
+UNWATCHED = "The geometry was not measured: monitor.geometry is off, or nothing was validated yet."
 COLLAPSE = {  # with its unit
     "effective_rank_share": "effective rank / min(d, N-1)",
     "mean_cosine": "cosine",
@@ -45,19 +45,22 @@ def spectra_over_training(view: View) -> Panel:
         )
         what += f"; run {run.name}, coloured by step."
     else:
-        cells = [
-            Cell(
-                f"first {dim}, last step",
-                "eigenvalue",
-                kept({group.label: spectrum(group, dim) for group in view.groups}),
-                scale="log-log",
-                xlabel="rank",
-            )
-            for dim in dims
-        ]
-        picture = curves(cells, view.labels)
+        picture = curves(
+            [
+                Cell(
+                    f"first {dim}, last step",
+                    "eigenvalue",
+                    kept({group.label: spectrum(group, dim) for group in view.groups}),
+                    scale="log-log",
+                    xlabel="rank",
+                )
+                for dim in dims
+            ],
+            view.labels,
+        )
         what += "; at each run's last snapshot."
-    return Panel(title, {"spectra": picture}, view.caption(what, counted(watched)))
+    rows = samples([run.snapshots[-1] for run in watched])
+    return Panel(title, {"spectra": picture}, view.caption(what, rows, intervals=view.compared))
 
 
 def spectrum(group: Group, dim: int) -> dict[int, Interval]:
@@ -101,25 +104,32 @@ def measures(
     return Table(f"{of}last values", ["d", *map(str, dims)], rows)
 
 
-def states(view: View) -> dict[str, Snapshot]:
-    """The first and the last snapshot of each group's first watched run, by name.
+class State(NamedTuple):
+    """The first or the last snapshot of a group's first watched run."""
 
-    What groups have in common before training is shown once.
-    """
-    firsts: dict[str, Snapshot] = {}
-    lasts: dict[str, Snapshot] = {}
-    for group in view.groups:
+    name: str
+    color: str
+    snapshot: Snapshot
+
+
+def states(view: View) -> list[State]:
+    """Every group before and after; what groups have in common before training is shown once."""
+    firsts: list[State] = []
+    lasts: list[State] = []
+    for number, group in enumerate(view.groups):
         run = next((run for run in group.runs if run.snapshots), None)
         if run is None:
             continue
-        seed = f", seed {run.config.seed}" if len(group.runs) > 1 else ""
-        of = f"{group.label}{seed}, " if view.compared or seed else ""
+        seed = f"seed {run.config.seed}, " if len(group.runs) > 1 else ""
+        of = f"{group.label}, {seed}" if view.compared else seed
         first, end = run.snapshots[0], run.snapshots[-1]
-        if not any(same(first, one) for one in firsts.values()):
-            firsts[f"{of}step {first.step}"] = first
+        if not any(same(first, one.snapshot) for one in firsts):
+            firsts.append(State(f"{of}step {first.step}", figures.UNCHANGED, first))
         if end.step > first.step:
-            lasts[f"{of}step {end.step}"] = end
-    return {**firsts, **lasts}
+            lasts.append(State(f"{of}step {end.step}", figures.style(number)["color"], end))
+    if len(firsts) == 1:
+        firsts = [firsts[0]._replace(name=f"before training, step {firsts[0].snapshot.step}")]
+    return [*firsts, *lasts]
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:
@@ -136,29 +146,27 @@ def variance(view: View) -> Panel:
     found = states(view)
     if not found:
         return Panel(title, missing=UNWATCHED)
-    variances = {name: one.variance for name, one in found.items()}
-    dims = sorted({dim for one in found.values() for dim in one.spectra})
+    variances = {one.name: one.snapshot.variance for one in found}
+    dims = sorted({dim for one in found for dim in one.snapshot.spectra})
     what = "Variance of each coordinate of unit vectors over the mean of all (1: an equal share), "
     what += "before and after training; the coefficient of variation is 0 where all are equal."
-    picture = figures.variance(variances, dims)
-    return Panel(title, {"variance": picture}, view.caption(what, samples(found)))
+    picture = figures.variance(variances, dims, colors=[one.color for one in found])
+    caption = view.caption(what, samples([one.snapshot for one in found]), intervals=False)
+    return Panel(title, {"variance": picture}, caption)
 
 
 def correlation(view: View) -> Panel:
     """Figure 2 of the paper: correlations of a prefix with its residual, before and after."""
     title = "Correlation of prefix and residual"
-    found = {name: one for name, one in states(view).items() if one.correlation is not None}
-    if not found:
-        return Panel(title, missing="No map: " + UNWATCHED[0].lower() + UNWATCHED[1:])
-    first = next(iter(found.values()))
-    maps = {
-        name: one.correlation
-        for name, one in found.items()
-        if one.correlation is not None
-        and first.correlation is not None
-        and (one.rows, one.correlation.shape) == (first.rows, first.correlation.shape)
-    }
-    left_out = [name for name in found if name not in maps]
+    found = {one.name: one.snapshot for one in states(view)}
+    maps = {name: one.correlation for name, one in found.items() if one.correlation is not None}
+    if not maps:
+        return Panel(title, missing=f"No map. {UNWATCHED}")
+    first = found[next(iter(maps))]
+    shape = maps[next(iter(maps))].shape
+    left_out = [name for name in found if name not in maps or found[name].rows != first.rows]
+    left_out += [name for name, one in maps.items() if one.shape != shape]
+    maps = {name: one for name, one in maps.items() if name not in left_out}
     what = f"|correlation| of the first {first.map_dim} coordinates with the others, on one colour "
     what += "scale; beside the rms stands that of independent coordinates, 1 / sqrt(N - 1)."
     if figures.shrunk(maps):
@@ -166,8 +174,8 @@ def correlation(view: View) -> Panel:
     if left_out:
         what += f" Left out, of another width or N: {', '.join(left_out)}."
     picture = figures.correlation_map(maps, list(first.spectra), first.rows)
-    shown = {name: found[name] for name in maps}
-    return Panel(title, {"correlation": picture}, view.caption(what, samples(shown)))
+    caption = view.caption(what, samples([first]), intervals=False)
+    return Panel(title, {"correlation": picture}, caption)
 
 
 def redundancy(view: View) -> Panel:
@@ -197,10 +205,6 @@ def redundancy(view: View) -> Panel:
     return Panel(title, {"redundancy": picture}, view.caption(what, view.rows()), tables)
 
 
-def counted(runs: Sequence[Run]) -> str:
-    return samples({run.name: run.snapshots[-1] for run in runs})
-
-
-def samples(found: dict[str, Snapshot]) -> str:
+def samples(found: Sequence[Snapshot]) -> str:
     """N of snapshots."""
-    return f"N = {span({one.rows for one in found.values()})} embeddings of validation texts."
+    return f"N = {span({one.rows for one in found})} embeddings of validation texts."

@@ -1,7 +1,7 @@
 """Runs that differ by their seed alone are one group: means, with Student's interval."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from math import sqrt
 from statistics import mean, stdev
@@ -25,9 +25,6 @@ class Interval(NamedTuple):
     mean: float
     half: float
     runs: int
-
-    def __str__(self) -> str:
-        return self.shown(1)
 
     def shown(self, digits: int) -> str:
         """
@@ -116,13 +113,14 @@ def distinct(groups: Sequence[Sequence[Run]]) -> list[str]:
 def plain(value: Any) -> str:
     """A value as one writes it on the command line.
 
-    >>> plain(None), plain(True), plain([16, 64])
-    ('null', 'true', '[16,64]')
+    >>> plain(None), plain(True), plain([16, 64]), plain(2.0), plain(1e-5)
+    ('null', 'true', '[16,64]', '2', '1e-05')
     """
     if isinstance(value, list):
         return f"[{','.join(map(plain, value))}]"
-    words: Mapping[Any, str] = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def stem(group: Sequence[Run]) -> str:

@@ -1,6 +1,7 @@
 """What panels are made of and from: the runs to show, and pictures with captions and tables."""
 
 from collections.abc import Collection, Mapping, Sequence
+from math import floor, log10
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -52,11 +53,13 @@ class View(NamedTuple):
     def labels(self) -> list[str]:
         return [group.label for group in self.groups]
 
-    def caption(self, what: str, rows: str = "") -> str:
+    def caption(self, what: str, rows: str = "", intervals: bool = True) -> str:
         """What a picture shows, over which rows, with which interval, by which command."""
-        many = max(len(group.runs) for group in self.groups)
-        seeds = f" Mean and 95 % t-interval over up to {many} seeds." if many > 1 else ""
-        return f"{what}{rows and ' ' + rows}{seeds} Made by `{self.command}`."
+        sizes = {len(group.runs) for group in self.groups}
+        seeds = f"Mean and 95 % t-interval over {span(sizes)} seeds."
+        made = f"Made by `{self.command}`."
+        parts = [what, rows, seeds if intervals and max(sizes) > 1 else "", made]
+        return " ".join(part for part in parts if part)
 
     def widths(self, above: str) -> list[int]:
         return widths(self.runs, above)
@@ -150,8 +153,15 @@ def number(value: float) -> str:
 
 
 def last(line: Line) -> str:
-    """The last value of a line, with its interval; a dash if there is none."""
+    """The last value of a line, with its interval; a dash if there is none.
+
+    >>> from mic.report.groups import Interval
+    >>> last({0: Interval(1.5, 0.25, 3)}), last({2: Interval(123.456, 3.21, 3)}), last({})
+    ('1.50 ± 0.25', '123.5 ± 3.2', '-')
+    """
     if not line:
         return "-"
     value = line[max(line)]
-    return number(value.mean) + (f" ± {value.half:.2g}" if value.half else "")
+    if not value.half > 0:
+        return number(value.mean)
+    return value.shown(min(8, max(0, 1 - floor(log10(value.half)))))

@@ -1,8 +1,6 @@
-"""Whether Weights & Biases can be reached: its address, a key for it, an answer from it."""
+"""Whether Weights & Biases can be reached: a key for it, and an answer from it."""
 
-import netrc
 import os
-from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -22,22 +20,15 @@ def prepare() -> Any:
 
 
 def no_key() -> str | None:
-    """Why nothing can be sent; None when there is a key, which is not looked at.
+    """Why nothing can be sent; None when W&B finds a key, which nobody is asked for."""
+    import wandb
 
-    Where W&B itself looks, but never by asking: WANDB_API_KEY, an identity token, netrc.
-    """
-    settings, named = prepare(), ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-    if any(os.environ.get(name) for name in named) or settings.api_key:
-        return None
-    place = urlsplit(str(settings.base_url)).netloc
-    chosen = os.environ.get("NETRC")
-    files = [chosen] if chosen else ["~/.netrc", "~/_netrc"]
-    for file in files:
-        try:
-            if netrc.netrc(Path(file).expanduser()).authenticators(place):
-                return None
-        except (OSError, netrc.NetrcParseError):
-            continue
+    place = urlsplit(str(prepare().base_url)).netloc
+    try:
+        if wandb.login(prompt=False, verify=False):
+            return None
+    except wandb.errors.AuthenticationError as error:
+        return str(error)  # which names the variable or file
     return f"no key for {place}; `wandb login` or set WANDB_API_KEY"
 
 
@@ -56,7 +47,7 @@ def dead_server() -> str | None:
         else:
             found.clear()
 
-    asking = Thread(target=ask, daemon=True)  # looking up the name may take longer than its timeout
+    asking = Thread(target=ask, daemon=True)  # to look a name up may take longer than its timeout
     asking.start()
     asking.join(PROBE)
     return f"{address}: {found[0]}" if found else None

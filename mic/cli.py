@@ -117,6 +117,23 @@ def parser() -> argparse.ArgumentParser:
     )
     sync.add_argument("folder", metavar="RUN", type=Path, help="a run directory")
     sync.set_defaults(run=run_sync)
+
+    dashboard = commands.add_parser(
+        "dashboard",
+        help="make a Weights & Biases workspace",
+        description="Save a view into a W&B project: loss terms, collapse, redundancy and quality "
+        "of every prefix, speed, groups of seeds, sweeps.",
+    )
+    dashboard.add_argument("project", metavar="PROJECT", help="a W&B project")
+    dashboard.add_argument("--entity", help="its user or team (default: the key's own)")
+    dashboard.add_argument(
+        "--dims",
+        type=dims,
+        default=[*Config().dims, 384],
+        help="widths to show, the full one last (default: 16,32,64,128,256,384)",
+    )
+    dashboard.add_argument("--print", action="store_true", help="show its JSON and send nothing")
+    dashboard.set_defaults(run=run_dashboard)
     return top
 
 
@@ -197,6 +214,29 @@ def run_sync(options: argparse.Namespace) -> None:
     from mic.sync import sync
 
     print(sync(options.folder))
+
+
+def run_dashboard(options: argparse.Namespace) -> None:
+    from mic import dashboard
+
+    dashboard.refuse_missing()
+    if options.print:
+        workspace = dashboard.build(options.project, options.entity or "", options.dims)
+        print(dashboard.as_json(workspace))
+    else:
+        print(dashboard.save(options.project, options.entity, options.dims))
+
+
+def dims(text: str) -> list[int]:
+    """Widths as one writes them.
+
+    >>> dims("16,64")
+    [16, 64]
+    """
+    found = [int(one) for one in text.split(",")]
+    if found[0] < 1 or len(found) < 2 or found != sorted(set(found)):
+        raise argparse.ArgumentTypeError(f"{text}: two widths or more that increase, as 16,64,384")
+    return found
 
 
 def describe_keys() -> str:

@@ -13,11 +13,12 @@ KEY = "0123456789" * 4
 
 
 class FakeWandb:
-    """`rows` are the lines of history by run, as they came; `uploads` the names of files."""
+    """`rows` are the lines of history by run as they came, `uploads` the names of files."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.uploads: list[str] = []
+        self.views: list[dict[str, Any]] = []
         self.silent = Event()  # once set, no POST is answered
         self.address = ""
         self._last = ""
@@ -43,6 +44,9 @@ class FakeWandb:
                 for file in variables["files"]
             ]
             return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
+        if "upsertView" in query:
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "1", "name": variables["name"]}}}
         return {}
 
     def known(self, run: str) -> dict[str, Any] | None:

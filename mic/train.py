@@ -244,7 +244,8 @@ def show(
     console.print(
         f"{speed.pairs:,} pairs at {speed.pairs_per_second:.0f} pairs/s. "
         f"Figures, results.json and the encoder are in {folder}; use it:\n"
-        f"  mic encode {folder} --dim 64 < sentences.txt",
+        f"  mic encode {folder} --dim 64 < sentences.txt\n"
+        f"  mic report {folder}",
         highlight=False,
         soft_wrap=True,
     )

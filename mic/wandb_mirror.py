@@ -30,12 +30,14 @@ Mode = Literal["online", "offline"]
 class WandbMirror:
     """One W&B run in the place of a log. What W&B fails at is said once; then it is left alone."""
 
-    has_pictures = True
-
     def __init__(self, run: Any, folder: Path) -> None:
         self.run = run
         self.folder = folder
         self._steps = 0
+
+    @property
+    def has_pictures(self) -> bool:
+        return self.run is not None
 
     def log(self, values: Mapping[str, float], steps: int) -> None:
         self._steps = max(self._steps, steps)

@@ -44,6 +44,9 @@ class FakeWandb:
                 for file in variables["files"]
             ]
             return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
+        if "viewer" in query:
+            account = {"id": "u", "username": "me", "entity": "me", "email": "", "flags": "{}"}
+            return {"viewer": {**account, "admin": False, "teams": {"edges": []}}}
         if "upsertView" in query:
             self.views.append(variables)
             return {"upsertView": {"view": {"id": "1", "name": variables["name"]}}}

@@ -146,7 +146,7 @@ def test_it_is_saved_into_the_project_and_its_address_shown(monkeypatch, capsys)
     with serving() as fake:
         monkeypatch.setenv("WANDB_BASE_URL", fake.address)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
-        assert main(["dashboard", "mic", "--entity", "me", "--dims", "4,8"]) == 0
+        assert main(["dashboard", "mic", "--dims", "4,8"]) == 0
         shown = capsys.readouterr().out.strip()
         (view,) = fake.views
     assert (view["entityName"], view["projectName"]) == ("me", "mic")

@@ -135,6 +135,7 @@ def test_a_server_that_falls_silent_costs_seconds_and_no_line(tmp_path, monkeypa
         logger = build_logger(ONLINE, tmp_path)
         fake.silent.set()
         log_everything(logger, tmp_path)
+        assert not logger.has_pictures
         logger.write({"train/loss": 1.0}, steps=3)  # nobody is there any more
         wandb.teardown()
         assert time.monotonic() - began < 10

@@ -1,7 +1,9 @@
 """How embeddings fill their space: pure functions of a second moment, in fp64.
 
 The moment of a prefix is the leading block of the whole one, so one pass over the embeddings serves
-every width. Figures of input that is not finite are NaN, not errors.
+every width. Figures of input that is not finite are NaN, not errors. Rows that are all equal are a
+point, which fills no direction: its ranks are 0, all its coordinates dead, ratios of its variances
+NaN.
 """
 
 import torch
@@ -10,14 +12,13 @@ from torch import Tensor
 
 from mic.errors import InputError
 from mic.losses.isotropy import potential_sums
-from mic.nested import prefix, residual, unit
+from mic.nested import paired_cosines, prefix, residual, unit
 
 VARIANCE_FLOOR = 1e-20  # a constant coordinate correlates with nothing
-ROUNDING = (
-    1e-12  # of the largest eigenvalue: what sums in fp64 leave of a direction without variance
-)
+ROUNDING = 1e-12  # of the largest: what sums in fp64 leave of a direction without variance
 TAIL = 1e-4  # eigenvalues below this share of the largest are no part of a power law
 DEAD = 1e-4  # a variance of this share of a coordinate's mean square is none
+QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 Square = Float[Tensor, "dim dim"]
 Scalar = Float[Tensor, ""]
@@ -27,8 +28,18 @@ def covariance(embeddings: Float[Tensor, "rows dim"]) -> Square:
     """The covariance (population) of the coordinates."""
     if len(embeddings) < 2:
         raise InputError(f"{len(embeddings)} row: a covariance needs at least 2")
-    centred = embeddings.double() - embeddings.double().mean(0)
-    return centred.T @ centred / len(embeddings)
+    rows = embeddings.double()
+    centred = rows - rows.mean(0)
+    return without_rounding(centred.T @ centred / len(rows), rows.square().mean(0))
+
+
+def without_rounding(covariance: Square, squares: Float[Tensor, " dim"]) -> Square:
+    """The covariance with coordinates that do not vary beside their mean `squares` put to 0.
+
+    What sums leave of a constant is of any sign, and would correlate.
+    """
+    constant = covariance.diagonal() <= ROUNDING * squares
+    return covariance.masked_fill(constant | constant[:, None], 0)
 
 
 def spectrum(covariance: Square) -> Float[Tensor, " dim"]:
@@ -41,16 +52,16 @@ def spectrum(covariance: Square) -> Float[Tensor, " dim"]:
 
 
 def entropy_rank(values: Float[Tensor, " dim"]) -> Scalar:
-    """The exponential of the entropy of values as shares of their sum; NaN when all are 0."""
-    shares = values / values.sum()
-    entropy: Tensor = torch.special.entr(shares).sum()
-    return entropy.exp()
+    """The exponential of the entropy of values as shares of their sum; 0 when all are 0."""
+    total = values.sum()
+    entropy: Tensor = torch.special.entr(values / total).sum()
+    return torch.where(total == 0, 0.0, entropy.exp())
 
 
 def effective_rank(covariance: Square) -> Scalar:
     """`exp(-sum_i p_i log p_i)`, p the eigenvalues' shares of the variance: between 1 and d.
 
-    Source: Roy and Vetterli 2007, section 2, of the covariance. NaN for rows that are all equal.
+    Source: Roy and Vetterli 2007, section 2, of the covariance. 0 for rows that are all equal.
     """
     return entropy_rank(spectrum(covariance))
 
@@ -66,22 +77,28 @@ def rank_me(second_moment: Square) -> Scalar:
 
 
 def participation_ratio(covariance: Square) -> Scalar:
-    """`(sum_i l_i)^2 / sum_i l_i^2` of the eigenvalues l, from trace and norm: between 1 and d."""
-    return covariance.trace().square() / covariance.square().sum()
+    """`(sum_i l_i)^2 / sum_i l_i^2` of the eigenvalues l, from trace and norm: between 1 and d.
+
+    0 for rows that are all equal.
+    """
+    trace = covariance.trace()
+    return torch.where(trace == 0, 0.0, trace.square() / covariance.square().sum())
 
 
 def iso_score(covariance: Square) -> Scalar:
     """IsoScore: 0 when one direction has all the variance, 1 when all have the same.
 
-    Its isotropy defect is `|sqrt(d) l / |l| - 1| / sqrt(2 (d - sqrt(d)))` for the eigenvalues l;
-    writing the square out, the whole of definitions 3.1 to 3.4 becomes `(P - 1) / (d - 1)` with P
-    the participation ratio, so that no eigenvalue is needed. 1 for d = 1.
+    It is `(P - 1) / (d - 1)` with P the participation ratio, so that no eigenvalue is needed. For
+    the eigenvalues l, the published isotropy defect is `|sqrt(d) l / |l| - 1| / sqrt(2 (d -
+    sqrt(d)))`. Written out, the square of its numerator is `2 d - 2 sqrt(d) sum_i l_i / |l|`, and
+    `sum_i l_i / |l|` is sqrt(P): `defect^2 (d - sqrt(d)) = d - sqrt(d P)`. The share of used
+    dimensions, `(d - defect^2 (d - sqrt(d)))^2 / d^2`, then is P / d, and the score is `(d times
+    that share - 1) / (d - 1)`. 1 for d = 1, and 0 for rows that are all equal.
 
     Source: Rudman et al. 2022.
     """
-    if len(covariance) == 1:
-        return torch.ones((), dtype=covariance.dtype, device=covariance.device)
-    return (participation_ratio(covariance) - 1) / (len(covariance) - 1)
+    ratio, others = participation_ratio(covariance), len(covariance) - 1
+    return (ratio - 1).clamp_min(0) / others if others else ratio
 
 
 def condition_number(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
@@ -126,8 +143,10 @@ def dead_share(covariance: Square, second_moment: Square) -> Scalar:
 
 
 def measures(covariance: Square, second_moment: Square, rows: int) -> dict[str, float]:
-    """Every measure of one prefix, from its own blocks; `effective_rank_share` is of the most that
-    so many rows can have, min(d, rows - 1)."""
+    """Every measure of one prefix, from its own blocks.
+
+    `effective_rank_share` is of the most that so many rows can have, min(d, rows - 1).
+    """
     eigenvalues = spectrum(covariance)
     rank = entropy_rank(eigenvalues)
     found = {
@@ -159,20 +178,23 @@ def uniformity(embeddings: Float[Tensor, "rows dim"], t: float = 2.0) -> Scalar:
 def alignment(a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Scalar:
     """The mean squared distance of row i of `a` from row i of `b`, at length 1: 0 when they agree.
 
-    Source: Wang and Isola 2020, section 4.1.1, with alpha = 2.
+    A row of zeros is at right angles to all. Source: Wang and Isola 2020, section 4.1.1, alpha = 2.
     """
-    return (unit(a.double()) - unit(b.double())).square().sum(1).mean()
+    width = a.shape[1]
+    return (2 - 2 * paired_cosines(a.double(), b.double(), [width])[width]).mean()
 
 
 def mean_cosine(embeddings: Float[Tensor, "rows dim"]) -> Scalar:
     """The mean cosine of two different rows, from the sum of the rows at length 1."""
     rows = unit(embeddings.double())
-    return different_rows_cosine(rows.sum(0), len(rows))
+    return different_rows_product(rows.sum(0), rows.square().sum(), len(rows))
 
 
-def different_rows_cosine(total: Float[Tensor, " dim"], rows: int) -> Scalar:
-    """The mean inner product of two different rows of length 1 that sum to `total`."""
-    return (total.square().sum() - rows) / (rows * (rows - 1))
+def different_rows_product(
+    total: Float[Tensor, " dim"], squares: Scalar, rows: Scalar | int
+) -> Scalar:
+    """The mean inner product of two different rows, of the rows' sum and squared lengths' sum."""
+    return (total.square().sum() - squares) / (rows * (rows - 1))
 
 
 def linear_cka(joint: Square, width: int) -> Scalar:
@@ -202,6 +224,8 @@ def correlation_summary(covariance: Square, dim: int, rows: int) -> dict[str, fl
     independent rows have; below 0 is chance.
     """
     found = cross_correlation(covariance, dim).abs().flatten()
+    if not found.isfinite().all():  # sorting would leave numbers among the quantiles
+        return dict.fromkeys(("rms", "max", *QUANTILES, "excess"), float("nan"))
     square = found.square().mean()
     # torch.quantile refuses more than 2^24 values
     ordered = found.sort().values
@@ -212,9 +236,6 @@ def correlation_summary(covariance: Square, dim: int, rows: int) -> dict[str, fl
         **{name: float(ordered[place]) for name, place in places.items()},
         "excess": float(square) - 1 / max(1, rows - 1),
     }
-
-
-QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
 def rms(x: Float[Tensor, "*shape"]) -> float:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from mic.geometry import linear_cka, measures
+from mic.geometry import linear_cka, measures, without_rounding
 
 
 def sum_over_ranks(state: Tensor, group: Any = None) -> list[Tensor]:
@@ -16,6 +16,15 @@ def sum_over_ranks(state: Tensor, group: Any = None) -> list[Tensor]:
     summed = state.clone()
     distributed.all_reduce(summed, group=group)
     return [summed]
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where sums in fp64 can be kept: on the device, or on the CPU for MPS, which has no fp64.
+
+    >>> exact_device(torch.device("mps"))
+    device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 class Moment(NamedTuple):
@@ -35,7 +44,8 @@ class Moment(NamedTuple):
     def joint(self) -> Float[Tensor, "joint joint"]:
         """The covariance (population) of embeddings and teacher beside each other."""
         mean = self.total[0, 1:] / self.total[0, 0]
-        return self.total[1:, 1:] / self.total[0, 0] - torch.outer(mean, mean)
+        second = self.total[1:, 1:] / self.total[0, 0]
+        return without_rounding(second - torch.outer(mean, mean), second.diagonal())
 
     @property
     def covariance(self) -> Float[Tensor, "dim dim"]:
@@ -47,8 +57,10 @@ class Moment(NamedTuple):
         return self.total[1 : self.width + 1, 1 : self.width + 1] / self.total[0, 0]
 
     def measures(self, dims: Sequence[int]) -> dict[str, float]:
-        """`<measure>/d<dim>` for every measure of `mic.geometry`; `teacher_cka/d<dim>`, how far a
-        prefix agrees with the teacher, where there is one."""
+        """`<measure>/d<dim>` of `mic.geometry.measures` at every width.
+
+        Where there is a teacher, `teacher_cka/d<dim>` is how far a prefix agrees with it.
+        """
         joint, second, rows = self.joint, self.second_moment, self.rows
         found = {
             f"{name}/d{dim}": value
@@ -64,7 +76,8 @@ class Moment(NamedTuple):
 class Moments(Metric):
     """The `Moment` of all rows of all ranks, whatever each of them has seen.
 
-    Its matrix is the state, in fp64: count, sum and second moment travel in one reduction.
+    Its matrix is the state, in fp64: count, sum and second moment travel in one reduction. Move it
+    to the rows' device, or to that of `exact_device`, to which rows then follow.
     """
 
     full_state_update = False
@@ -84,7 +97,7 @@ class Moments(Metric):
         """Add rows, which have the full width; with a teacher, its embeddings of the same texts."""
         columns = [embeddings.new_ones(len(embeddings), 1), embeddings]
         columns += [] if teacher is None else [teacher]
-        rows = torch.cat([one.to(self.total.device, torch.double) for one in columns], dim=1)
+        rows = torch.cat([one.to(self.total.device).double() for one in columns], dim=1)
         self.total += rows.T @ rows
 
     def compute(self) -> Moment:

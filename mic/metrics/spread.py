@@ -1,7 +1,6 @@
 """How prefixes spread over the sphere, over any number of batches and ranks."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -9,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mic.collectives import counts, gather, rank, total
-from mic.geometry import different_rows_cosine
+from mic.geometry import different_rows_product
 from mic.losses.isotropy import potential_sums
 from mic.metrics.moments import sum_over_ranks
 from mic.nested import check_dims, paired_cosines, prefix, unit
@@ -19,7 +18,7 @@ class Spread(Metric):
     """Uniformity, alignment and mean cosine of prefixes at length 1, at every width.
 
     Mean cosine and alignment are sums, exact over all rows and ranks. Uniformity compares every two
-    of the rows that are kept: each rank its own with those of all.
+    of the rows that are kept: each rank its own with those of all. NaN of no rows.
     """
 
     full_state_update = False
@@ -29,8 +28,8 @@ class Spread(Metric):
         super().__init__(dist_sync_fn=sum_over_ranks)
         self.dims = check_dims(dims, dims[-1])
         self.t = t
-        # pairs, then alignment at every width, then the sums of unit prefixes
-        size = 1 + len(self.dims) + sum(self.dims)
+        # pairs; at every width squared distances, then squared lengths; the sums of unit prefixes
+        size = 1 + 2 * len(self.dims) + sum(self.dims)
         self.add_state("sums", torch.zeros(size, dtype=torch.double), dist_reduce_fx="sum")
         self.kept: list[Tensor] = []
 
@@ -42,11 +41,13 @@ class Spread(Metric):
     ) -> None:
         """Add pairs; `keep` them for uniformity, which takes the square of their number."""
         device = self.sums.device
-        a, b = queries.to(device, torch.double), keys.to(device, torch.double)
+        a, b = queries.to(device).double(), keys.to(device).double()
         distances = [(2 - 2 * cosine).sum() for cosine in paired_cosines(a, b, self.dims).values()]
-        units = [unit(prefix(a, dim)).sum(0) + unit(prefix(b, dim)).sum(0) for dim in self.dims]
-        count = self.sums.new_full((1,), len(a))
-        self.sums += torch.cat([count, torch.stack(distances), *units])
+        units = [unit(prefix(torch.cat([a, b]), dim)) for dim in self.dims]
+        squares = [rows.square().sum() for rows in units]
+        count = self.sums.new_tensor(len(a))
+        scalars = torch.stack([count, *distances, *squares])
+        self.sums += torch.cat([scalars, *(rows.sum(0) for rows in units)])
         if keep:
             self.kept += [a, b]
 
@@ -56,22 +57,31 @@ class Spread(Metric):
 
     def compute(self) -> dict[str, float]:
         """`<measure>/d<dim>` of all ranks' rows. Every rank has to call it."""
-        pairs = float(self.sums[0])
-        first = 1 + len(self.dims)
-        ends = torch.tensor([0, *self.dims]).cumsum(0).tolist()
-        totals = [self.sums[first + start : first + stop] for start, stop in pairwise(ends)]
-        found = {}
-        for k, (dim, units) in enumerate(zip(self.dims, totals, strict=True)):
-            found[f"alignment/d{dim}"] = float(self.sums[1 + k]) / pairs
-            found[f"mean_cosine/d{dim}"] = float(different_rows_cosine(units, int(2 * pairs)))
-        potentials, rows = self.potentials()
-        logs = (potentials / (rows * (rows - 1))).log().tolist()
-        return found | {f"uniformity/d{dim}": one for dim, one in zip(self.dims, logs, strict=True)}
+        widths = len(self.dims)
+        pairs, distances, squares, *totals = torch.split(self.sums, [1, widths, widths, *self.dims])
+        rows = 2 * pairs[0]
+        cosine = [
+            different_rows_product(total, square, rows)
+            for total, square in zip(totals, squares, strict=True)
+        ]
+        potentials, kept = self.potentials()
+        columns = {
+            "alignment": distances / pairs,
+            "mean_cosine": torch.stack(cosine),
+            "uniformity": (potentials / (kept * (kept - 1))).log(),
+        }
+        return {
+            f"{name}/d{dim}": value
+            for name, values in columns.items()
+            for dim, value in zip(self.dims, values.tolist(), strict=True)
+        }
 
     def potentials(self) -> tuple[Float[Tensor, " widths"], int]:
         """The Gaussian potentials of every two kept rows, summed, and how many are kept."""
         own = torch.cat([self.sums.new_zeros(0, self.dims[-1]), *self.kept])
         sizes = counts(len(own), own.device)
+        if not sum(sizes):
+            return own.new_zeros(len(self.dims)), 0
         everyone = gather(own, sizes)
         places = torch.arange(len(own), device=own.device) + sum(sizes[: rank()])
         sums = potential_sums(own, everyone, places, self.dims, self.t)

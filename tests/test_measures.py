@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from clouds import FULL, ROWS, cloud, messy, second
 from references import gaussian
 
 from mic.geometry import (
@@ -30,32 +31,6 @@ from mic.geometry import (
     uniformity,
     variance_cv,
 )
-from mic.metrics import Moments, Spread
-from mic.nested import unit
-
-ROWS, FULL = 64, 12
-DIMS = (2, 5, FULL)
-
-
-def cloud(*variances: float, turned: bool = False, mean: float = 0.0) -> torch.Tensor:
-    """Rows whose covariance is exactly diag(variances), or a rotation of it."""
-    centred = gaussian(ROWS, len(variances)) - gaussian(ROWS, len(variances)).mean(0)
-    basis = torch.linalg.qr(centred).Q * math.sqrt(ROWS)
-    rows = basis * torch.tensor(variances, dtype=torch.double).sqrt()
-    if turned:
-        rows = rows @ torch.linalg.qr(gaussian(len(variances), len(variances), seed=5)).Q
-    return rows + mean
-
-
-def messy() -> torch.Tensor:
-    """Correlated, off centre, of unequal variances."""
-    mixed = gaussian(ROWS, FULL) @ gaussian(FULL, FULL, seed=1)
-    return mixed * torch.linspace(0.1, 2, FULL, dtype=torch.double) + 0.7
-
-
-def second(rows: torch.Tensor) -> torch.Tensor:
-    return rows.T @ rows / len(rows)
-
 
 # closed forms
 
@@ -217,90 +192,49 @@ def test_quantiles_of_the_correlations_are_numpys():
 # what is not a number, and what does not vary
 
 
-def test_what_is_not_a_number_gives_figures_that_are_not():
-    rows = messy()
-    rows[3, 1] = math.nan
+@pytest.mark.parametrize("value", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("d", [1, 3])
+def test_rows_that_are_all_equal_fill_no_direction(value, d):
+    rows = torch.full((ROWS, d), value, dtype=torch.double)
     found = measures(covariance(rows), second(rows), ROWS)
-    assert all(math.isnan(value) for value in found.values())
+    ratios = ["condition_number", "top1_share", "power_law_slope", "variance_cv"]
+    assert all(math.isnan(found.pop(name)) for name in ratios)
+    assert found.pop("rank_me") == pytest.approx(1 if value else 0, abs=1e-6)
+    assert found == {
+        "effective_rank": 0,
+        "effective_rank_share": 0,
+        "participation_ratio": 0,
+        "iso_score": 0,
+        "dead_share": 1,
+    }
 
 
-def test_a_constant_cloud_is_no_error():
-    rows = torch.ones(ROWS, 3, dtype=torch.double)
+def test_one_coordinate_is_isotropic():
+    rows = cloud(4.0, mean=1)
     found = measures(covariance(rows), second(rows), ROWS)
-    assert found["dead_share"] == 1
-    assert found["rank_me"] == pytest.approx(1, abs=1e-6)
-    assert math.isnan(found["effective_rank"])
+    assert math.isnan(found.pop("power_law_slope"))
+    assert found == pytest.approx(dict.fromkeys(found, 1.0) | {"variance_cv": 0, "dead_share": 0})
 
 
-# the states
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_a_number_gives_figures_that_are_not(value):
+    for d in (1, FULL):
+        rows = messy()[:, :d].clone()
+        rows[3, 0] = value
+        found = measures(covariance(rows), second(rows), ROWS)
+        assert [name for name, one in found.items() if not math.isnan(one)] == []
+    found = correlation_summary(covariance(rows), 5, ROWS)
+    assert found.keys() == correlation_summary(covariance(messy()), 5, ROWS).keys()
+    assert all(map(math.isnan, found.values()))
+    for one in (uniformity(rows), mean_cosine(rows), alignment(rows, messy())):
+        assert math.isnan(one)
+    assert math.isnan(linear_cka(covariance(rows), 5))
 
 
-def fed(teacher=True, parts=7) -> Moments:
-    rows, taught = messy(), gaussian(ROWS, 6, seed=8)
-    moments = Moments(FULL, 6 if teacher else 0)
-    for x, y in zip(rows.split(parts), taught.split(parts), strict=True):
-        moments.update(x, y if teacher else None)
-    return moments
-
-
-def test_moments_of_batches_are_those_of_the_whole_at_every_width():
-    found, rows, taught = fed().compute().measures(DIMS), messy(), gaussian(ROWS, 6, seed=8)
-    for dim in DIMS:
-        own = rows[:, :dim]
-        expected = measures(covariance(own), second(own), ROWS)
-        assert {name: found[f"{name}/d{dim}"] for name in expected} == pytest.approx(
-            expected, rel=1e-9
-        )
-        joint = covariance(torch.cat([own, taught], dim=1))
-        assert found[f"teacher_cka/d{dim}"] == pytest.approx(float(linear_cka(joint, dim)))
-    assert len(found) == len(DIMS) * 11
-    assert fed().compute().rows == ROWS
-
-
-def test_a_leading_block_is_the_truncated_cloud():
-    whole = fed().compute().measures(DIMS)
-    alone = Moments(5)
-    alone.update(messy()[:, :5])
-    for name, value in alone.compute().measures([5]).items():
-        assert whole[name] == pytest.approx(value, rel=1e-9)
-
-
-def test_a_mean_far_from_the_origin_costs_no_digit_that_matters():
-    rows = unit(gaussian(20_000, 8) * 1e-3 + 1)  # a narrow cone, as of an untrained model
-    moments = Moments(8)
-    for part in rows.split(64):
-        moments.update(part)
-    expected = measures(covariance(rows), second(rows), len(rows))
-    assert moments.compute().measures([8])["effective_rank/d8"] == pytest.approx(
-        expected["effective_rank"], rel=1e-6
-    )
-
-
-def test_reset_forgets():
-    moments = fed(teacher=False)
-    moments.reset()
-    moments.update(messy()[:10])
-    assert moments.compute().rows == 10
-    spread = Spread(DIMS)
-    spread.update(messy(), messy())
-    spread.reset()
-    spread.update(messy()[:10], messy()[10:20])
-    expected = Spread(DIMS)
-    expected.update(messy()[:10], messy()[10:20])
-    assert spread.compute() == expected.compute()
-
-
-def test_spread_of_batches_is_that_of_all_rows():
-    rows, others = messy(), messy().flip(0)
-    spread = Spread(DIMS)
-    for n, (x, y) in enumerate(zip(rows.split(9), others.split(9), strict=True)):
-        spread.update(x, y, keep=n < 3)
-    found, kept = spread.compute(), torch.cat([rows[:27], others[:27]])
-    for dim in DIMS:
-        assert found[f"mean_cosine/d{dim}"] == pytest.approx(
-            float(mean_cosine(torch.cat([rows, others])[:, :dim]))
-        )
-        assert found[f"alignment/d{dim}"] == pytest.approx(
-            float(alignment(rows[:, :dim], others[:, :dim]))
-        )
-        assert found[f"uniformity/d{dim}"] == pytest.approx(float(uniformity(kept[:, :dim])))
+def test_a_row_of_zeros_is_at_right_angles_to_all():
+    rows = torch.eye(4, dtype=torch.double)
+    rows[2:] = 0
+    assert mean_cosine(rows) == pytest.approx(0, abs=1e-12)
+    assert mean_cosine(0 * rows) == 0
+    assert uniformity(rows) == pytest.approx(-2 * 2)
+    assert alignment(rows, rows) == pytest.approx((0 + 0 + 2 + 2) / 4)

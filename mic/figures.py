@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mic.geometry import rms
+from mic.snapshots import Snapshot
 
 BOUNDARY = "#d55e00"
 CELLS = 896  # rows or columns of a map that a picture has room for
@@ -22,7 +23,7 @@ QUANTILE = 2**24  # values that torch.quantile takes
 WIDE = 9.0  # inches of a picture
 DPI = 130
 COLUMNS = 3  # panels beside each other
-LETTERS = 11  # that an inch has room for
+LETTERS = 13  # that an inch has room for
 UNCHANGED = "#888888"  # before training
 
 Results = Mapping[str, Mapping[str, Mapping[int, float]]]  # task -> metric -> width -> value
@@ -140,6 +141,14 @@ def correlation_map(
     axes[-1].set_xlabel("residual coordinate (dotted: ends of the nested widths)")
     figure.colorbar(image, ax=list(axes), label="|correlation|", extend="max")
     return captioned(figure, f"{caption}; {shrunk(states)}" if shrunk(states) else caption)
+
+
+def snapshot_map(snapshot: Snapshot) -> Figure:
+    """The correlation map of one validation."""
+    assert snapshot.correlation is not None
+    states, dims = {f"step {snapshot.step}": snapshot.correlation}, tuple(snapshot.spectra)
+    caption = f"correlation of prefix and residual over {snapshot.rows:,} validation texts"
+    return correlation_map(states, dims, snapshot.rows, caption)
 
 
 def shrunk(states: Mapping[str, Float[Tensor, "prefix residual"]]) -> str:

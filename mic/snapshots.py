@@ -29,6 +29,17 @@ class Snapshot(NamedTuple):
     correlation: Tensor | None
 
 
+def histograms(snapshot: Snapshot) -> dict[str, list[float]]:
+    """What loggers show of a snapshot as distributions: log10 of the eigenvalues of every prefix,
+    and each coordinate's share of the variance, 1 if it is an equal one."""
+    found = {
+        f"geometry/spectrum/d{dim}": values[values > 0].log10()
+        for dim, values in snapshot.spectra.items()
+    }
+    found["geometry/variance"] = snapshot.variance / snapshot.variance.mean()
+    return {name: values[values.isfinite()].tolist() for name, values in found.items()}
+
+
 def write_snapshot(run: Path, snapshot: Snapshot) -> Path:
     """Write whole or not at all; an earlier one of the same step is replaced."""
     tensors: dict[str, Tensor] = {f"spectrum/d{dim}": x for dim, x in snapshot.spectra.items()}

@@ -20,7 +20,7 @@ from mic.config import load
 from mic.errors import InputError, RunError
 from mic.progress import bar
 from mic.settings import Config
-from mic.snapshots import Snapshot, read_snapshots
+from mic.snapshots import Snapshot, histograms, read_snapshots
 from mic.wandb_mirror import STEP, finish, first_line, histogram, image, open_run
 from mic.wandb_server import dead_server, no_key
 
@@ -111,18 +111,9 @@ def ids(first: str) -> Iterator[str]:
 
 def shown(snapshot: Snapshot, place: Path) -> dict[str, Any]:
     """What a validation's callbacks show: spectra, variances, and the map of one width."""
-    values = {
-        f"geometry/spectrum/d{dim}": spectrum[spectrum > 0].log10()
-        for dim, spectrum in snapshot.spectra.items()
-    }
-    values["geometry/variance"] = snapshot.variance / snapshot.variance.mean()
-    finite = {name: one[one.isfinite()].tolist() for name, one in values.items()}
-    found = {name: histogram(one) for name, one in finite.items() if one}
+    found = {name: histogram(one) for name, one in histograms(snapshot).items() if one}
     if snapshot.correlation is not None:
-        state = {f"step {snapshot.step}": snapshot.correlation}
-        caption = f"correlation of prefix and residual over {snapshot.rows:,} validation texts"
-        drawn = figures.correlation_map(state, tuple(snapshot.spectra), snapshot.rows, caption)
         file = place / f"{snapshot.step}.png"
-        figures.save(drawn, file)
+        figures.save(figures.snapshot_map(snapshot), file)
         found[f"correlation/map/d{snapshot.map_dim}"] = image(file)
     return found

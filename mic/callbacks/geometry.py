@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mic import figures
@@ -17,7 +16,7 @@ from mic.callbacks.record import record
 from mic.geometry import correlation_summary, cross_correlation, spectrum
 from mic.metrics import Moment, Moments, Spread
 from mic.nested import unit
-from mic.snapshots import Snapshot, write_snapshot
+from mic.snapshots import Snapshot, histograms, write_snapshot
 
 
 class SpectralIsotropy(Callback):
@@ -94,11 +93,8 @@ class SpectralIsotropy(Callback):
         if self.folder is not None:
             write_snapshot(self.folder, self.snapshot)
         for logger in pictured(trainer):
-            for dim, values in self.snapshot.spectra.items():
-                logger.log_histogram(f"geometry/spectrum/d{dim}", log10(values), steps)
-            shares = self.snapshot.variance / self.snapshot.variance.mean()
-            finite = shares[shares.isfinite()].tolist()
-            logger.log_histogram("geometry/variance", finite, steps)
+            for name, values in histograms(self.snapshot).items():
+                logger.log_histogram(name, values, steps)
 
 
 class CrossCorrelationMap(Callback):
@@ -131,9 +127,7 @@ class CrossCorrelationMap(Callback):
         assert self.folder is not None
         file = self.folder / "figures" / "cross_correlation_map.png"
         file.parent.mkdir(exist_ok=True)
-        state = {f"step {snapshot.step}": snapshot.correlation}
-        caption = f"correlation of prefix and residual over {rows:,} validation texts"
-        figures.save(figures.correlation_map(state, self.spectral.dims, rows, caption), file)
+        figures.save(figures.snapshot_map(snapshot), file)
         for logger in loggers:
             logger.log_image(f"correlation/map/d{snapshot.map_dim}", file, snapshot.step)
 
@@ -151,9 +145,3 @@ def nearest(dims: Sequence[int], wanted: int | None) -> int | None:
 def pictured(trainer: Trainer) -> list[Any]:
     """The loggers that show pictures and histograms."""
     return [one for one in trainer.loggers if getattr(one, "has_pictures", False)]
-
-
-def log10(values: torch.Tensor) -> list[float]:
-    """The logarithms of the values above 0."""
-    found: list[float] = values[values > 0].log10().tolist()
-    return found

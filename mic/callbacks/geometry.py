@@ -15,6 +15,7 @@ from mic.batch import Batch
 from mic.callbacks.record import record
 from mic.geometry import correlation_summary, cross_correlation, spectrum
 from mic.metrics import Moment, Moments, Spread
+from mic.metrics.moments import exact_device
 from mic.nested import unit
 from mic.snapshots import Snapshot, histograms, write_snapshot
 
@@ -64,8 +65,8 @@ class SpectralIsotropy(Callback):
         teacher = outputs["teacher"]
         if self.moments is None:
             taught = 0 if teacher is None else teacher[0].shape[1]
-            self.moments = Moments(queries.shape[1], taught).to(queries.device)
-            self.spread.to(queries.device)
+            self.moments = Moments(queries.shape[1], taught).to(exact_device(queries.device))
+            self.spread.to(exact_device(queries.device))
         for view, rows in enumerate((queries, keys)):
             self.moments.update(unit(rows.double()), None if teacher is None else teacher[view])
         self.spread.update(queries, keys, keep=self._rows < self.pair_rows)

@@ -71,6 +71,9 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
     )
     beside = folders[0] / rundir.FIGURES / "report" if to is None else to
     beside.mkdir(parents=True, exist_ok=True)
+    if to is None:  # the folder is ours, and what is left out now must not be taken for now's
+        for old in beside.glob("*.png"):
+            old.unlink()
     for name, (_, whole) in pictures.items():
         write(beside / f"{name}.png", whole)
     file = (folders[0] if to is None else to) / PAGE

@@ -1,6 +1,7 @@
 """What was run: the runs, what their configs change, versions and data."""
 
-from dataclasses import fields, is_dataclass, replace
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from mic.config import Config
@@ -74,14 +75,14 @@ def config(view: View) -> Panel:
 
 def unset(of: Any, usual: Any) -> Any:
     """A config with the corpora and tasks of `of`, and every setting of them at its default."""
-    changed: dict[str, Any] = {}
+    made = copy(usual)
     for item in fields(of):
         own = getattr(of, item.name)
         if is_dataclass(own):
-            changed[item.name] = unset(own, getattr(usual, item.name))
+            setattr(made, item.name, unset(own, getattr(usual, item.name)))
         elif isinstance(own, dict):
-            changed[item.name] = {key: unset(one, type(one)()) for key, one in own.items()}
-    return replace(usual, **changed)
+            setattr(made, item.name, {key: unset(one, type(one)()) for key, one in own.items()})
+    return made
 
 
 def value(of: dict[str, Any], key: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from mic.figures import COLOURS, band, legend, panels, style
 from mic.report.groups import Interval
@@ -48,7 +48,7 @@ def draw(axis: Axes, cell: Cell, labels: Sequence[str]) -> None:
         axis.set(yscale="log")
         ranks(axis, max(rank for line in cell.lines.values() for rank in line))
     else:
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axis.set_yscale(cell.scale, **({"linthresh": 1e-3} if cell.scale == "symlog" else {}))
     for label, line in cell.lines.items():
         look = style(labels.index(label))
@@ -81,7 +81,7 @@ def stacked(axis: Axes, parts: Mapping[str, Mapping[int, float]], labels: Sequen
     axis.set(xlabel="step", ylabel="share", ylim=(0, 1))
     axis.grid(visible=False)
     axis.margins(x=0)
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
 
 def sideways(axis: Axes, rows: Mapping[str, Mapping[str, float]], labels: Sequence[str]) -> None:
@@ -127,7 +127,7 @@ def ranks(axis: Axes, most: int) -> None:
     marks = [base**power for power in range(most.bit_length()) if base**power <= most]
     axis.set_xscale("log", base=2)
     axis.set_xticks(marks, [str(mark) for mark in marks])
-    axis.minorticks_off()
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def cut_rounding(axis: Axes, largest: float) -> None:

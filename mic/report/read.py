@@ -66,9 +66,9 @@ def read_metrics(file: Path) -> dict[str, Series]:
     *lines, _ = file.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         try:
-            values: dict[str, float | None] = json.loads(line)
+            values: Any = json.loads(line)
             step = int(values.pop("step") or 0)
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"{file}: line {number} is no log line; remove it") from None
         values.pop("epoch", None)
         for name, value in values.items():

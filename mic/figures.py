@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn import functional
 
@@ -128,6 +129,7 @@ def correlation_map(
             extent=(dim, dim + wide * drawn.shape[1], high * drawn.shape[0], 0),
         )
         axis.set(xlim=(dim, full), ylim=(dim, 0))
+        axis.yaxis.set_major_locator(MaxNLocator(7, integer=True))
         for end in dims:
             if end < dim:
                 axis.axhline(end, color="white", linewidth=0.9, linestyle=":")
@@ -202,8 +204,8 @@ def legend(figure: Figure, axis: Axes) -> None:
     """The names of an axis's lines, once for the whole figure, above it."""
     handles, labels = axis.get_legend_handles_labels()
     if labels:
-        room = int(LETTERS * figure.get_figwidth() / (max(map(len, labels)) + 6))
-        columns = max(1, min(len(labels), room))
+        room, widths = LETTERS * figure.get_figwidth(), [len(label) + 6 for label in labels]
+        columns = len(labels) if sum(widths) <= room else max(1, int(room / max(widths)))
         figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 

@@ -89,7 +89,7 @@ def collapse(view: View) -> Panel:
     )
     what += "one)."
     tables = [measures(view, group, "geometry", list(shown), dims) for group in view.groups]
-    picture = curves(cells, view.keys(dims))
+    picture = curves(cells, view.keys())
     return Panel(title, {"collapse": picture}, view.caption(what, view.rows()), tables)
 
 
@@ -201,7 +201,7 @@ def redundancy(view: View) -> Panel:
         what += f"Dotted: {floor:.4f}, that of independent coordinates (1 / sqrt(N - 1))."
     names = ["rms", "max", "q50", "q90", "q99", "excess"]
     tables = [measures(view, group, "correlation", names, dims) for group in view.groups]
-    picture = curves(cells, view.keys(dims))
+    picture = curves(cells, view.keys())
     return Panel(title, {"redundancy": picture}, view.caption(what, view.rows()), tables)
 
 

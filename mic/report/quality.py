@@ -65,11 +65,10 @@ def over_training(view: View) -> Panel:
         for task, metric in shown.items()
         for cell in view.cells(f"val/{task}/{metric}", task, f"{metric} (%)")
     ]
-    dims = sorted({dim for task in shown for dim in view.widths(f"val/{task}/{shown[task]}")})
     what = "Validation scores in per cent; step 0 is the untrained encoder. "
     what += "`pairs` is retrieval among the validation rows."
     return Panel(
-        title, {"validation": curves(cells, view.keys(dims))}, view.caption(what, view.trained_on())
+        title, {"validation": curves(cells, view.keys())}, view.caption(what, view.trained_on())
     )
 
 

@@ -80,9 +80,12 @@ class View(NamedTuple):
         """A logged name by group."""
         return kept({group.label: group.series(name) for group in self.groups})
 
-    def keys(self, dims: Sequence[int]) -> list[str]:
-        """What the lines of `cells` are called."""
-        return self.labels if self.compared else [told(dim) for dim in dims]
+    def keys(self) -> list[str]:
+        """What the lines of `cells` are called, each at the place that decides its colour."""
+        if self.compared:
+            return self.labels
+        ends = {name.rpartition("/d")[2] for run in self.runs for name in run.metrics}
+        return [told(dim) for dim in sorted(int(end) for end in ends if end.isdigit())]
 
     def rows(self) -> str:
         """N, over which the geometry was measured."""

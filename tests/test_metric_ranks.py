@@ -7,25 +7,45 @@ import sys
 from pathlib import Path
 
 import pytest
-from metric_ranks import DIMS, figures
+from metric_ranks import DIMS, figures, functions
 
 SCRIPT = Path(__file__).with_name("metric_ranks.py")
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_every_figure_is_that_of_one_process(world, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
-    ranks = [
-        subprocess.Popen([sys.executable, SCRIPT, str(r), str(world), tmp_path], env=environment)
+pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request, tmp_path_factory):
+    """What every rank of two and of three wrote."""
+    world, folder = request.param, tmp_path_factory.mktemp("ranks")
+    paths = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[1])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    processes = [
+        subprocess.Popen([sys.executable, SCRIPT, str(r), str(world), folder], env=environment)
         for r in range(world)
     ]
     try:
-        assert [process.wait(timeout=120) for process in ranks] == [0] * world
+        assert [process.wait(timeout=120) for process in processes] == [0] * world
     finally:
-        for process in ranks:
+        for process in processes:
             process.kill()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+
+
+def test_every_figure_is_that_of_one_process(ranks):
     expected = figures(0, 1)
     assert len(expected) == len(DIMS) * (11 + 3 + 1 + 6)
-    for rank in range(world):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    for rank in ranks:
+        assert rank["metrics"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_function_waits_for_no_other_rank_and_counts_nothing_twice(ranks):
+    expected = functions()
+    assert ranks[-1]["functions"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    alone = figures(0, 1)
+    assert expected == pytest.approx({name: alone[name] for name in expected}, rel=1e-9, abs=1e-9)
+
+
+def test_moments_travel_in_one_reduction(ranks):
+    assert [rank["collectives"] for rank in ranks] == [["all_reduce"]] * len(ranks)

@@ -84,7 +84,7 @@ class Moments(Metric):
     total: Tensor
 
     def __init__(self, width: int, teacher_width: int = 0) -> None:
-        super().__init__(dist_sync_fn=sum_over_ranks)
+        super().__init__(dist_sync_fn=sum_over_ranks, compute_with_cache=False)
         self.width = width
         size = 1 + width + teacher_width
         self.add_state("total", torch.zeros(size, size, dtype=torch.double), dist_reduce_fx="sum")

@@ -1,6 +1,7 @@
 """Retrieval at every width from embeddings encoded once."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,8 @@ from mic.nested import check_dims, cosines
 DEPTH = 100  # ranks looked at
 BLOCK = 256  # queries scored at a time,
 CHUNK = 8192  # against so many documents
+NONE = -1  # no document
+NOWHERE = torch.iinfo(torch.long).max  # the number of none, after all others
 NAMES = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@100")
 
 
@@ -19,19 +22,23 @@ class NestedRetrieval(Metric):
     """Recall@1, @10 and @100, MRR@10, nDCG@10 and MAP@100, times 100, by cosine at every width.
 
     The queries are the same on every rank; `update` adds documents, each once and on any rank, with
-    their numbers. Of all documents only the best 100 of every query and width are kept, so that
-    memory does not grow with the corpus; ranks merge theirs.
+    their numbers. Of all documents only the best 100 of every query and width are kept, on the
+    queries' device, so that memory does not grow with the corpus; ranks merge theirs. Of those,
+    equal cosines stand in the order of their numbers; one that is not a number is never found.
 
     `relevant[i]` maps the numbers of the documents that answer query i to their gain, above 0.
     `own[i]` is the number of query i itself where it is a document, too: it is passed over, as BEIR
     does. nDCG takes gains linearly; recall and MAP divide by all the relevant documents, as
     trec_eval does.
 
-    Raises InputError for widths that do not increase or exceed D.
+    Without `sync_on_compute` a rank's figures are those of its own documents. Raises InputError for
+    widths that do not increase or exceed D.
     """
 
     full_state_update = False
     best: Tensor
+    queries: Tensor
+    passed: Tensor
 
     def __init__(
         self,
@@ -39,16 +46,19 @@ class NestedRetrieval(Metric):
         relevant: Sequence[Mapping[int, float]],
         dims: Sequence[int],
         own: Sequence[int | None] | None = None,
+        *,
+        sync_on_compute: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=sync_on_compute, compute_with_cache=False)
         self.dims = check_dims(dims, queries.shape[1])
-        self.queries = queries
-        self.ids, self.gains = pad(relevant)
-        passed = [-1 if at is None else at for at in own or [None] * len(queries)]
-        self.passed = torch.tensor(passed, dtype=torch.long)
+        self.judgements = judge(relevant)
+        passed = [NONE if at is None else at for at in own or [None] * len(queries)]
+        exact = queries.to(torch.promote_types(queries.dtype, torch.float))
+        self.register_buffer("queries", exact, persistent=False)
+        self.register_buffer("passed", torch.tensor(passed).to(queries.device), persistent=False)
         # scores and numbers in one tensor, so that it is one message; fp64 holds both exactly
-        empty = torch.full((2, len(self.dims), len(queries), DEPTH), -1.0, dtype=torch.double)
-        empty[0] = -torch.inf
+        shape = (2, len(self.dims), len(queries), DEPTH)
+        empty = torch.full(shape, -torch.inf, dtype=torch.double, device=queries.device)
         self.add_state("best", empty, dist_reduce_fx=merge)
 
     def update(
@@ -57,28 +67,25 @@ class NestedRetrieval(Metric):
         """Rank some documents, which have the `numbers` by which `relevant` knows them."""
         for first in range(0, len(documents), CHUNK):
             chunk = slice(first, first + CHUNK)
+            rows, ids = documents[chunk].to(self.queries), numbers[chunk].to(self.queries.device)
             for start in range(0, len(self.queries), BLOCK):
-                self.rank(slice(start, start + BLOCK), documents[chunk], numbers[chunk])
+                self.rank(slice(start, start + BLOCK), rows, ids)
 
     def rank(self, block: slice, documents: Tensor, numbers: Tensor) -> None:
         """Put a chunk of documents among the best of a block of queries."""
-        numbers = numbers.to(self.best.device)
-        at_itself = self.passed[block].to(numbers.device)[:, None] == numbers
-        skip = at_itself.nonzero(as_tuple=True) if at_itself.any() else None
-        queries, count = self.queries[block], min(DEPTH, len(documents))
+        queries, own = self.queries[block], self.passed[block, None]
+        count = min(DEPTH + 1, len(documents))  # one of which the query may be itself
         for k, (_, scores) in enumerate(cosines(queries, documents, self.dims)):
-            if skip is not None:
-                scores[skip] = -torch.inf
-            found = scores.topk(count, dim=1)
-            new = torch.stack([found.values.double(), numbers[found.indices].double()])
+            found = scores.topk(count, dim=1)  # what is not a number comes first
+            values, ids = found.values.double(), numbers[found.indices]
+            values = values.masked_fill(values.isnan() | (ids == own), -torch.inf)
+            new = torch.stack([values, ids.double()])
             self.best[:, k, block] = top(torch.cat([self.best[:, k, block], new], dim=2))
 
     def compute(self) -> dict[str, dict[int, float]]:
         found: dict[str, dict[int, float]] = {name: {} for name in NAMES}
         for k, dim in enumerate(self.dims):
-            scores, numbers = self.best[:, k].cpu()
-            ranked = torch.where(scores == -torch.inf, -2, numbers).long()  # -1 pads the relevant
-            means = ranking_sums(ranked, self.ids, self.gains) / len(ranked)
+            means = ranking_means(in_order(self.best[:, k].cpu()), self.judgements)
             for name, value in zip(NAMES, (100 * means).tolist(), strict=True):
                 found[name][dim] = value
         return found
@@ -92,7 +99,8 @@ def nested_retrieval(
     own: Sequence[int | None] | None = None,
 ) -> dict[str, dict[int, float]]:
     """What `NestedRetrieval` says of a corpus whose documents are numbered by their rows."""
-    metric = NestedRetrieval(queries, relevant, check_dims(dims, corpus.shape[1]), own)
+    dims = check_dims(dims, corpus.shape[1])
+    metric = NestedRetrieval(queries, relevant, dims, own, sync_on_compute=False)
     metric.update(corpus, torch.arange(len(corpus)))
     return metric.compute()
 
@@ -108,41 +116,50 @@ def merge(parts: Float[Tensor, "ranks 2 widths queries depth"]) -> Tensor:
     return top(torch.cat(list(parts), dim=-1))
 
 
-def pad(relevant: Sequence[Mapping[int, float]]) -> tuple[Tensor, Tensor]:
-    """Relevant documents [queries, most] (-1: none) and gains, the largest first."""
-    most = max(len(one) for one in relevant)
-    ids = torch.full((len(relevant), most), -1)
-    gains = torch.zeros(len(relevant), most, dtype=torch.double)
+class Judgements(NamedTuple):
+    """What answers each query, padded to the most that any has."""
+
+    ids: Int[Tensor, "queries relevant"]  # rising, padded with NOWHERE
+    gains: Float[Tensor, "queries relevant"]
+    ideal: Float[Tensor, "queries relevant"]  # the gains, the largest first
+    counts: Int[Tensor, " queries"]
+
+
+def judge(relevant: Sequence[Mapping[int, float]]) -> Judgements:
+    """The judgements as tensors."""
+    shape = (len(relevant), max([1, *map(len, relevant)]))
+    ids, gains = torch.full(shape, NOWHERE), torch.zeros(shape, dtype=torch.double)
     for i, one in enumerate(relevant):
-        ordered = sorted(one.items(), key=lambda item: -item[1])
-        ids[i, : len(one)] = torch.tensor([document for document, _ in ordered])
-        gains[i, : len(one)] = torch.tensor([gain for _, gain in ordered])
-    return ids, gains
+        rising = sorted(one)
+        ids[i, : len(one)] = torch.tensor(rising, dtype=torch.long)
+        gains[i, : len(one)] = torch.tensor([one[document] for document in rising])
+    ideal = gains.sort(dim=1, descending=True).values
+    return Judgements(ids, gains, ideal, (ids != NOWHERE).sum(1))
 
 
-def ranking_sums(
-    ranked: Int[Tensor, "queries ranks"],
-    ids: Int[Tensor, "queries relevant"],
-    gains: Float[Tensor, "queries relevant"],
+def in_order(best: Float[Tensor, "2 queries depth"]) -> Int[Tensor, "queries depth"]:
+    """The numbers of the documents, the best first, of equal ones the lowest; NONE: none."""
+    numbers, order = best[1].sort(dim=1)
+    scores, places = best[0].gather(1, order).sort(dim=1, descending=True, stable=True)
+    return numbers.gather(1, places).masked_fill(scores == -torch.inf, NONE).long()
+
+
+def ranking_means(
+    ranked: Int[Tensor, "queries ranks"], judgements: Judgements
 ) -> Float[Tensor, "6"]:
-    """Summed over queries: recall@1, @10 and @100, MRR@10, nDCG@10 and MAP@100."""
-    sums = [
-        block_sums(*block)
-        for block in zip(*(torch.split(x, BLOCK) for x in (ranked, ids, gains)), strict=True)
-    ]
-    return torch.stack(sums).sum(0)
-
-
-def block_sums(ranked: Tensor, ids: Tensor, gains: Tensor) -> Tensor:
-    found = (ranked[:, :, None] == ids[:, None, :]).double()  # [queries, ranks, relevant]
-    hits = found.sum(2)
-    total = (ids >= 0).sum(1)
+    """Recall@1, @10 and @100, MRR@10, nDCG@10 and MAP@100, averaged over the queries."""
+    ids, gains, ideal, counts = judgements
+    places = torch.searchsorted(ids, ranked).clamp_max(ids.shape[1] - 1)
+    found = ids.gather(1, places) == ranked
+    hits, gained = found.double(), gains.gather(1, places) * found
     ranks = torch.arange(1, ranked.shape[1] + 1, dtype=torch.double)
-    reciprocal = (hits / ranks)[:, :10].max(1).values
     discounts = 1 / torch.log2(1 + ranks[:10])
-    gained = ((found * gains[:, None, :]).sum(2)[:, :10] * discounts).sum(1)
-    ideal = (gains[:, :10] * discounts[: gains[:, :10].shape[1]]).sum(1)
-    precision = (hits * hits.cumsum(1) / ranks).sum(1) / total
-    recalls = [(hits[:, :k].sum(1) / total).sum() for k in (1, 10, 100)]
-    sums = [*recalls, reciprocal.sum(), (gained / ideal).sum(), precision.sum()]
-    return torch.stack(sums)
+    best = (ideal[:, :10] * discounts[: ideal.shape[1]]).sum(1)
+    precision = hits * hits.cumsum(1) / ranks
+    columns = [
+        *(hits[:, :k].sum(1) / counts for k in (1, 10, 100)),
+        (hits / ranks)[:, :10].max(1).values,
+        (gained[:, :10] * discounts).sum(1) / best,
+        precision.sum(1) / counts,
+    ]
+    return torch.stack(columns).mean(1)

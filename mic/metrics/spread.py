@@ -25,7 +25,7 @@ class Spread(Metric):
     sums: Tensor
 
     def __init__(self, dims: Sequence[int], t: float = 2.0) -> None:
-        super().__init__(dist_sync_fn=sum_over_ranks)
+        super().__init__(dist_sync_fn=sum_over_ranks, compute_with_cache=False)
         self.dims = check_dims(dims, dims[-1])
         self.t = t
         # pairs; at every width squared distances, then squared lengths; the sums of unit prefixes

@@ -171,6 +171,51 @@ def test_a_corpus_in_parts_of_any_order_is_the_corpus(queries, documents, monkey
     assert metric.compute() == whole
 
 
+def test_equal_documents_stand_in_the_order_of_their_numbers(monkeypatch):
+    monkeypatch.setattr(retrieval, "CHUNK", 7)
+    directions = torch.eye(3, dtype=torch.double)  # whose cosines have no rounding
+    corpus = directions[torch.arange(60) % 3]
+    relevant = [{51 + i: 2.0, 9 + i: 1.0, 10 + i: 3.0} for i in range(3)]
+    rows = [
+        slow_metrics(slow_ranking(query, corpus.tolist(), None), gains)
+        for query, gains in zip(directions.tolist(), relevant, strict=True)
+    ]
+    metric = NestedRetrieval(directions, relevant, [3])
+    for part in torch.randperm(60, generator=torch.manual_seed(3)).split(29):
+        metric.update(corpus[part], part)
+    assert_averages(metric.compute(), rows, 3, abs=1e-9)
+
+
+def test_what_is_not_a_number_is_never_found():
+    q, c, relevant, own = world(*SIZES["above 100"])
+    broken = torch.cat([torch.full((3, FULL), math.nan).double(), c])
+    moved = [{at + 3: gain for at, gain in gains.items()} for gains in relevant]
+    passed = [None if at is None else at + 3 for at in own]
+    # the places before the hundredth are enough: three are taken from those after it
+    names = [name for name in NAMES if "100" not in name]
+    expected = nested_retrieval(q, c, relevant, DIMS, own)
+    found = nested_retrieval(q, broken, moved, DIMS, passed)
+    assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+    nothing = nested_retrieval(q * math.nan, c, relevant, DIMS, own)
+    assert nothing == {name: dict.fromkeys(DIMS, 0.0) for name in NAMES}
+
+
+def test_documents_may_come_in_another_precision_than_the_queries():
+    q, c, relevant, own = world(*SIZES["below 100"])
+    expected = nested_retrieval(q.half().float(), c.half().float(), relevant, DIMS, own)
+    assert nested_retrieval(q.half(), c.half(), relevant, DIMS, own) == expected
+    assert nested_retrieval(q.half(), c.half().double(), relevant, DIMS, own) == expected
+
+
+def test_the_query_itself_takes_none_of_the_hundred_places():
+    angles = torch.arange(130) * torch.pi / 130
+    corpus = torch.stack([angles.cos(), angles.sin()], dim=1)
+    found = nested_retrieval(corpus[:1], corpus, [{100: 1.0}], [2], [0])
+    assert found["recall@100"] == {2: 100.0}
+    assert found["map@100"] == {2: pytest.approx(1.0)}
+    assert nested_retrieval(corpus[:1], corpus, [{101: 1.0}], [2], [0])["recall@100"] == {2: 0.0}
+
+
 def test_spearman_of_pairs_in_batches_is_that_of_all():
     a, b = gaussian(40, FULL), gaussian(40, FULL, seed=1)
     scores = [float(n % 7) for n in range(40)]
@@ -178,6 +223,12 @@ def test_spearman_of_pairs_in_batches_is_that_of_all():
     for part in torch.arange(40).split(13):
         metric.update(a[part], b[part], torch.tensor(scores)[part])
     assert metric.compute() == pytest.approx(nested_spearman(a, b, scores, DIMS), abs=1e-9)
+    metric.reset()
+    metric.update(a[:9], b[:9], torch.tensor(scores)[:9])
+    expected = nested_spearman(a[:9], b[:9], scores[:9], DIMS)
+    assert metric.compute() == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(InputError, match="dims"):
+        metric.update(a[:, :3], b[:, :3], torch.tensor(scores))
 
 
 @every_size
@@ -277,7 +328,9 @@ def test_spearman_is_100_for_any_increasing_function_of_the_cosine_and_minus_100
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
-def test_spearman_with_a_constant_is_not_a_number():
+def test_spearman_with_a_constant_or_without_pairs_is_not_a_number():
     a, b = gaussian(5, FULL), gaussian(5, FULL, seed=1)
     assert math.isnan(nested_spearman(a, b, [1.0] * 5, [FULL])[FULL])
     assert math.isnan(nested_spearman(a.abs(), b.abs(), range(5), [1])[1])
+    assert math.isnan(nested_spearman(a[:1], b[:1], [1.0], [FULL])[FULL])
+    assert math.isnan(nested_spearman(a[:0], b[:0], [], [FULL])[FULL])

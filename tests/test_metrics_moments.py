@@ -136,3 +136,33 @@ def test_spread_of_batches_is_that_of_all_rows():
             float(alignment(rows[:, :dim], others[:, :dim]))
         )
         assert found[f"uniformity/d{dim}"] == pytest.approx(float(uniformity(kept[:, :dim])))
+
+
+def test_spread_of_zeros_is_that_of_the_functions():
+    rows, others = messy(), messy().flip(0)
+    rows[:9, :2] = 0
+    spread = Spread(DIMS)
+    spread.update(rows, others)
+    found, both = spread.compute(), torch.cat([rows, others])
+    for dim in DIMS:
+        expected = {
+            "mean_cosine": mean_cosine(both[:, :dim]),
+            "alignment": alignment(rows[:, :dim], others[:, :dim]),
+            "uniformity": uniformity(both[:, :dim]),
+        }
+        for name, value in expected.items():
+            assert found[f"{name}/d{dim}"] == pytest.approx(float(value), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_any_precision_are_summed_in_double(dtype):
+    rows, others = messy().to(dtype), messy().flip(0).to(dtype)
+    moments, spread = Moments(FULL), Spread(DIMS)
+    exact_moments, exact_spread = Moments(FULL), Spread(DIMS)
+    for x, y in zip(rows.split(9), others.split(9), strict=True):
+        moments.update(x)
+        exact_moments.update(x.double())
+        spread.update(x, y)
+        exact_spread.update(x.double(), y.double())
+    assert moments.compute().measures(DIMS) == exact_moments.compute().measures(DIMS)
+    assert spread.compute() == exact_spread.compute()

@@ -80,6 +80,28 @@ def test_retrieval_among_the_validation_rows_is_the_task_on_their_texts(run):
             assert found == pytest.approx(value, abs=0.5), (metric, dim)  # near ties
 
 
+def test_texts_that_are_encoded_already_are_not_encoded_again(
+    run, tiny_config, pairs_file, tmp_path, monkeypatch
+):
+    recalled = []
+    validate = MICModule.validation_step
+
+    def watched(module, batch, batch_idx):
+        recalled.append(bool(module.trainer.sanity_checking and module.known))
+        return validate(module, batch, batch_idx)
+
+    monkeypatch.setattr(MICModule, "validation_step", watched)
+    task = "evaluation.validation.pairs.held={path: '%s', columns: [anchor, positive], limit: 60}"
+    train(load(tiny_config, "name=known", NAMED % pairs_file, task % pairs_file))
+    known = tmp_path / "runs" / "known"
+    # four batches before training, from what the task's texts gave; then two real validations
+    assert recalled == [True] * 4 + [False] * 8
+    for name in names(run, "geometry/") | names(run, "correlation/") | names(run, "val/pairs/"):
+        expected = values(run, name)[0]
+        if expected is not None and "condition" not in name:
+            assert values(known, name)[0] == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+
+
 def test_snapshots_keep_spectra_variances_and_the_map(run):
     first, middle, last = read_snapshots(run)
     assert [one.step for one in (first, middle, last)] == [0, 2, 4]

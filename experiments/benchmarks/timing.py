@@ -61,7 +61,7 @@ def publish(name: str, title: str, body: Sequence[str], rounds: int | None) -> N
         [
             f"# {title}",
             f"Written by `python experiments/benchmarks/{name}.py`: {versions}, Python "
-            f"{platform.python_version()}, {THREADS} CPU thread{interleaved if rounds else ''}.",
+            f"{platform.python_version()}, {THREADS} CPU thread{'s' * (THREADS > 1)}{interleaved if rounds else ''}.",
             *body,
         ]
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from clouds import FULL, ROWS, cloud, messy, second
-from references import gaussian
+from references import gaussian, rotation
 
 from mic.geometry import (
     alignment,
@@ -81,9 +81,25 @@ def test_rank_me_takes_the_mean_for_a_direction_and_roots_for_values():
     assert rank_me(torch.eye(6, dtype=torch.double)) <= 6 + 1e-12
 
 
+def test_few_rows_are_measured_by_what_so_many_can_fill():
+    rows = rotation(FULL)[:5]  # the corners of a simplex: 5 directions, 4 once centred
+    s = covariance(rows)
+    found = measures(s, second(rows), len(rows))
+    assert spectrum(s).count_nonzero() == 4
+    assert found["effective_rank"] == pytest.approx(4)
+    assert found["effective_rank_share"] == pytest.approx(1)
+    assert found["participation_ratio"] == pytest.approx(4)
+    assert found["iso_score"] == pytest.approx(3 / (FULL - 1))
+    assert found["rank_me"] == pytest.approx(5)
+    assert found["condition_number"] == math.inf
+
+
 def test_dead_coordinates_are_those_that_do_not_vary():
     rows = torch.cat([cloud(1.0, 1e-9, 1.0), torch.full((ROWS, 1), 3.0).double()], dim=1)
     assert dead_share(covariance(rows), second(rows)) == pytest.approx(0.5)
+    assert dead_share(covariance(cloud(1.0, 1.0)), second(cloud(1.0, 1.0))) == 0
+    far = cloud(1.0, 1.0, mean=200.0)  # where all but a 40,000th is the same for all
+    assert dead_share(covariance(far), second(far)) == 1
     constant = torch.ones(ROWS, 4, dtype=torch.double)
     assert dead_share(covariance(constant), second(constant)) == 1
     assert dead_share(covariance(0 * constant), second(0 * constant)) == 1

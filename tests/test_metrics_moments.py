@@ -87,6 +87,18 @@ def test_rows_that_are_all_equal_but_for_rounding_leave_nothing_that_correlates(
     assert correlation_summary(found.covariance, 3, found.rows)["max"] == 0
 
 
+def test_one_coordinate_that_is_constant_but_for_rounding_leaves_its_row_and_column_empty():
+    rows = messy()
+    rows[:, 4] = 0.3 + 1e-8 * rows[:, 2]
+    moments = Moments(FULL)
+    moments.update(rows)
+    found = moments.compute().covariance
+    others = [n for n in range(FULL) if n != 4]
+    expected = covariance(rows[:, others])
+    torch.testing.assert_close(found[others][:, others], expected, rtol=1e-9, atol=1e-12)
+    assert found[4].count_nonzero() == found[:, 4].count_nonzero() == 0
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_a_number_spoils_the_widths_that_have_it_and_no_other(value):
     rows = messy()

@@ -57,11 +57,12 @@ def publish(name: str, title: str, body: Sequence[str], rounds: int | None) -> N
         f"; medians over {rounds} rounds of interleaved alternatives; ratios are of one round, "
         "median [quartiles]"
     )
+    threads = f"{THREADS} CPU thread{'s' * (THREADS > 1)}"
     report = "\n\n".join(
         [
             f"# {title}",
             f"Written by `python experiments/benchmarks/{name}.py`: {versions}, Python "
-            f"{platform.python_version()}, {THREADS} CPU thread{'s' * (THREADS > 1)}{interleaved if rounds else ''}.",
+            f"{platform.python_version()}, {threads}{interleaved if rounds else ''}.",
             *body,
         ]
     )

@@ -207,6 +207,12 @@ def test_documents_may_come_in_another_precision_than_the_queries():
     assert nested_retrieval(q.half(), c.half().double(), relevant, DIMS, own) == expected
 
 
+def test_a_difference_that_only_double_precision_sees_decides():
+    query = torch.tensor([[1.0, 0.0]]).double()
+    corpus = torch.tensor([[1.0, 2.0], [1.0, 2.0 - 1e-9]]).double()
+    assert nested_retrieval(query, corpus, [{1: 1.0}], [2])["recall@1"] == {2: 100.0}
+
+
 def test_the_query_itself_takes_none_of_the_hundred_places():
     angles = torch.arange(130) * torch.pi / 130
     corpus = torch.stack([angles.cos(), angles.sin()], dim=1)

@@ -208,8 +208,8 @@ def test_documents_may_come_in_another_precision_than_the_queries():
 
 
 def test_a_difference_that_only_double_precision_sees_decides():
-    query = torch.tensor([[1.0, 0.0]]).double()
-    corpus = torch.tensor([[1.0, 2.0], [1.0, 2.0 - 1e-9]]).double()
+    query = torch.tensor([[1.0, 0.0]], dtype=torch.double)
+    corpus = torch.tensor([[1.0, 2.0], [1.0, 2.0 - 1e-9]], dtype=torch.double)
     assert nested_retrieval(query, corpus, [{1: 1.0}], [2])["recall@1"] == {2: 100.0}
 
 

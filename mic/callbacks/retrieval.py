@@ -11,6 +11,7 @@ from mic.batch import Batch
 from mic.callbacks.record import record
 from mic.collectives import counts, gather_columns, rank
 from mic.metrics import NestedRetrieval
+from mic.metrics.moments import exact_device
 
 
 class NestedRetrievalEval(Callback):
@@ -54,15 +55,16 @@ class NestedRetrievalEval(Callback):
         asked = first_places(query for query, _ in pairs)
         sought = first_places(key for _, key in pairs)
         relevant, own = judgements(pairs, asked, sought)
-        metric = NestedRetrieval(everyone[list(asked.values())].cpu(), relevant, self.dims, own=own)
+        distinct = everyone[list(asked.values())].to(exact_device(queries.device))
+        metric = NestedRetrieval(distinct, relevant, self.dims, own=own)
         first = sum(sizes[: rank()])
         mine = [  # a key that several ranks hold is that of the first
             (at - first, number)
             for number, at in enumerate(sought.values())
             if first <= at < first + len(ids)
         ]
-        rows = keys[[at for at, _ in mine]].cpu()
-        metric.update(rows, torch.tensor([number for _, number in mine], dtype=torch.long))
+        numbers = torch.tensor([number for _, number in mine], dtype=torch.long)
+        metric.update(keys[[at for at, _ in mine]], numbers)
         scores = metric.compute()
         record(
             trainer,

@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_fails_the_run(
     assert ("loss is nan" if log_every == 1 else "are not finite") in message
     assert "lower trainer.learning_rate" in message
     left = {path.name for path in (runs / "tiny").iterdir()}
-    assert left <= {"config.yaml", "metrics.jsonl"}
+    assert left <= {"config.yaml", "geometry", "metrics.jsonl"}
 
 
 @pytest.mark.parametrize("runs", ["runs", "runs/below"])

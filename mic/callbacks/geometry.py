@@ -68,7 +68,8 @@ class SpectralIsotropy(Callback):
             self.moments = Moments(queries.shape[1], taught).to(exact_device(queries.device))
             self.spread.to(exact_device(queries.device))
         for view, rows in enumerate((queries, keys)):
-            self.moments.update(unit(rows.double()), None if teacher is None else teacher[view])
+            exact = rows.to(self.moments.total.device).double()
+            self.moments.update(unit(exact), None if teacher is None else teacher[view])
         self.spread.update(queries, keys, keep=self._rows < self.pair_rows)
         self._rows += sum(batch.sizes) if batch.sizes else len(queries)  # those of all ranks
 

@@ -320,6 +320,8 @@ def test_checks_count_in_a_row_and_one_nan_is_enough(tmp_path):
     resumed.load_state_dict(alarm.state_dict())  # two in a row already
     assert "the first 8 numbers" in tell(resumed, 0.99)
     assert "not a number" in tell(new(), math.nan)
+    late = new()  # a NaN after a check that was bad already
+    assert [tell(late, 0.99), "not a number" in tell(late, math.nan)] == [None, True]
 
 
 def test_what_was_poor_before_training_is_an_alarm_only_once_it_is_worse():

@@ -38,6 +38,7 @@ class CollapseAlarm(Callback):
         self.saved: Path | None = None
         self._bad: dict[int, int] = {}
         self._before: dict[str, float] = {}
+        self._said: set[int] = set()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         if trainer.sanity_checking:
@@ -48,8 +49,12 @@ class CollapseAlarm(Callback):
             limits = thresholds(self._before, dim, self.config)
             wrong = collapse(self.spectral.values, dim, limits)
             self._bad[dim] = self._bad.get(dim, 0) + 1 if wrong else 0
-            needed = 1 if wrong == NOT_A_NUMBER else self.config.checks
-            if wrong and self._bad[dim] == needed:
+            if wrong is None:
+                self._said.discard(dim)
+            elif dim not in self._said and (
+                wrong == NOT_A_NUMBER or self._bad[dim] >= self.config.checks
+            ):
+                self._said.add(dim)
                 self.sound(trainer, dim, wrong)
 
     def sound(self, trainer: Trainer, dim: int, wrong: str) -> None:
@@ -71,11 +76,16 @@ class CollapseAlarm(Callback):
             save(trainer, self.saved)
             trainer.should_stop = True
 
-    def state_dict(self) -> dict[str, dict[Any, Any]]:
-        return {"bad": dict(self._bad), "before": dict(self._before)}
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "bad": dict(self._bad),
+            "before": dict(self._before),
+            "said": sorted(self._said),
+        }
 
-    def load_state_dict(self, state_dict: dict[str, dict[Any, Any]]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._bad, self._before = dict(state_dict["bad"]), dict(state_dict["before"])
+        self._said = set(state_dict["said"])
 
 
 def thresholds(before: Mapping[str, float], dim: int, config: AlarmConfig) -> AlarmConfig:

@@ -12,6 +12,7 @@ from mic.callbacks.record import record
 from mic.callbacks.throughput import Throughput
 from mic.collectives import total, world_size
 from mic.gradcache import random_state, replayed
+from mic.metrics.moments import exact_device
 from mic.module import MICModule
 from mic.nested import Encoded
 from mic.objective import Loss
@@ -92,5 +93,9 @@ def meeting_points(views: Sequence[Encoded]) -> list[Tensor]:
 
 
 def squared_norm(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:
-    squares = [one.double().square().sum() for one in gradients if one is not None]
-    return torch.stack(squares).sum() if squares else like[0].new_zeros((), dtype=torch.double)
+    place = exact_device(like[0].device)
+    found = torch.zeros((), dtype=torch.double, device=place)
+    for one in gradients:
+        if one is not None:
+            found += one.to(place).double().square().sum()
+    return found

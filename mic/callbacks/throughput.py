@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mic.batch import Batch
 from mic.callbacks.record import record
 from mic.collectives import total
+from mic.metrics.moments import exact_device
 from mic.module import MICModule
 
 PARTS = ("data", "encoder", "objective", "backward", "optimizer")
@@ -109,7 +110,8 @@ class Throughput(Callback):
 
     def write(self, trainer: Trainer, module: LightningModule) -> None:
         """Log what passed since the last line, and begin anew."""
-        tokens = float(total(torch.as_tensor(self._tokens, dtype=torch.double)))
+        counted = torch.as_tensor(self._tokens)
+        tokens = float(total(counted.to(exact_device(counted.device)).double()))
         pairs, seconds = self.pairs - self._before[0], self.seconds - self._before[1]
         timed = sum(self._parts.values())
         record(

@@ -31,7 +31,7 @@ def terms(view: View) -> Panel:
     ]
     raw += [Cell("validation loss", "loss", view.lines("val/loss"))]
     pictures = {"terms": curves([cell for cell in raw if cell.lines], view.labels)}
-    what = "The loss and its terms, unweighted and summed over the widths"
+    what = "The loss and its terms, unweighted, the mean over the widths"
     if not view.compared:
         weighted = kept({name: view.groups[0].series(f"train/{name}/weighted") for name in names})
         if weighted:

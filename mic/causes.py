@@ -1,0 +1,158 @@
+"""Why a run of several ranks failed: what every rank reports, and which of them is the cause.
+
+One rank's failure makes the others fail in its wake, often sooner than it has ended itself. Those
+say only that they lost somebody, and are the cause of nothing.
+"""
+
+import json
+import os
+import re
+import signal
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mic.errors import InputError, RunError
+
+STOPPED = 143  # the exit code of a run that was asked to stop
+BAD_INPUT = 2
+# what gloo and NCCL say of a peer that is gone
+GONE = re.compile(
+    r"gloo/transport/|Connection (closed|reset|refused)|Broken pipe|Socket closed"
+    r"|NCCL communicator was aborted"
+)
+
+
+class Ended(NamedTuple):
+    """How a rank ended: its exit code, when, and the signals that it had from its parent."""
+
+    rank: int
+    code: int
+    time: float
+    sent: frozenset[int] = frozenset()
+
+    @property
+    def killed(self) -> int:
+        """The signal that killed it, not its parent's; 0 if none."""
+        return -self.code if self.code < 0 and -self.code not in self.sent else 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rank says of its own failure; mic's own errors need no traceback."""
+
+    rank: int
+    time: float
+    kind: str
+    message: str
+    code: int
+    traceback: str
+    lost: bool
+
+
+def report(error: BaseException, code: int) -> bool:
+    """In a rank: tell the parent why it ends. False when nobody reads it, so that it must speak."""
+    folder, rank = os.environ.get("MIC_REPORTS"), os.environ.get("RANK")
+    if not folder or not rank:
+        return False
+    found = Report(
+        rank=int(rank),
+        time=time.time(),
+        kind=type(error).__name__,
+        message=str(error),
+        code=code,
+        traceback="" if own_kind(error) else "".join(traceback.format_exception(error)),
+        lost=lost(error),
+    )
+    partial = Path(folder, f".{rank}.partial")
+    try:
+        partial.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        partial.replace(Path(folder, f"{rank}.json"))
+    except OSError:  # the parent is gone, and its folder with it
+        return False
+    return True
+
+
+def read_reports(folder: Path) -> dict[int, Report]:
+    """The reports by rank."""
+    found = [Report(**json.loads(file.read_bytes())) for file in folder.glob("*.json")]
+    return {one.rank: one for one in found}
+
+
+def own_kind(error: BaseException) -> str | None:
+    """The error of mic.errors that an error is, whose text says all there is to say.
+
+    >>> own_kind(InputError("dims: none")), own_kind(ValueError("boom"))
+    ('InputError', None)
+    """
+    kinds = (kind for kind in type(error).__mro__ if kind.__module__ == InputError.__module__)
+    return next((kind.__name__ for kind in kinds), None)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error only says that another rank is gone, or repeats what another one said.
+
+    >>> lost(RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"))
+    True
+    >>> lost(ConnectionResetError("Connection reset by peer"))  # not from another rank
+    False
+    """
+    if getattr(error, "said", False):
+        return True
+    names = {kind.__name__ for kind in type(error).__mro__}
+    gone = "DistError" in names or (type(error) is RuntimeError and GONE.search(str(error)))
+    return bool(gone) or (error.__cause__ is not None and lost(error.__cause__))
+
+
+def failed(ends: Sequence[Ended], reports: Mapping[int, Report]) -> list[Ended]:
+    """The ranks that failed: neither done nor stopped, and not merely swept away by the parent."""
+    return [
+        one
+        for one in ends
+        if one.code not in (0, STOPPED) and (one.rank in reports or one.code > 0 or one.killed != 0)
+    ]
+
+
+def explain(failures: Sequence[Ended], reports: Mapping[int, Report], ranks: int) -> Exception:
+    """The error to raise for a run of `ranks` ranks; its first line names the cause."""
+    cause = min(failures, key=lambda one: precedence(one, reports.get(one.rank)))
+    found = reports.get(cause.rank)
+    if found is None:
+        return RunError(f"rank {cause.rank} {how(cause)}")
+    if found.code == BAD_INPUT:
+        return InputError(found.message)
+    said = f"rank {found.rank}: "
+    if not found.traceback:
+        everyone = len(reports) == ranks and len({one.message for one in reports.values()}) == 1
+        return RunError(found.message if everyone else said + found.message)
+    said += f"{found.kind}: {found.message}" if found.message else found.kind
+    return RunError(f"{said}\n{found.traceback.rstrip()}")
+
+
+def precedence(end: Ended, found: Report | None) -> tuple[int, float]:
+    """Killed by somebody else, an error of its own, an end without a word, lost another rank.
+
+    An abort is how NCCL's watchdog ends a rank that waits for one that is gone.
+    """
+    if found is not None:
+        return (3 if found.lost else 1), found.time
+    return (0 if end.killed not in (0, signal.SIGABRT) else 2), end.time
+
+
+def how(end: Ended) -> str:
+    """How a rank ended that said nothing.
+
+    >>> how(Ended(1, -9, 0.0)), how(Ended(1, 3, 0.0))
+    ('was killed by signal 9 (SIGKILL; out of memory?)', 'ended with code 3')
+    """
+    if not end.killed:
+        return f"ended with code {end.code}"
+    try:
+        name = signal.Signals(end.killed).name
+    except ValueError:  # a real-time signal
+        name = "no name"
+    hint = "; out of memory?" if end.killed == signal.SIGKILL else ""
+    return f"was killed by signal {end.killed} ({name}{hint})"

@@ -35,9 +35,14 @@ class Ended(NamedTuple):
     sent: frozenset[int] = frozenset()
 
     @property
+    def swept(self) -> bool:
+        """Whether it died of a signal of its parent's."""
+        return -self.code in self.sent
+
+    @property
     def killed(self) -> int:
-        """The signal that killed it, not its parent's; 0 if none."""
-        return -self.code if self.code < 0 and -self.code not in self.sent else 0
+        """The signal of somebody else that killed it; 0 if none."""
+        return 0 if self.code >= 0 or self.swept else -self.code
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,15 @@ class Report:
 
 
 def report(error: BaseException, code: int) -> bool:
-    """In a rank: tell the parent why it ends. False when nobody reads it, so that it must speak."""
+    """In a rank: tell the parent why it ends. False when it has to tell the user itself.
+
+    That is where no parent reads it; and of a stop, which is no failure, rank 0 speaks for all.
+    """
     folder, rank = os.environ.get("MIC_REPORTS"), os.environ.get("RANK")
     if not folder or not rank:
         return False
+    if code == STOPPED:
+        return rank != "0"
     found = Report(
         rank=int(rank),
         time=time.time(),
@@ -108,11 +118,17 @@ def lost(error: BaseException) -> bool:
 
 
 def failed(ends: Sequence[Ended], reports: Mapping[int, Report]) -> list[Ended]:
-    """The ranks that failed: neither done nor stopped, and not merely swept away by the parent."""
+    """The ranks that failed: neither done nor stopped, nor swept away by their parent or the stop.
+
+    A signal does not reach Python in a collective: the rank learns that another one has stopped.
+    """
+    stop = any(one.code == STOPPED or one.swept for one in ends)
     return [
         one
         for one in ends
-        if one.code not in (0, STOPPED) and (one.rank in reports or one.code > 0 or one.killed != 0)
+        if one.code not in (0, STOPPED)
+        and not (one.swept and one.rank not in reports)
+        and not (stop and one.sent and one.rank in reports and reports[one.rank].lost)
     ]
 
 

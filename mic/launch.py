@@ -2,14 +2,15 @@
 
 The parent only waits: it passes signals on, prints what ranks other than 0 write, marked by their
 rank, and when all have ended says the cause of a failure before anything else. Every rank leads a
-session, so that Ctrl-C in a terminal reaches the parent alone, and whatever is left of its process
-group dies with it. The parent holds the write end of a pipe that no other process has: ranks read
+session, so that Ctrl-C in a terminal reaches the parent alone, and what is left of a rank's process
+group ends with it. The parent holds the write end of a pipe that no other process has: ranks read
 it, and so learn of the parent's death however it died.
 
-Nothing but the standard library is imported: the parent starts at once and stays small.
+Only the standard library is imported: the parent starts at once and stays small.
 """
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -31,6 +32,7 @@ from mic.errors import RunError
 __all__ = ["launch", "report", "watch_parent"]
 
 GRACE = 15.0  # seconds, first to end by oneself when another rank failed, then after SIGTERM
+STOPPING = 300.0  # seconds to end by oneself when another rank was stopped: rank 0 has logs to send
 LAST = 60.0  # seconds that a rank has to end after its parent's death
 LOOK = 0.05  # seconds between two looks at the ranks
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -62,7 +64,7 @@ def launch(command: Sequence[str], ranks: int) -> int:
     """
     started: list[Rank] = []
     with TemporaryDirectory(prefix="mic-ranks-") as folder, lifeline() as fd, caught() as signals:
-        shared = environment(ranks) | {"MIC_LAUNCHED": str(fd), "MIC_REPORTS": folder}
+        shared = environment(ranks) | {"MIC_LAUNCHED": name(fd), "MIC_REPORTS": folder}
         try:
             for number in range(ranks):
                 started.append(start(command, number, shared, fd))
@@ -107,7 +109,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def lifeline() -> Iterator[int]:
-    """The read end of a pipe whose write end closes with this process; neither is inherited."""
+    """The read end of a pipe whose write end only this process has, and closes when it ends."""
     read, write = os.pipe()
     try:
         yield read
@@ -163,25 +165,33 @@ def mark(stream: IO[bytes], number: int) -> None:
 
 
 def attend(ranks: Sequence[Rank], signals: deque[int], folder: Path) -> None:
-    """Wait until all ranks have ended; no longer than the grace once one has failed.
+    """Wait until all ranks have ended, with patience for those that outlive another.
 
-    One that was stopped, or is done, starts no clock: rank 0 may be saving what all of them did.
+    Python handles no signal while a rank waits in C++ for one that is gone.
     """
-    since: float | None = None
+    deadline = math.inf
     while alive := [rank for rank in ranks if looks_alive(rank)]:
         while signals:
             send(alive, signals.popleft())
-        if since is None:
-            reports = read_reports(folder)
-            ends = [rank.ended for rank in ranks if rank.ended]
-            # a rank that has reported may hang on its way out
-            if failed(ends, reports) or any(one.code != STOPPED for one in reports.values()):
-                since = time.monotonic()
-        elif time.monotonic() > since + 2 * GRACE:
+        now = time.monotonic()
+        ends = [rank.ended for rank in ranks if rank.ended]
+        deadline = min(deadline, now + patience(ends, read_reports(folder)))
+        if now > deadline + GRACE:
             send(alive, signal.SIGKILL)
-        elif time.monotonic() > since + GRACE:
+        elif now > deadline:
             send([rank for rank in alive if signal.SIGTERM not in rank.sent], signal.SIGTERM)
         time.sleep(LOOK)
+
+
+def patience(ends: Sequence[Ended], reports: Mapping[int, Report]) -> float:
+    """How long other ranks may go on, those that reported a failure and hang in their exit too.
+
+    Whoever died of a signal that was passed on had not begun; one that ended with 143 had all ranks
+    agree to stop.
+    """
+    if reports or failed(ends, reports) or any(one.swept for one in ends):
+        return GRACE
+    return STOPPING if any(one.code == STOPPED for one in ends) else math.inf
 
 
 def looks_alive(rank: Rank) -> bool:
@@ -230,16 +240,20 @@ def watch_parent() -> None:
 
     Nothing in a process that `launch` did not start.
     """
-    if fd := os.environ.get("MIC_LAUNCHED"):
-        threading.Thread(target=outlive, args=(int(fd),), daemon=True).start()
+    pipe = os.environ.get("MIC_LAUNCHED", "")
+    with contextlib.suppress(OSError, ValueError):
+        fd = int(pipe.partition(":")[0])
+        if name(fd) == pipe:  # and not what a rank's own subprocess has under this number
+            threading.Thread(target=outlive, args=(fd,), daemon=True).start()
+
+
+def name(fd: int) -> str:
+    """A file descriptor and the file that it is."""
+    return f"{fd}:{os.fstat(fd).st_ino}"
 
 
 def outlive(fd: int) -> None:
-    try:
-        while os.read(fd, 1):
-            pass
-    except OSError:  # inherited the name without the pipe: a rank's own subprocess
-        return
+    os.read(fd, 1)  # nobody writes: it returns when the last write end is closed
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(LAST)
     os._exit(STOPPED)

@@ -19,7 +19,8 @@ class Batch(NamedTuple):
 
     `ids` [batch, columns] number the texts, equal texts equally; `groups` [batch] number the rows'
     groups. `prepared` holds what the teacher wants of each column, `sizes` every rank's number of
-    rows, where they are known, and `state` where a stream stands after this batch.
+    rows, where they are known, `state` where a stream stands after this batch, and `numbers` which
+    rows of an indexed corpus these are.
     """
 
     columns: list[Tokens]
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
     prepared: list[Tokens | Tensor] | None = None
     sizes: list[int] | None = None
     state: str | None = None
+    numbers: list[int] | None = None
 
     @property
     def size(self) -> int:

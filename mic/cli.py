@@ -1,18 +1,20 @@
 """The command line: `mic train CONFIG [key=value ...]`, `mic data CONFIG`, `mic encode MODEL`.
 
-Nothing heavy is imported before a command needs it. Exit codes: 0 done, 1 failed, 2 bad input.
+Exit codes: 0 done, 1 failed, 2 bad input, 143 asked to stop with the state saved.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from mic import __version__
-from mic.config import Config, keys, load, to_yaml
-from mic.errors import InputError, RunError
+from mic import __version__, commands
+from mic.causes import BAD_INPUT, STOPPED, report
+from mic.config import Config, keys
+from mic.errors import InputError, Preempted, RunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,8 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         options.run(options)
+    except Preempted as error:
+        return complain(error, STOPPED)
     except InputError as error:
-        return complain(error, 2)
+        return complain(error, BAD_INPUT)
     except RunError as error:
         return complain(error, 1)
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -32,7 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno is None:
             raise
         return complain(error, 1)
+    except Exception as error:
+        if not report(error, 1):  # to the process that started this rank
+            raise
+        return 1
     return 0
+
+
+def entry() -> None:
+    """The command, to the end of its process; a rank that failed waits for nobody on its way."""
+    code = main()
+    if code and "RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -47,7 +65,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def complain(error: Exception, code: int) -> int:
-    print(f"mic: error: {error}", file=sys.stderr)
+    """Say what is wrong, unless another rank or the process that started this one does."""
+    if code == STOPPED:
+        if not getattr(error, "said", False):
+            print(f"mic: {error}", file=sys.stderr)
+    elif not getattr(error, "said", False) and not report(error, code):
+        print(f"mic: error: {error}", file=sys.stderr)
     return code
 
 
@@ -56,9 +79,9 @@ def parser() -> argparse.ArgumentParser:
         prog="mic", description="Text embeddings whose every prefix is a good embedding."
     )
     top.add_argument("--version", action="version", version=f"mic {__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    actions = top.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser(
+    train = actions.add_parser(
         "train",
         help="train an encoder as a config says",
         description="Train an encoder as CONFIG says; key=value overrides come last.",
@@ -71,9 +94,22 @@ def parser() -> argparse.ArgumentParser:
         "--print-config", action="store_true", help="show the resolved YAML and stop"
     )
     train.add_argument("--overwrite", action="store_true", help="replace a run of the same name")
-    train.set_defaults(run=run_train)
+    allow_change(train)
+    train.set_defaults(run=commands.train)
 
-    data = commands.add_parser(
+    resume = actions.add_parser(
+        "resume",
+        help="go on with a run that was interrupted",
+        description="Go on with a run at its newest checkpoint, as `mic train` of its config does.",
+    )
+    resume.add_argument("folder", metavar="RUN", type=Path, help="a run directory")
+    resume.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="as trainer.max_steps=200"
+    )
+    allow_change(resume)
+    resume.set_defaults(run=commands.resume)
+
+    data = actions.add_parser(
         "data",
         help="what a config would train on",
         description="Read the corpora of CONFIG and report, in Markdown, rows, lengths, repeats, "
@@ -81,9 +117,9 @@ def parser() -> argparse.ArgumentParser:
     )
     data.add_argument("config", metavar="CONFIG", help="a YAML file")
     data.add_argument("overrides", metavar="key=value", nargs="*", help="see `mic train --help`")
-    data.set_defaults(run=run_data)
+    data.set_defaults(run=commands.data)
 
-    encode = commands.add_parser(
+    encode = actions.add_parser(
         "encode",
         help="sentences on standard input to vectors",
         description="Read a sentence a line from standard input; write its vector, of length 1.",
@@ -94,9 +130,9 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument("--dim", type=int, help="numbers kept of each vector (default: all)")
     encode.add_argument("--output", type=Path, help="write a .npy file instead of JSON lines")
     encode.add_argument("--batch-size", type=int, default=64, help="sentences at a time")
-    encode.set_defaults(run=run_encode)
+    encode.set_defaults(run=commands.encode)
 
-    report = commands.add_parser(
+    report = actions.add_parser(
         "report",
         help="runs as one HTML page and pictures",
         description="Write what a run has measured, so far or to its end, as one HTML page that "
@@ -107,18 +143,18 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--to", metavar="FOLDER", type=Path, help="where page and PNGs go (needed for several runs)"
     )
-    report.set_defaults(run=run_report)
+    report.set_defaults(run=commands.report)
 
-    sync = commands.add_parser(
+    sync = actions.add_parser(
         "sync",
         help="replay a run into Weights & Biases",
         description="Replay a run's own log, figures and results into one W&B run; one that is "
         "there already is not touched: the replay is a new run beside it, to keep in its place.",
     )
     sync.add_argument("folder", metavar="RUN", type=Path, help="a run directory")
-    sync.set_defaults(run=run_sync)
+    sync.set_defaults(run=commands.sync)
 
-    dashboard = commands.add_parser(
+    dashboard = actions.add_parser(
         "dashboard",
         help="make a Weights & Biases workspace",
         description="Save a view into a W&B project: loss terms, collapse, redundancy and quality "
@@ -133,98 +169,18 @@ def parser() -> argparse.ArgumentParser:
         help="widths to show, the full one last (default: 16,32,64,128,256,384)",
     )
     dashboard.add_argument("--print", action="store_true", help="show its JSON and send nothing")
-    dashboard.set_defaults(run=run_dashboard)
+    dashboard.set_defaults(run=commands.dashboard)
     return top
 
 
-def run_train(options: argparse.Namespace) -> None:
-    config = load(options.config, *options.overrides)
-    if options.print_config:
-        print(to_yaml(config), end="")
-        return
-    quiet()
-    from mic.train import train  # ten seconds of imports
-
-    train(config, overwrite=options.overwrite)
-
-
-def run_data(options: argparse.Namespace) -> None:
-    config = load(options.config, *options.overrides)
-    quiet()
-    from mic.corpus_report import corpus_report
-    from mic.module import load_encoder
-    from mic.train import read_data, read_tasks
-
-    data = read_data(config, load_encoder(config).tokenize)
-    validation, test = read_tasks(config, data, required=False)
-    for paragraph in corpus_report(data, [*validation, *test]):
-        print(paragraph, flush=True)
-        print()
-
-
-def run_report(options: argparse.Namespace) -> None:
-    from mic.report import report
-
-    print(report(options.runs, options.to))
-
-
-def quiet() -> None:
-    """Silence what the libraries say of themselves, so that our own lines can be read."""
-    import logging
-    import warnings
-
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-
-
-def run_encode(options: argparse.Namespace) -> None:
-    import json
-
-    from mic.encoder import Encoder
-    from mic.progress import bar
-
-    if sys.stdin.isatty():
-        print("mic: reading sentences, one a line, until Ctrl-D", file=sys.stderr)
-    try:
-        texts = [line.rstrip("\n") for line in sys.stdin]
-    except UnicodeDecodeError:
-        raise InputError("standard input: not UTF-8; convert it with `iconv -t utf-8`") from None
-    for number, text in enumerate(texts, 1):
-        if not text.strip():
-            raise InputError(f"standard input: line {number} is empty; remove it")
-    encoder = Encoder.from_pretrained(options.model)
-    with bar("encoding", len(texts)) as advance:
-        vectors = encoder.encode(
-            texts, batch_size=options.batch_size, dim=options.dim, progress=advance
-        )
-    if options.output is None:
-        for vector in vectors.tolist():
-            print(json.dumps(vector))
-        return
-    import numpy as np
-
-    partial = options.output.with_name(f".{options.output.name}.partial")
-    with partial.open("wb") as stream:
-        np.save(stream, vectors)
-    partial.replace(options.output)
-
-
-def run_sync(options: argparse.Namespace) -> None:
-    from mic.sync import sync
-
-    print(sync(options.folder))
-
-
-def run_dashboard(options: argparse.Namespace) -> None:
-    from mic import dashboard
-
-    dashboard.refuse_missing()
-    if options.print:
-        workspace = dashboard.build(options.project, options.entity or "", options.dims)
-        print(dashboard.as_json(workspace))
-    else:
-        print(dashboard.save(options.project, options.entity, options.dims))
+def allow_change(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-change",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="go on with the run although this setting, or section, is another; may be repeated",
+    )
 
 
 def dims(text: str) -> list[int]:
@@ -266,4 +222,4 @@ def type_name(kind: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -90,6 +90,15 @@ def total_together(values: Sequence[Float[Tensor, "..."]]) -> list[Float[Tensor,
     return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
 
 
+def gather_objects(own: Any) -> list[Any]:
+    """Every rank's object, in the order of ranks, on all of them."""
+    if world_size() == 1:
+        return [own]
+    found: list[Any] = [None] * world_size()
+    distributed.all_gather_object(found, own)
+    return found
+
+
 class Gather(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -58,6 +58,7 @@ class PairDataModule(StreamModule):
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.seed = seed
+        self.may_differ = False  # the rows, from those of a checkpoint
         self.streams = open_streams(config, batch_size, batch_tokens, seed)
         train = [] if self.streams else open_corpora(config.train, "train", config.on_bad_row)
         if config.validation:
@@ -179,6 +180,24 @@ class PairDataModule(StreamModule):
         streamed = self.streams.described if self.streams else {}
         return streamed | {name: one.meta.fingerprint for name, one in self.corpora.items()}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"data": self.hashes, **super().state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on with the rows of a checkpoint.
+
+        Raises InputError where they are not the same, unless they `may_differ`.
+        """
+        saved, here = state_dict.get("data", self.hashes), self.hashes
+        other = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
+        if other and not self.may_differ:
+            raise InputError(
+                f"data.{other[0].replace('/', '.')}: holds other rows than when the run began; "
+                "give it those, begin anew, or go on all the same with --allow-change data"
+            )
+        if "identity" in state_dict:
+            super().load_state_dict(state_dict)
+
     def collate(self, split: Split) -> Collate:
         grouped = any(corpus.meta.grouped for corpus in split.numbered.corpora)
         return Collate(self.tokenize, self.prepare, grouped)
@@ -223,7 +242,8 @@ class Batches(Dataset[Batch]):
         self.collate = collate
 
     def __getitems__(self, asked: Asked) -> Batch:
-        return self.collate(self.numbered.rows(asked.numbers, asked.partners), asked.sizes)
+        rows = self.numbered.rows(asked.numbers, asked.partners)
+        return self.collate(rows, asked.sizes)._replace(numbers=asked.numbers)
 
     def __getitem__(self, asked: Any) -> Batch:
         return self.__getitems__(asked)

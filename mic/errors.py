@@ -1,4 +1,4 @@
-"""The two ways a command ends badly: the input was wrong, or the run failed."""
+"""The ways a command ends early: the input was wrong, the run failed, or it was asked to stop."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,17 @@ from collections.abc import Sequence
 class InputError(ValueError):
     """Bad input: the message names the value and the cure; the command line exits with 2."""
 
+    said = False  # by another rank, so that this one need not
+
 
 class RunError(RuntimeError):
     """A run that failed while running; the command line exits with 1."""
+
+    said = False
+
+
+class Preempted(RunError):  # noqa: N818  # nothing went wrong
+    """A run that was asked to stop, and whose state is saved; the command line exits with 143."""
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
-from mic.collectives import counts, gather, rank, world_size
+from mic.collectives import gather, rank, world_size
 from mic.encoder import Encoder
 from mic.errors import RunError
 from mic.geometry import covariance
@@ -17,27 +17,38 @@ from mic.tasks import Scores, Task
 
 RAW = "raw truncation"
 PCA = "PCA"
+BLOCK = 32  # batches between two looks at whether to break off
 Results = dict[str, Scores]  # task -> metric -> width -> value
 
 
 def embed_tasks(
-    encoder: Encoder, tasks: Sequence[Task], batch_size: int, label: str
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    batch_size: int,
+    label: str,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Tensor]:
     """The full embeddings of every task's texts, by the task's name; each rank encodes its share.
+
+    `check` is called now and then, on all ranks as often, for whoever wants to break off.
 
     Raises RunError when an embedding is not finite, as those of a diverged model are.
     """
     if not tasks:
         return {}
-    own = {task.name: task.texts[rank() :: world_size()] for task in tasks}
-    with bar(label, sum(map(len, own.values()))) as advance:
-        found = {
-            name: from_all_ranks(
-                encoder.embed(texts, batch_size=batch_size, progress=advance),
-                encoder.backbone.device,
-            )
-            for name, texts in own.items()
-        }
+    shares = {task.name: share(task.texts) for task in tasks}
+    found = {}
+    with bar(label, sum(map(len, shares.values()))) as advance:
+        for task in tasks:
+            own, parts = shares[task.name], []
+            block = BLOCK * batch_size if check else len(own)
+            for start in range(0, len(own), block):
+                texts = own[start : start + block]
+                parts.append(encoder.embed(texts, batch_size=batch_size, progress=advance))
+                if check:
+                    check()
+            joined = from_all_ranks(torch.cat(parts), encoder.backbone.device)
+            found[task.name] = joined[: len(task.texts)]
     for name, embeddings in found.items():
         if not embeddings.isfinite().all():
             raise RunError(
@@ -46,18 +57,21 @@ def embed_tasks(
     return found
 
 
+def share(texts: Sequence[str]) -> list[str]:
+    """This rank's texts, each W-th from its own on; all ranks have as many, if need be the last
+    text once more, so that they do the same number of forward passes."""
+    own = list(texts[rank() :: world_size()])
+    return own if len(own) == -(-len(texts) // world_size()) else [*own, texts[-1]]
+
+
 def from_all_ranks(
     own: Float[Tensor, "own dim"], device: torch.device
 ) -> Float[Tensor, "texts dim"]:
     """All ranks' rows in the texts' order, of which rank r embedded each W-th from the r-th on."""
     if world_size() == 1:
         return own
-    sizes = counts(len(own), device)
-    parts = torch.split(gather(own.to(device), sizes).cpu(), sizes)
-    texts = torch.empty(sum(sizes), own.shape[1])
-    for first, part in enumerate(parts):
-        texts[first :: len(parts)] = part
-    return texts
+    parts = gather(own.to(device), [len(own)] * world_size()).cpu().view(world_size(), *own.shape)
+    return parts.transpose(0, 1).reshape(-1, own.shape[1])
 
 
 def score_tasks(

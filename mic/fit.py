@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from mic.callbacks import (
+    BatchRecord,
+    BestSoFar,
     CollapseAlarm,
     CrossCorrelationMap,
+    ExactResume,
     LastValidation,
     NestedEvaluation,
     NestedRetrievalEval,
@@ -18,11 +22,14 @@ from mic.callbacks import (
     TermBalance,
     Throughput,
 )
+from mic.checkpoints import CHECKPOINTS
 from mic.data import PairDataModule
 from mic.errors import RunError
 from mic.loggers import RunLogger
 from mic.module import MICModule
+from mic.processes import environment, place
 from mic.settings import Config
+from mic.signals import Stop
 from mic.tasks import Task
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -35,19 +42,26 @@ def fit(
     dims: Sequence[int],
     logger: RunLogger,
     folder: Path,
-) -> Throughput:
+    checkpoint: Path | None = None,
+    stop: Stop | None = None,
+) -> tuple[Throughput, BestSoFar]:
     """Train as the module's config says, watched at `dims`; what was counted on the way.
 
-    Ctrl-C, a loss that is not finite, and an alarm that stops the run end it with a RunError.
+    From a checkpoint on, if there is one. Being asked to `stop` ends it with Preempted, when the
+    state is saved; a loss that is not finite, an alarm that stops the run, and a checkpoint that
+    cannot be written with RunError.
     """
     config, settings = module.config, module.config.trainer
     throughput = Throughput(settings.log_every)
     watching = watchers(config, dims, folder) if config.monitor.geometry else []
+    exact = ExactResume(folder / CHECKPOINTS, settings.save_every, seed=config.seed, stop=stop)
+    best = BestSoFar({task.name: task.headline for task in tasks})
+    evaluation = NestedEvaluation(tasks, dims, config.evaluation.batch_size, exact.check)
     trainer = Trainer(
         max_steps=settings.max_steps,
         max_epochs=-1,
         accelerator="auto",
-        devices=1,
+        **ranks(settings.strategy),
         precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
         gradient_clip_val=settings.gradient_clip or None,
         val_check_interval=settings.validate_every,
@@ -60,25 +74,36 @@ def fit(
             TermBalance(config.monitor.balance_every, throughput),
             Progress(settings.log_every, throughput),
             LastValidation(),
+            *([BatchRecord(folder)] if config.monitor.batches else []),
+            evaluation,  # before all that keep something of a validation: it may be broken off
             *watching,
-            NestedEvaluation(tasks, dims, config.evaluation.batch_size),
+            best,
+            exact,
         ],
-        enable_checkpointing=False,
+        use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    try:
-        with warnings.catch_warnings():
-            quiet()
-            trainer.fit(module, data)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise RunError(
-            f"stopped at step {trainer.global_step} of {settings.max_steps}; no model was saved"
-        ) from None
+    with warnings.catch_warnings():
+        quiet()
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     for alarm in watching:
         if isinstance(alarm, CollapseAlarm) and alarm.reason and config.monitor.alarm.stop:
             raise RunError(f"{alarm.reason}; stopped, the state is in {alarm.saved}")
-    return throughput
+    return throughput, best
+
+
+def ranks(strategy: str) -> dict[str, Any]:
+    """A trainer's processes: those that there are, however they were started."""
+    here = place()
+    if here.ranks == 1:
+        return {"devices": 1}
+    return {
+        "devices": here.local_ranks,
+        "num_nodes": here.nodes,
+        "strategy": DDPStrategy() if strategy == "ddp" else sharded(here.ranks),
+        "plugins": [environment()],
+    }
 
 
 def watchers(config: Config, dims: Sequence[int], folder: Path) -> list[Callback]:
@@ -93,12 +118,20 @@ def watchers(config: Config, dims: Sequence[int], folder: Path) -> list[Callback
     ]
 
 
+def sharded(ranks: int) -> ModelParallelStrategy:
+    """FSDP2 over all ranks; what each shards, `MICModule.configure_model` says."""
+    return ModelParallelStrategy(
+        data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
+
+
 def quiet() -> None:
     """Silence what Lightning warns of that is as it should be."""
     about: Any = (
         "does not have many workers",
         "in eval mode at the start of training",  # a teacher, which stays so
         "smaller than the logging interval",
+        "your dataloader is not resumable",  # its sampler is
     )
     for text in about:
         warnings.filterwarnings("ignore", message=f".*{text}.*")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -14,16 +15,26 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.image import imread
 
 from mic.errors import InputError
+from mic.progress import notice
 from mic.rundir import METRICS, plain
 from mic.settings import Config
 from mic.wandb_mirror import WandbMirror, start
+
+Line = dict[str, Any]
 
 
 class TensorBoardMirror:
     has_pictures = True
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.logger = TensorBoardLogger(folder, name=None, version="tensorboard")
+
+    def cut(self, lines: Sequence[Line], steps: int) -> None:  # noqa: ARG002
+        """Have TensorBoard forget what it was told of later steps."""
+        self.logger = TensorBoardLogger(
+            self.folder, name=None, version="tensorboard", purge_step=steps + 1
+        )
 
     def log(self, values: Mapping[str, float], steps: int) -> None:
         self.logger.log_metrics(dict(values), steps)
@@ -43,6 +54,14 @@ class CsvMirror:
 
     def __init__(self, folder: Path) -> None:
         self.logger = CSVLogger(folder, name=None, version="csv")
+
+    def cut(self, lines: Sequence[Line], steps: int) -> None:  # noqa: ARG002
+        """Write the table anew from the lines that are left."""
+        for line in lines:
+            values = {name: value for name, value in line.items() if name != "step"}
+            self.log(
+                {name: value for name, value in values.items() if value is not None}, line["step"]
+            )
 
     def log(self, values: Mapping[str, float], steps: int) -> None:
         self.logger.log_metrics(dict(values), steps)
@@ -125,6 +144,38 @@ class RunLogger(Logger):
         for mirror in self.mirrors:
             if isinstance(mirror, WandbMirror):
                 mirror.alert(heading, text)
+
+    @rank_zero_only
+    def position(self) -> int:
+        """The bytes of metrics.jsonl, which are on the disk when this returns."""
+        if not self.file.exists():
+            return 0
+        with self.file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            return stream.seek(0, os.SEEK_END)
+
+    @rank_zero_only
+    def cut(self, position: int | None, steps: int) -> None:
+        """Drop what was logged after a checkpoint, of `steps` steps, whose run goes on."""
+        held = self.file.stat().st_size if self.file.exists() else 0
+        if position is None or held < position:
+            notice(
+                f"{self.file}: is shorter than at the checkpoint of step {steps}: it was changed "
+                "since; the lines that are gone stay gone"
+            )
+        elif held > position:
+            os.truncate(self.file, position)
+        text = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines()]
+        for mirror in self.mirrors:
+            mirror.cut(lines, steps)
+
+    @rank_zero_only
+    def preempting(self) -> None:
+        """Tell W&B, whose sweeps then start the run again."""
+        for mirror in self.mirrors:
+            if isinstance(mirror, WandbMirror):
+                mirror.preempting()
 
     @rank_zero_only
     def finish(self) -> None:

@@ -16,6 +16,7 @@ from mic.errors import InputError, RunError
 from mic.gradcache import chunked_step
 from mic.nested import Encoded, check_dims
 from mic.objective import Loss, Objective
+from mic.record import record
 from mic.settings import Config, TrainerConfig
 from mic.summary import Summary, join
 from mic.teacher import Teacher, build_teacher
@@ -115,11 +116,17 @@ class MICModule(LightningModule):
         else:
             loss, step = self.chunked_step(batch, batch_idx)
         taken, settings = self.global_step + 1, self.config.trainer
-        if taken % settings.log_every == 0 or taken == settings.max_steps:
+        steps = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        if steps and (taken % settings.log_every == 0 or taken == settings.max_steps):
             values = scalars(loss)  # waits for a GPU: not at every step
             refuse_nan(values, self.global_step, self.config)
             values["learning_rate"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-            self.log_dict({f"train/{name}": value for name, value in values.items()})
+            record(
+                self.trainer,
+                self,
+                {f"train/{name}": value for name, value in values.items()},
+                taken,
+            )
         return step
 
     def chunked_step(self, batch: Batch, batch_idx: int) -> tuple[Loss, Tensor]:

@@ -15,14 +15,14 @@ Advance = Callable[..., None]  # (pieces done, note="")
 
 
 @contextmanager
-def bar(label: str, total: int | None) -> Iterator[Advance]:
+def bar(label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
     """Show on standard error how much of the work is done; call what it yields as pieces end.
 
-    A total of None is one that nobody knows yet.
+    A total of None is one that nobody knows yet; `done` is what an earlier process did of it.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lines(label, total, console.print)
+        yield lines(label, total, console.print, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -33,7 +33,7 @@ def bar(label: str, total: int | None) -> Iterator[Advance]:
         TextColumn("left"),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(label, total=total, note="")
+        task = progress.add_task(label, total=total, completed=done, note="")
 
         def advance(done: int, note: str = "") -> None:
             progress.update(task, advance=done, note=note)
@@ -41,14 +41,14 @@ def bar(label: str, total: int | None) -> Iterator[Advance]:
         yield advance
 
 
-def lines(label: str, total: int | None, write: Callable[[str], None]) -> Advance:
+def lines(label: str, total: int | None, write: Callable[[str], None], done: int = 0) -> Advance:
     """An `Advance` that writes a line every 15 seconds; none for work that is sooner done."""
     start = last = time.monotonic()
-    count = 0
+    count = done
 
-    def advance(done: int, note: str = "") -> None:
+    def advance(more: int, note: str = "") -> None:
         nonlocal count, last
-        count += done
+        count += more
         now = time.monotonic()
         if now - last < SECONDS and (total is None or count < total or last == start):
             return
@@ -56,7 +56,7 @@ def lines(label: str, total: int | None, write: Callable[[str], None]) -> Advanc
         if total is None:
             write(f"{label} {count} {note}".rstrip())
             return
-        left = (now - start) / max(count, 1) * (total - count)
+        left = (now - start) / max(count - done, 1) * (total - count)
         write(f"{label} {count}/{total} {note} {left:.0f} s left".replace("  ", " "))
 
     return advance

@@ -2,6 +2,7 @@
 
 config.yaml, metrics.jsonl, results.json, figures/ and encoder/ are the contract between training,
 reports and people; results.json is written last, so that a folder with it is a finished run.
+run.json holds the run's id, and a segment for every time that it was begun or gone on with.
 """
 
 import json
@@ -32,18 +33,12 @@ def path_of(config: Config) -> Path:
     return Path(config.runs) / config.name
 
 
-def refuse_existing(config: Config, overwrite: bool) -> None:
-    """Raise an InputError when the run's folder holds something and `overwrite` is false."""
-    folder = path_of(config)
+def refuse_foreign(folder: Path) -> None:
+    """Raise an InputError when something else than a run is at the place of one."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: is a file or a link; choose another name=...")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not is_run(folder):
+    if folder.exists() and any(folder.iterdir()) and not is_run(folder):
         raise InputError(f"{folder}: holds files that are no run of mic; choose another name=...")
-    if not overwrite:
-        state = "a finished run" if (folder / RESULTS).is_file() else "an unfinished run"
-        raise InputError(f"{folder}: holds {state}; choose another name=... or add --overwrite")
 
 
 def is_run(folder: Path) -> bool:
@@ -55,10 +50,10 @@ def is_run(folder: Path) -> bool:
     return isinstance(content, dict) and {item.name for item in fields(Config)} <= content.keys()
 
 
-def create(config: Config, overwrite: bool) -> Path:
-    """Make the run's folder with its config; an old run in it goes only when asked."""
-    refuse_existing(config, overwrite)
+def create(config: Config) -> Path:
+    """Make the run's folder anew with its config; whatever run was there is gone."""
     folder = path_of(config)
+    refuse_foreign(folder)
     if folder.exists():
         shutil.rmtree(folder)
     try:
@@ -77,8 +72,8 @@ def refuse_full_disk(config: Config, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"runs={config.runs}: {free / 1e6:.0f} MB free, and the trained model alone takes "
-            f"{needed / 1e6:.0f} MB; free some, or set runs=FOLDER on another disk"
+            f"runs={config.runs}: {free / 1e6:.0f} MB free, and the checkpoints and the trained "
+            f"model take {needed / 1e6:.0f} MB; free some, or set runs=FOLDER on another disk"
         )
 
 
@@ -121,3 +116,11 @@ def about(folder: Path) -> dict[str, Any]:
     found = {"id": os.environ.get("WANDB_RUN_ID") or chosen}
     write_json(file, found)
     return found
+
+
+def begin_segment(folder: Path, segment: Mapping[str, Any]) -> int:
+    """Add to run.json where a process began or went on; how many have so far."""
+    known = about(folder)
+    segments = [*known.get("segments", []), segment]
+    write_json(folder / ABOUT, {**known, "segments": segments})
+    return len(segments)

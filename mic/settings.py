@@ -166,6 +166,13 @@ class TrainerConfig:
     gradient_clip: float = option(1.0, "largest norm of the gradient; 0: any", least=0)
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "bf16 is slow on most CPUs")
     compile: bool = option(False, "compile the encoder with torch.compile")
+    devices: int = option(
+        1, "processes on this machine, each on a GPU of its own where there are any", least=1
+    )
+    strategy: Literal["ddp", "fsdp"] = option(
+        "ddp", "of several processes: each holds the whole encoder, or a share of it (fsdp)"
+    )
+    save_every: int = option(200, "steps between checkpoints", least=1)
     log_every: int = option(10, "steps between lines of metrics.jsonl", least=1)
     validate_every: int = option(200, "steps between validations", least=1)
 

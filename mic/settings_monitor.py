@@ -33,6 +33,7 @@ class MonitorConfig:
     balance_every: int = option(
         100, "steps between measurements of each term's share of the gradient; 0: never", least=0
     )
+    batches: bool = option(False, "write the rows of every global batch into batches.jsonl")
     alarm: AlarmConfig = option(AlarmConfig, "")
 
 

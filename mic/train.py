@@ -1,77 +1,105 @@
 """One training run from a config to results.json."""
 
-import random
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
-from rich.console import Console
-from torch import Tensor
 
-from mic import evaluate, figures, rundir
-from mic.batch import signed
-from mic.callbacks import Throughput
+from mic import evaluate, rundir, untrained
 from mic.callbacks.evaluation import flat
-from mic.callbacks.geometry import nearest
+from mic.collectives import rank, world_size
+from mic.config import to_yaml
 from mic.corpus_report import overlap
 from mic.data import PairDataModule
 from mic.errors import InputError
-from mic.evaluate import PCA, RAW, Results
-from mic.examples import number
+from mic.evaluate import RAW, Results
 from mic.fit import fit
-from mic.geometry import covariance, cross_correlation
+from mic.launch import watch_parent
 from mic.loggers import RunLogger, build_logger, refuse_missing
 from mic.module import MICModule
-from mic.nested import unit, with_full
-from mic.progress import bar
+from mic.nested import with_full
+from mic.outcome import about, draw, read_results, replace_encoder, show
+from mic.processes import first_on_node, from_rank_zero, group
+from mic.progress import notice
+from mic.resume import Start, examine
 from mic.settings import Config
-from mic.tasks import Task, build_tasks, fingerprints, retrieval_from_pairs
+from mic.signals import Stop, listening
+from mic.start import refuse_small_batch, start_ranks, starts_ranks
+from mic.tasks import Task, build_tasks, retrieval_from_pairs
+from mic.teacher import accelerator
 from mic.tokenization import Tokenize
+from mic.untrained import Untrained
 
 TRAINED = "mic"
-PACKAGES = (
-    "mic-embeddings",
-    "torch",
-    "lightning",
-    "transformers",
-    "datasets",
-    "numpy",
-    "scikit-learn",
-)
 
 
-def train(config: Config, overwrite: bool = False) -> dict[str, Any]:
+def train(
+    config: Config, overwrite: bool = False, allow_change: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train as `config` says and return what the run's results.json holds.
 
     The run directory is made once encoder, data and tasks have been read and checked; results.json
-    is the last thing written to it. `overwrite` replaces an earlier run of the same name.
+    is the last thing written to it. A run that is there already, with the same settings, goes on
+    where its newest checkpoint is, or is left as it is if it has finished. `overwrite` replaces it;
+    `allow_change` names the settings that may be different (see `mic.resume`).
 
-    Raises InputError for bad input, before anything is written, and RunError for a run that failed.
+    Raises InputError for bad input, before anything is written, RunError for a run that failed, and
+    Preempted for one that was asked to stop by a signal.
     """
+    if starts_ranks(config):
+        start_ranks(config, overwrite, allow_change)
+        return read_results(rundir.path_of(config))
+    with listening() as stop, group():
+        watch_parent()
+        return train_here(config, overwrite, allow_change, stop)
+
+
+def train_here(
+    config: Config, overwrite: bool, allow_change: Sequence[str], stop: Stop
+) -> dict[str, Any]:
+    """A run in this process, which may be one of several ranks."""
     started = time.monotonic()
-    rundir.refuse_existing(config, overwrite)
+    folder = rundir.path_of(config)
     refuse_missing(config)
+    start = from_rank_zero(lambda: examine(config, overwrite, allow_change))
+    if start.finished:
+        if rank() == 0:
+            notice(f"{folder}: has finished; nothing to do (--overwrite trains it anew)")
+        return read_results(folder)
+    refuse_small_batch(config, world_size())
     seed_everything(config.seed, workers=True, verbose=False)
-    module = MICModule(config)
-    data = read_data(config, module.encoder.tokenize)
+    module = first_on_node(lambda: MICModule(config))
+    data = first_on_node(lambda: read_data(config, module.encoder.tokenize))
+    data.may_differ = any(key.partition(".")[0] == "data" for key in allow_change)
     validation, test = read_tasks(config, data)
     if config.teacher.kind == "cached":
-        module.fill_teacher(data.texts())
+        first_on_node(lambda: module.fill_teacher(data.texts()))
     if module.teacher is not None:
         data.prepare = module.teacher.prepare
-    weights = sum(one.numel() * one.element_size() for one in module.encoder.parameters())
-    rundir.refuse_full_disk(config, weights)
-    folder = rundir.create(config, overwrite)
+    from_rank_zero(lambda: make_folder(config, module, start))
     logger = build_logger(config, folder)
     try:
-        return run(module, data, validation, test, folder, logger, started)
+        return run(module, data, validation, test, folder, logger, start, stop, started)
     finally:
         logger.finish()
+
+
+def make_folder(config: Config, module: MICModule, start: Start) -> None:
+    """Make the run's folder, or take it as it is, with a segment in its run.json."""
+    learning = sum(one.nbytes for one in module.parameters() if one.requires_grad)
+    whole = sum(one.nbytes for one in module.parameters())
+    rundir.refuse_full_disk(config, 4 * whole + 6 * learning)  # three checkpoints and the encoder
+    folder = rundir.path_of(config)
+    step = start.checkpoint.step if start.checkpoint else 0
+    if start.checkpoint is None:
+        rundir.create(config)
+    else:
+        rundir.write_text(folder / "config.yaml", to_yaml(config))
+        notice(f"{folder}: goes on after step {step}")
+    segment = {"step": step, "ranks": world_size(), "changed": start.changed}
+    rundir.begin_segment(folder, segment)
 
 
 def run(
@@ -81,64 +109,82 @@ def run(
     test: Sequence[Task],
     folder: Path,
     logger: RunLogger,
+    start: Start,
+    stop: Stop,
     started: float,
 ) -> dict[str, Any]:
     """Evaluate, train, evaluate, and write everything into the run's folder."""
     config, tasks = module.config, [*validation, *test]
     dims = with_full(config.evaluation.dims, module.encoder.width)
     batch_size = config.evaluation.batch_size
-    before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
-    methods = baselines(module, data, tasks, before, dims)
     trained_on = {task.name: None if data.streams else overlap(data, task.judged) for task in tasks}
-    about_data = {
+    before = measure_untrained(module, data, tasks, dims, folder, start)
+    if start.checkpoint is None:
+        logger.write(about_data(data, trained_on), steps=0)
+        if before.baselines:  # rank 0's
+            logger.write(flat(scores_of(validation, before.baselines[RAW]), "val"), steps=0)
+    path = start.checkpoint.path if start.checkpoint else None
+    speed, best = fit(module, data, validation, dims, logger, folder, path, stop)
+
+    encoder = module.encoder.to(accelerator())
+    after = evaluate.embed_tasks(encoder, tasks, batch_size, "evaluating trained")
+    if rank() != 0:
+        return from_rank_zero(dict)
+    methods = {**before.baselines, TRAINED: evaluate.score_tasks(tasks, after, dims)}
+    final = flat(scores_of(validation, methods[TRAINED]), "val")
+    steps = config.trainer.max_steps
+    epoch = 0 if data.streams else (steps - 1) // data.order.length(0)
+    logger.write({**final, **best.update(final)}, steps=steps, epoch=epoch)
+    replace_encoder(encoder, folder / rundir.ENCODER)
+    trained = untrained.spread_of(after[tasks[-1].name])
+    spreads = {"untrained": before.spread, "trained": trained}
+    draw(folder, tasks, methods, spreads, dims, config.monitor.map_dim)
+    seconds = time.monotonic() - started
+    meta = about(config, data, before.baselines, trained_on, speed, seconds)
+    results = {**methods[TRAINED], "meta": meta}
+    rundir.write_json(folder / rundir.RESULTS, results)
+    show(folder, tasks, methods, speed, data.skipped)
+    return from_rank_zero(lambda: rundir.plain(results))
+
+
+def measure_untrained(
+    module: MICModule,
+    data: PairDataModule,
+    tasks: Sequence[Task],
+    dims: Sequence[int],
+    folder: Path,
+    start: Start,
+) -> Untrained:
+    """What the encoder is worth before training, measured now or when the run was begun.
+
+    Rank 0 alone has the scores.
+    """
+    found = None if start.checkpoint is None else untrained.read(folder)
+    if found is not None:
+        return found
+    module.encoder.to(accelerator())
+    batch_size = module.config.evaluation.batch_size
+    before = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
+    module.known = untrained.known_embeddings(data, tasks, before)
+    scores = untrained.baselines(module, data, tasks, before, dims) if rank() == 0 else {}
+    found = Untrained(scores, untrained.spread_of(before[tasks[-1].name]))
+    if rank() == 0:
+        untrained.write(folder, found)
+    return found
+
+
+def about_data(data: PairDataModule, trained_on: Mapping[str, int | None]) -> dict[str, float]:
+    """What is logged of the data before the first step."""
+    found = {
         "data/skipped_rows": data.skipped,
         "data/left_out_rows": None if data.streams else data.order.left_out(0),
         **{f"data/overlap/{task}": count for task, count in trained_on.items()},
     }
-    known: dict[str, float] = {key: one for key, one in about_data.items() if one is not None}
-    logger.write(known, steps=0)
-    logger.write(flat(scores_of(validation, methods[RAW]), "val"), steps=0)
-    module.known = known_embeddings(data, tasks, before)
-    speed = fit(module, data, validation, dims, logger, folder)
+    return {key: one for key, one in found.items() if one is not None}
 
-    after = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")
-    methods[TRAINED] = evaluate.score_tasks(tasks, after, dims)
-    final = flat(scores_of(validation, methods[TRAINED]), "val")
-    steps = config.trainer.max_steps
-    epoch = 0 if data.streams else (steps - 1) // data.order.length(0)
-    logger.write(final, steps=steps, epoch=epoch)
-    module.encoder.save(folder / rundir.ENCODER)
-    draw(
-        folder,
-        tasks,
-        methods,
-        {"untrained": before, "trained": after},
-        dims,
-        config.monitor.map_dim,
-    )
-    results: dict[str, Any] = {
-        **methods[TRAINED],
-        "meta": {
-            "baselines": {RAW: methods[RAW], PCA: methods[PCA]},
-            "seed": config.seed,
-            "steps": config.trainer.max_steps,
-            "pairs_per_second": speed.pairs_per_second,
-            "seconds": time.monotonic() - started,
-            "rows": data.rows,
-            "skipped_rows": data.skipped,
-            "texts_trained_on": trained_on,
-            "data": {
-                **data.hashes,
-                **fingerprints(config.evaluation.validation),
-                **fingerprints(config.evaluation.test),
-            },
-            "versions": {"python": sys.version.split()[0], **versions()},
-            "git_commit": git_commit(),
-        },
-    }
-    rundir.write_json(folder / rundir.RESULTS, results)
-    show(folder, tasks, methods, speed, data.skipped)
-    return rundir.plain(results)  # type: ignore[no-any-return]
+
+def scores_of(tasks: Sequence[Task], results: Results) -> Results:
+    return {task.name: results[task.name] for task in tasks}
 
 
 def read_data(config: Config, tokenize: Tokenize) -> PairDataModule:
@@ -171,117 +217,3 @@ def read_tasks(
             "or `pairs`, `retrieval`, `classification`, `pair_classification` or `clustering`"
         )
     return validation, test
-
-
-def known_embeddings(
-    data: PairDataModule, tasks: Sequence[Task], before: Mapping[str, Tensor]
-) -> dict[int, Tensor]:
-    """The validation rows' embeddings by the number of their text, if tasks have them all."""
-    wanted = {text for row in data.validation.texts() for text in row[:2]}
-    known = {
-        signed(number(text)): row
-        for task in tasks
-        for text, row in zip(task.texts, before[task.name], strict=True)
-        if text in wanted
-    }
-    return known if len(known) == len(wanted) else {}
-
-
-def baselines(
-    module: MICModule,
-    data: PairDataModule,
-    tasks: Sequence[Task],
-    before: Mapping[str, Tensor],
-    dims: Sequence[int],
-) -> dict[str, Results]:
-    """What the untrained encoder scores: cut as it is, and by a PCA fitted on training texts."""
-    settings = module.config.evaluation
-    rows = data.sample(settings.pca_texts, module.config.seed)
-    texts = sorted({text for row in rows for text in row[:2]})
-    chosen = random.Random(module.config.seed).sample(texts, min(settings.pca_texts, len(texts)))
-    with bar("fitting PCA", len(chosen)) as advance:
-        fitted_on = module.encoder.embed(chosen, batch_size=settings.batch_size, progress=advance)
-    pca = evaluate.fit_pca(fitted_on)
-    projected = {name: pca(embeddings) for name, embeddings in before.items()}
-    return {
-        RAW: evaluate.score_tasks(tasks, before, dims),
-        PCA: evaluate.score_tasks(tasks, projected, dims),
-    }
-
-
-def scores_of(tasks: Sequence[Task], results: Results) -> Results:
-    return {task.name: results[task.name] for task in tasks}
-
-
-def draw(
-    folder: Path,
-    tasks: Sequence[Task],
-    methods: Mapping[str, Results],
-    states: Mapping[str, Mapping[str, Tensor]],
-    dims: Sequence[int],
-    map_dim: int,
-) -> None:
-    """The run's figures, on the texts of the last task."""
-    to = folder / rundir.FIGURES
-    to.mkdir(exist_ok=True)
-    last = tasks[-1]
-    embeddings = {state: found[last.name] for state, found in states.items()}
-    count = len(last.texts)
-    made = f"made by `mic train {folder / 'config.yaml'}`"
-    headlines = {task.name: task.headline for task in tasks}
-    figures.save(
-        figures.quality(headlines, methods, f"run {folder.name}; {made}"), to / "quality.png"
-    )
-    texts = f"{count:,} texts of {last.name}; {made}"
-    spreads = {state: covariance(unit(rows)) for state, rows in embeddings.items()}
-    variances = {state: spread.diagonal() for state, spread in spreads.items()}
-    of = "variance of each coordinate of unit vectors over its mean"
-    figures.save(figures.variance(variances, dims, f"{of}; {texts}"), to / "variance.png")
-    shown = nearest(dims, map_dim)
-    if shown is not None:
-        maps = {state: cross_correlation(spread, shown) for state, spread in spreads.items()}
-        figures.save(
-            figures.correlation_map(maps, dims, count, texts), to / "cross_correlation.png"
-        )
-
-
-def show(
-    folder: Path,
-    tasks: Sequence[Task],
-    methods: Mapping[str, Results],
-    speed: Throughput,
-    skipped: int | None,
-) -> None:
-    """Print the tables and where everything is."""
-    console = Console()
-    for task in tasks:
-        console.print(evaluate.results_table(task, methods))
-    if skipped:
-        console.print(f"{skipped:,} rows without text were skipped.", highlight=False)
-    console.print(
-        f"{speed.pairs:,} pairs at {speed.pairs_per_second:.0f} pairs/s. "
-        f"Figures, results.json and the encoder are in {folder}; use it:\n"
-        f"  mic encode {folder} --dim 64 < sentences.txt\n"
-        f"  mic report {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def versions() -> dict[str, str]:
-    return {package: version(package) for package in PACKAGES}
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that mic runs from; None outside one."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()

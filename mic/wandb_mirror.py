@@ -52,6 +52,12 @@ class WandbMirror:
     def alert(self, heading: str, text: str) -> None:
         self.safely(lambda: self.run.alert(title=heading[:63], text=text))
 
+    def cut(self, lines: Sequence[dict[str, Any]], steps: int) -> None:
+        """W&B keeps what it was told; the steps after the checkpoint come to it once more."""
+
+    def preempting(self) -> None:
+        self.safely(lambda: self.run.mark_preempting())
+
     def finish(self) -> None:
         """End the W&B run with the run's figures and results; without results it has failed."""
         self.safely(lambda: finish(self.run, self.folder, self._steps))

@@ -138,6 +138,6 @@ def save(trainer: Trainer, file: Path) -> None:
     if trainer.is_global_zero:
         file.parent.mkdir(exist_ok=True)
     trainer.strategy.barrier()
-    trainer.save_checkpoint(partial)
+    trainer.save_checkpoint(partial, weights_only=False)
     if trainer.is_global_zero:
         partial.replace(file)

@@ -8,7 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mic.batch import Batch
-from mic.callbacks.record import record
 from mic.callbacks.throughput import Throughput
 from mic.collectives import total, world_size
 from mic.gradcache import random_state, replayed
@@ -16,6 +15,7 @@ from mic.metrics.moments import exact_device
 from mic.module import MICModule
 from mic.nested import Encoded
 from mic.objective import Loss
+from mic.record import record
 
 
 class TermBalance(Callback):

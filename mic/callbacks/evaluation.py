@@ -1,13 +1,14 @@
 """Quality at every width while a run trains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mic.callbacks.record import record
 from mic.evaluate import Results, embed_tasks, score_tasks
 from mic.module import MICModule
+from mic.record import record
 from mic.tasks import Task
 
 
@@ -15,19 +16,28 @@ class NestedEvaluation(Callback):
     """Score the validation tasks at every width after each validation: val/<task>/<metric>/d<dim>.
 
     Not before training nor at the last step, beside which the whole evaluation stands. On several
-    ranks each encodes its share of the texts.
+    ranks each encodes its share of the texts. `check` is called now and then, as in `embed_tasks`.
     """
 
-    def __init__(self, tasks: Sequence[Task], dims: Sequence[int], batch_size: int) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        dims: Sequence[int],
+        batch_size: int,
+        check: Callable[[Trainer], None] | None = None,
+    ) -> None:
         self.tasks = tasks
         self.dims = dims
         self.batch_size = batch_size
+        self.check = check
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, MICModule)
         if trainer.sanity_checking or trainer.global_step >= trainer.max_steps:
             return
-        embeddings = embed_tasks(pl_module.encoder, self.tasks, self.batch_size, "validating")
+        check = None if self.check is None else partial(self.check, trainer)
+        encoder = pl_module.encoder
+        embeddings = embed_tasks(encoder, self.tasks, self.batch_size, "validating", check)
         scores = score_tasks(self.tasks, embeddings, self.dims)
         record(trainer, pl_module, flat(scores, "val"))
 

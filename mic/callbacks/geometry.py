@@ -12,11 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mic import figures
 from mic.batch import Batch
-from mic.callbacks.record import record
 from mic.geometry import correlation_summary, cross_correlation, spectrum
 from mic.metrics import Moment, Moments, Spread
 from mic.metrics.moments import exact_device
 from mic.nested import unit
+from mic.record import record
 from mic.snapshots import Snapshot, histograms, write_snapshot
 
 

@@ -24,7 +24,9 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         if trainer.is_global_zero:
-            self._advance = self._open.enter_context(bar("training", int(trainer.max_steps)))
+            self._advance = self._open.enter_context(
+                bar("training", int(trainer.max_steps), trainer.global_step)
+            )
 
     def on_train_batch_end(
         self,

@@ -8,10 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mic.batch import Batch
-from mic.callbacks.record import record
 from mic.collectives import counts, gather_columns, rank
 from mic.metrics import NestedRetrieval
 from mic.metrics.moments import exact_device
+from mic.record import record
 
 
 class NestedRetrievalEval(Callback):

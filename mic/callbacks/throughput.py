@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mic.batch import Batch
-from mic.callbacks.record import record
 from mic.collectives import total
 from mic.metrics.moments import exact_device
 from mic.module import MICModule
+from mic.record import record
 
 PARTS = ("data", "encoder", "objective", "backward", "optimizer")
 
@@ -29,7 +29,7 @@ class Throughput(Callback):
     parts, so there they are of the logged steps alone. `memory/mib` is the largest so far: on a GPU
     torch's, else the process's.
 
-    `pairs` and `seconds` are those of the whole training so far.
+    `pairs` and `seconds` are those of the whole training so far, before a resume as well.
     """
 
     def __init__(self, every: int) -> None:
@@ -126,6 +126,13 @@ class Throughput(Callback):
         )
         self._before, self._tokens = (self.pairs, self.seconds), 0
         self._parts = dict.fromkeys(PARTS, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pairs, self.seconds = state_dict["pairs"], state_dict["seconds"]
+        self._before = (self.pairs, self.seconds)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self._started = self._marked = self.now()  # validation is not training time

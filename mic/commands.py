@@ -1,0 +1,120 @@
+"""What each command does; nothing heavy is imported before it is needed."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mic.config import load, to_yaml
+from mic.errors import InputError
+from mic.settings import Config
+from mic.start import start_ranks, starts_ranks
+
+
+def train(options: argparse.Namespace) -> None:
+    config = load(options.config, *options.overrides)
+    if options.print_config:
+        print(to_yaml(config), end="")
+    else:
+        run(config, options.overwrite, options.allow_change)
+
+
+def resume(options: argparse.Namespace) -> None:
+    folder: Path = options.folder
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: no run; it has no config.yaml")
+    whole = folder.absolute()  # the run may have been moved since
+    places = (f"name={json.dumps(whole.name)}", f"runs={json.dumps(str(whole.parent))}")
+    if folder.name and not folder.is_absolute():
+        places = (f"name={json.dumps(folder.name)}", f"runs={json.dumps(str(folder.parent))}")
+    run(load(folder / "config.yaml", *options.overrides, *places), False, options.allow_change)
+
+
+def run(config: Config, overwrite: bool, allow_change: Sequence[str]) -> None:
+    if starts_ranks(config):  # before ten seconds of imports
+        start_ranks(config, overwrite, allow_change)
+        return
+    quiet()
+    from mic.train import train
+
+    train(config, overwrite, allow_change)
+
+
+def data(options: argparse.Namespace) -> None:
+    config = load(options.config, *options.overrides)
+    quiet()
+    from mic.corpus_report import corpus_report
+    from mic.module import load_encoder
+    from mic.train import read_data, read_tasks
+
+    data = read_data(config, load_encoder(config).tokenize)
+    validation, test = read_tasks(config, data, required=False)
+    for paragraph in corpus_report(data, [*validation, *test]):
+        print(paragraph, flush=True)
+        print()
+
+
+def report(options: argparse.Namespace) -> None:
+    from mic.report import report
+
+    print(report(options.runs, options.to))
+
+
+def quiet() -> None:
+    """Silence what the libraries say of themselves, so that our own lines can be read."""
+    import logging
+    import warnings
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+
+
+def encode(options: argparse.Namespace) -> None:
+    import json
+
+    from mic.encoder import Encoder
+    from mic.progress import bar
+
+    if sys.stdin.isatty():
+        print("mic: reading sentences, one a line, until Ctrl-D", file=sys.stderr)
+    try:
+        texts = [line.rstrip("\n") for line in sys.stdin]
+    except UnicodeDecodeError:
+        raise InputError("standard input: not UTF-8; convert it with `iconv -t utf-8`") from None
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise InputError(f"standard input: line {number} is empty; remove it")
+    encoder = Encoder.from_pretrained(options.model)
+    with bar("encoding", len(texts)) as advance:
+        vectors = encoder.encode(
+            texts, batch_size=options.batch_size, dim=options.dim, progress=advance
+        )
+    if options.output is None:
+        for vector in vectors.tolist():
+            print(json.dumps(vector))
+        return
+    import numpy as np
+
+    partial = options.output.with_name(f".{options.output.name}.partial")
+    with partial.open("wb") as stream:
+        np.save(stream, vectors)
+    partial.replace(options.output)
+
+
+def sync(options: argparse.Namespace) -> None:
+    from mic.sync import sync
+
+    print(sync(options.folder))
+
+
+def dashboard(options: argparse.Namespace) -> None:
+    from mic import dashboard
+
+    dashboard.refuse_missing()
+    if options.print:
+        workspace = dashboard.build(options.project, options.entity or "", options.dims)
+        print(dashboard.as_json(workspace))
+    else:
+        print(dashboard.save(options.project, options.entity, options.dims))

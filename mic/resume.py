@@ -1,0 +1,130 @@
+"""Whether a run directory holds a run to go on with, and what may be different when it does."""
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mic import rundir
+from mic.checkpoints import CHECKPOINTS, Checkpoint, newest
+from mic.config import load
+from mic.config_diff import dotted
+from mic.errors import InputError
+from mic.progress import notice
+from mic.settings import Config
+
+# what a run is called, where things are, how it is shown, and how it is shared out
+HARMLESS = (
+    "name",
+    "runs",
+    "logging.*",
+    "data.num_workers",
+    "data.*.path",
+    "evaluation.*.path",
+    "evaluation.*.corpus",
+    "evaluation.*.queries",
+    "evaluation.*.qrels",
+    "teacher.folder",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.save_every",
+)
+
+
+class Start(NamedTuple):
+    """How a run begins: anew, at a checkpoint, or not at all, since it is finished.
+
+    `changed` has the old and the new value of every key that is not as it was.
+    """
+
+    checkpoint: Checkpoint | None = None
+    finished: bool = False
+    changed: dict[str, list[Any]] = {}  # noqa: RUF012  # never written to
+
+
+def examine(config: Config, overwrite: bool, allow_change: Sequence[str] = ()) -> Start:
+    """Look at the run's folder, which `overwrite` means to replace.
+
+    Raises InputError when it holds something else than this run: another program's files, or a run
+    with other settings, each of which is named. `allow_change` has the keys, or the sections, that
+    may be different.
+    """
+    folder = rundir.path_of(config)
+    rundir.refuse_foreign(folder)
+    if overwrite or not (folder / "config.yaml").is_file():
+        return Start()
+    done = steps_done(folder)
+    changed = differences(load(folder / "config.yaml"), config)
+    wrong = {
+        key: values
+        for key, values in changed.items()
+        if not (harmless(key, values) or any(within(key, one) for one in allow_change))
+    }
+    if wrong:
+        state = "an unfinished run" if done is None else "a finished run"
+        raise InputError(f"{folder}: holds {state} {refusal(wrong)}")
+    if done is not None and done >= config.trainer.max_steps:
+        return Start(None, True, changed)
+    found = newest(folder / CHECKPOINTS)
+    if found is None and done is not None:
+        raise InputError(
+            f"trainer.max_steps={config.trainer.max_steps}: {folder} is finished after {done} "
+            "steps, and its checkpoints are gone; add --overwrite to begin anew"
+        )
+    if found is None:
+        notice(f"{folder}: an unfinished run without a checkpoint: begun anew")
+    return Start(found, False, changed)
+
+
+def steps_done(folder: Path) -> int | None:
+    """The steps of a finished run; None for one that is not.
+
+    Raises InputError for results that cannot be read.
+    """
+    file = folder / rundir.RESULTS
+    if not file.is_file():
+        return None
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["meta"]["steps"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: not the results of a run; remove it, or --overwrite") from None
+
+
+def differences(old: Config, new: Config) -> dict[str, list[Any]]:
+    """The keys whose values differ, with the old and the new value; null for one that is not there.
+
+    >>> differences(Config(seed=1), Config(seed=2))
+    {'seed': [1, 2]}
+    """
+    before, now = dotted(old), dotted(new)
+    keys = [*before, *(key for key in now if key not in before)]
+    found = {key: [before.get(key), now.get(key)] for key in keys}
+    return {key: values for key, values in found.items() if values[0] != values[1]}
+
+
+def harmless(key: str, values: Sequence[Any]) -> bool:
+    """Whether a run may go on with another value of a key.
+
+    >>> harmless("trainer.max_steps", [10, 20]), harmless("trainer.max_steps", [20, 10])
+    (True, False)
+    >>> harmless("data.train.mine.path", ["a", "b"]), harmless("seed", [1, 2])
+    (True, False)
+    """
+    if key == "trainer.max_steps":
+        return bool(values[1] > values[0])
+    return any(fnmatchcase(key, pattern) for pattern in HARMLESS)
+
+
+def within(key: str, allowed: str) -> bool:
+    """Whether a key is the allowed one or of the allowed section."""
+    return key == allowed or key.startswith(f"{allowed}.")
+
+
+def refusal(wrong: dict[str, list[Any]]) -> str:
+    listed = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in wrong.items())
+    flags = " ".join(f"--allow-change {key}" for key in wrong)
+    return (
+        f"with other settings: {listed}. Choose another name=..., add --overwrite to begin anew, "
+        f"or go on all the same with {flags}"
+    )

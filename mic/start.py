@@ -1,0 +1,49 @@
+"""Start the ranks of a run on this machine, each as `mic train` of the resolved config."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mic.config import to_yaml
+from mic.errors import InputError, Preempted
+from mic.launch import launch
+from mic.settings import Config
+
+
+def starts_ranks(config: Config) -> bool:
+    """Whether it is on this process to start the ranks: nobody else, as torchrun or srun, did."""
+    environment = os.environ
+    of_srun = "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1
+    return config.trainer.devices > 1 and "RANK" not in environment and not of_srun
+
+
+def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) -> None:
+    """Run `trainer.devices` ranks to their end.
+
+    Raises InputError or RunError for the one that failed, whose cause is named first, and Preempted
+    when all were asked to stop.
+    """
+    refuse_small_batch(config)
+    with tempfile.TemporaryDirectory(prefix="mic-") as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(to_yaml(config), encoding="utf-8")
+        options = [f"--allow-change={key}" for key in allow_change]
+        options += ["--overwrite"] if overwrite else []
+        command = [sys.executable, "-m", "mic.cli", "train", str(file), *options]
+        if launch(command, config.trainer.devices):
+            stopped = Preempted("stopped")
+            stopped.said = True  # by rank 0
+            raise stopped
+
+
+def refuse_small_batch(config: Config, ranks: int | None = None) -> None:
+    """Raise an InputError for more ranks than a batch has rows."""
+    ranks = ranks or config.trainer.devices
+    batch_size, tokens = config.trainer.batch_size, config.trainer.batch_tokens
+    if tokens is None and batch_size < ranks:
+        raise InputError(
+            f"trainer.batch_size={batch_size}: a row for each of {ranks} ranks at least; take "
+            f"{batch_size} ranks or fewer, or trainer.batch_size={ranks}"
+        )

@@ -1,0 +1,120 @@
+"""Runs of `mic train` that are killed at chosen places, without importing torch for each anew.
+
+`python forked.py` imports mic once and then forks the ranks of every run that it reads, one JSON
+line each, from standard input:
+
+    {"arguments": ["train", ...], "ranks": 2, "kill": {"where": "batch", "nth": 5, "by": "SIGKILL",
+     "rank": 1}}
+
+It answers with the ranks' exit statuses. The signals are real and so are the processes; `where` is
+a place in the code that the rank kills itself at when it comes there for the n-th time.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+
+    import torch
+
+    torch.set_num_threads(1)
+    from mic import checkpoints, cli, evaluate, loggers
+    from mic.callbacks import geometry, resume
+    from mic.module import MICModule
+
+PATIENCE = 120.0  # seconds for the ranks of a run to end
+
+
+def places() -> dict[str, tuple[Any, str]]:
+    """Where a rank can be killed: an object and the name of its function."""
+    return {
+        "batch": (MICModule, "training_step"),
+        "stepped": (MICModule, "optimizer_step"),
+        "validating": (MICModule, "validation_step"),
+        "evaluating": (evaluate, "share"),
+        "logging": (loggers.RunLogger, "write"),
+        "snapshot": (geometry, "write_snapshot"),
+        "writing": (checkpoints.Hashed, "write"),
+        "publishing": (resume, "publish"),
+        "renamed": (checkpoints, "sync"),
+        "pointing": (checkpoints, "write_json"),
+    }
+
+
+def arm(where: str, nth: int, by: str) -> None:
+    """Have this process kill itself when it comes to a place for the n-th time."""
+    owner, name = places()[where]
+    function, calls = getattr(owner, name), [0]
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == nth:
+            os.kill(os.getpid(), getattr(signal, by))
+        return function(*args, **kwargs)
+
+    setattr(owner, name, deadly)
+
+
+def rank_of(asked: dict[str, Any], rank: int, port: int) -> int:
+    """What a forked rank does; its exit code."""
+    ranks = asked["ranks"]
+    log = Path(asked["log"]).open("a")  # noqa: SIM115
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    if ranks > 1:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        os.environ.update({name: str(value) for name, value in names.items()})
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    for kill in asked.get("kills", ()):
+        if kill.get("rank", rank) == rank:
+            arm(kill["where"], kill.get("nth", 1), kill["by"])
+    try:
+        return cli.main(asked["arguments"])
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        return 1
+
+
+def run(asked: dict[str, Any]) -> list[int]:
+    """Fork the ranks and wait for them; those that outlive the patience are killed, and 99."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(asked["ranks"]):
+        child = os.fork()
+        if child == 0:
+            code = rank_of(asked, rank, port)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        children.append(child)
+    ends: dict[int, int] = {}
+    limit = time.monotonic() + PATIENCE
+    while len(ends) < len(children):
+        for child in children:
+            if child not in ends:
+                found, status = os.waitpid(child, os.WNOHANG)
+                if found:
+                    ends[child] = os.waitstatus_to_exitcode(status)
+                elif time.monotonic() > limit:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    ends[child] = 99
+        time.sleep(0.02)
+    return [ends[child] for child in children]
+
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), flush=True)

@@ -26,6 +26,10 @@ GONE = re.compile(
 )
 
 
+class RankLost(RunError):
+    """Another rank has died, and so could say nothing."""
+
+
 class Ended(NamedTuple):
     """How a rank ended: its exit code, when, and the signals that it had from its parent."""
 
@@ -110,7 +114,7 @@ def lost(error: BaseException) -> bool:
     >>> lost(ConnectionResetError("Connection reset by peer"))  # not from another rank
     False
     """
-    if getattr(error, "said", False):
+    if isinstance(error, RankLost) or getattr(error, "said", False):
         return True
     names = {kind.__name__ for kind in type(error).__mro__}
     gone = "DistError" in names or (type(error) is RuntimeError and GONE.search(str(error)))

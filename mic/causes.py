@@ -26,7 +26,7 @@ GONE = re.compile(
 )
 
 
-class RankLost(RunError):
+class RankLostError(RunError):
     """Another rank has died, and so could say nothing."""
 
 
@@ -114,7 +114,7 @@ def lost(error: BaseException) -> bool:
     >>> lost(ConnectionResetError("Connection reset by peer"))  # not from another rank
     False
     """
-    if isinstance(error, RankLost) or getattr(error, "said", False):
+    if isinstance(error, RankLostError) or getattr(error, "said", False):
         return True
     names = {kind.__name__ for kind in type(error).__mro__}
     gone = "DistError" in names or (type(error) is RuntimeError and GONE.search(str(error)))

@@ -21,7 +21,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import Store, _get_default_store
 
 from mic import errors
-from mic.causes import RankLost, own_kind
+from mic.causes import RankLostError, own_kind
 from mic.collectives import in_group, rank
 from mic.errors import InputError, RunError
 
@@ -194,7 +194,7 @@ def wait_for(store: Store, done: str, process: str) -> None:
         if store.check([process]):
             other, pid = json.loads(store.get(process))
             if not runs(pid) and not store.check([done]):
-                raise RankLost(f"rank {other} died while others waited for it")
+                raise RankLostError(f"rank {other} died while others waited for it")
         time.sleep(LOOK)
     if failed := json.loads(store.get(done)):
         raise retold(*failed)

@@ -67,9 +67,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def complain(error: Exception, code: int) -> int:
     """Say what is wrong, unless another rank or the process that started this one does."""
     if code == STOPPED:
-        if not getattr(error, "said", False):
+        said = getattr(error, "said", False)
+        if not said:
             print(f"mic: {error}", file=sys.stderr)
-    elif not getattr(error, "said", False) and not report(error, code):
+    elif not report(error, code) and not getattr(error, "said", False):
         print(f"mic: error: {error}", file=sys.stderr)
     return code
 

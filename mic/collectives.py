@@ -90,6 +90,17 @@ def total_together(values: Sequence[Float[Tensor, "..."]]) -> list[Float[Tensor,
     return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
 
 
+def any_rank(flag: bool) -> bool:
+    """Whether any rank's flag is set, on all of them; where gloo is there, no GPU is waited for."""
+    if world_size() == 1:
+        return flag
+    cpu = "gloo" in distributed.get_backend_config()
+    place = torch.device("cpu" if cpu else f"cuda:{torch.cuda.current_device()}")
+    told = torch.tensor(int(flag), device=place)
+    distributed.all_reduce(told, distributed.ReduceOp.MAX)
+    return bool(told)
+
+
 def gather_objects(own: Any) -> list[Any]:
     """Every rank's object, in the order of ranks, on all of them."""
     if world_size() == 1:

@@ -52,6 +52,7 @@ def fit(
     cannot be written with RunError.
     """
     config, settings = module.config, module.config.trainer
+    sharing = settings.strategy == "fsdp" and place().ranks > 1
     throughput = Throughput(settings.log_every)
     watching = watchers(config, dims, folder) if config.monitor.geometry else []
     exact = ExactResume(folder / CHECKPOINTS, settings.save_every, seed=config.seed, stop=stop)
@@ -71,7 +72,8 @@ def fit(
         logger=logger,
         callbacks=[
             throughput,
-            TermBalance(config.monitor.balance_every, throughput),
+            # which goes backward more than once, and a shared encoder cannot
+            TermBalance(0 if sharing else config.monitor.balance_every, throughput),
             Progress(settings.log_every, throughput),
             LastValidation(),
             *([BatchRecord(folder)] if config.monitor.batches else []),
@@ -98,10 +100,15 @@ def ranks(strategy: str) -> dict[str, Any]:
     here = place()
     if here.ranks == 1:
         return {"devices": 1}
+    # otherwise DDP packs gradients anew after a process's first step, into other buckets: sums of
+    # three ranks or more would then be rounded in another order after a resume
+    fixed = here.ranks > 2
     return {
         "devices": here.local_ranks,
         "num_nodes": here.nodes,
-        "strategy": DDPStrategy() if strategy == "ddp" else sharded(here.ranks),
+        "strategy": DDPStrategy(find_unused_parameters=fixed)
+        if strategy == "ddp"
+        else sharded(here.ranks),
         "plugins": [environment()],
     }
 
@@ -132,6 +139,8 @@ def quiet() -> None:
         "in eval mode at the start of training",  # a teacher, which stays so
         "smaller than the logging interval",
         "your dataloader is not resumable",  # its sampler is
+        "It is recommended to use `self.log",  # the value is that of all ranks already
+        "find_unused_parameters=True was specified",  # see `ranks`
     )
     for text in about:
         warnings.filterwarnings("ignore", message=f".*{text}.*")

@@ -7,17 +7,19 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
-from torch import Tensor, nn
-from transformers import get_scheduler
+from torch import Tensor
 
 from mic.batch import Batch
+from mic.collectives import rank
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.gradcache import chunked_step
 from mic.nested import Encoded, check_dims
 from mic.objective import Loss, Objective
+from mic.optimizer import adamw
 from mic.record import record
-from mic.settings import Config, TrainerConfig
+from mic.settings import Config
+from mic.sharding import shard, whole_weights
 from mic.summary import Summary, join
 from mic.teacher import Teacher, build_teacher
 from mic.tokenization import Tokens
@@ -47,6 +49,7 @@ class MICModule(LightningModule):
         # embeddings before training, by the number of their text: the first look encodes none anew
         self.known: dict[int, Tensor] = {}
         self.teacher: Teacher | None = None
+        self.sharded = False
         if self.config.teacher.kind != "cached":
             self.fill_teacher(())
         if self.config.trainer.compile:
@@ -64,13 +67,41 @@ class MICModule(LightningModule):
                 f"wide, the student {self.encoder.width}; set it to 0 (distillation takes any)"
             )
 
+    def configure_model(self) -> None:
+        """Share the encoder out over the ranks, where Lightning's ModelParallelStrategy asks."""
+        if self.device_mesh is None or self.sharded:
+            return
+        if any(True for _ in self.objective.parameters()) or self.config.teacher.kind == "ema":
+            raise InputError(
+                "trainer.strategy=fsdp: shares the encoder alone; an objective with weights of its "
+                "own (chain, attention) and teacher.kind=ema need trainer.strategy=ddp"
+            )
+        shard(self.encoder, self.device_mesh["data_parallel"])
+        self.sharded = True
+
+    def whole_encoder(self) -> Encoder:
+        """The encoder with all its weights; of one that ranks share, on rank 0 and on the CPU.
+
+        All ranks have to ask; the others get their share.
+        """
+        if not self.sharded:
+            return self.encoder
+        weights = whole_weights(self.encoder)
+        if rank() > 0:
+            return self.encoder
+        encoder = load_encoder(self.config)
+        encoder.load_state_dict(weights)
+        return encoder
+
     def forward(self, batch: Batch) -> Loss:
         """The loss of one tokenized batch and its terms."""
         return self.finish(self.summarise_all(batch), batch.sizes)
 
     def summarise_all(self, batch: Batch) -> Summary:
         """What the losses need of a batch, encoded in chunks where the config says so."""
-        size = self.config.trainer.chunk_size or batch.size
+        # ranks may hold one row more or less, and of a shared encoder all do as many passes
+        size = None if self.sharded else self.config.trainer.chunk_size
+        size = size or batch.size
         return join([self.summarise(chunk) for chunk in batch.chunks(size)])
 
     def summarise(self, batch: Batch) -> Summary:
@@ -86,7 +117,7 @@ class MICModule(LightningModule):
         """The columns' embeddings and hidden states; in one forward pass if they are one length."""
         layers = [self.objective.layers(view) for view in range(len(columns))]
         shapes = {tokens["input_ids"].shape for tokens in columns}
-        if len(shapes) > 1:
+        if len(shapes) > 1 or self.sharded:  # of which all ranks do the same number of passes
             return [self.encoder(*view) for view in zip(columns, layers, strict=True)]
         joined = {name: torch.cat([tokens[name] for tokens in columns]) for name in columns[0]}
         found = self.encoder(joined, sorted(set().union(*layers)))
@@ -185,18 +216,7 @@ class MICModule(LightningModule):
         self.known = {}
 
     def configure_optimizers(self) -> Any:
-        trainer = self.config.trainer
-        optimizer = torch.optim.AdamW(decay_groups(self, trainer), lr=trainer.learning_rate)
-        schedule = get_scheduler(
-            trainer.schedule,
-            optimizer,
-            num_warmup_steps=math.ceil(trainer.warmup * trainer.max_steps),
-            num_training_steps=trainer.max_steps,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return adamw(self, self.config.trainer)
 
 
 def load_encoder(config: Config) -> Encoder:
@@ -225,21 +245,6 @@ def load_encoder(config: Config) -> Encoder:
         except ValueError as error:
             raise InputError(f"encoder.gradient_checkpointing=true: {error}") from None
     return encoder
-
-
-def decay_groups(module: nn.Module, trainer: TrainerConfig) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; biases and norms, vectors, do not."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {
-            "params": [parameter for parameter in parameters if parameter.ndim >= 2],
-            "weight_decay": trainer.weight_decay,
-        },
-        {
-            "params": [parameter for parameter in parameters if parameter.ndim < 2],
-            "weight_decay": 0,
-        },
-    ]
 
 
 def scalars(loss: Loss) -> dict[str, float]:

@@ -14,9 +14,20 @@ from mic.settings import Config
 
 def starts_ranks(config: Config) -> bool:
     """Whether it is on this process to start the ranks: nobody else, as torchrun or srun, did."""
-    environment = os.environ
-    of_srun = "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1
-    return config.trainer.devices > 1 and "RANK" not in environment and not of_srun
+    return config.trainer.devices > 1 and "RANK" not in os.environ and not in_slurm_step()
+
+
+def in_slurm_step() -> bool:
+    """Whether srun has started this process as one task of several.
+
+    A batch script, or a shell on a node, has the job's variables, too, and is no task.
+    """
+    known = os.environ
+    return (
+        known.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+        and {"SLURM_PROCID", "SLURM_STEP_ID", "SLURM_NTASKS"} <= known.keys()
+        and known["SLURM_NTASKS"] != "1"
+    )
 
 
 def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) -> None:
@@ -25,7 +36,7 @@ def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) ->
     Raises InputError or RunError for the one that failed, whose cause is named first, and Preempted
     when all were asked to stop.
     """
-    refuse_small_batch(config)
+    refuse_batch(config)
     with tempfile.TemporaryDirectory(prefix="mic-") as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(to_yaml(config), encoding="utf-8")
@@ -38,10 +49,17 @@ def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) ->
             raise stopped
 
 
-def refuse_small_batch(config: Config, ranks: int | None = None) -> None:
-    """Raise an InputError for more ranks than a batch has rows."""
+def refuse_batch(config: Config, ranks: int | None = None) -> None:
+    """Raise an InputError for a batch that the ranks cannot share."""
     ranks = ranks or config.trainer.devices
     batch_size, tokens = config.trainer.batch_size, config.trainer.batch_tokens
+    if config.trainer.strategy == "fsdp" and (tokens is not None or batch_size % ranks):
+        below, above = batch_size - batch_size % ranks, batch_size + -batch_size % ranks
+        works = " or ".join(f"trainer.batch_size={size}" for size in (below, above) if size)
+        raise InputError(
+            f"trainer.strategy=fsdp: {ranks} ranks must have as many rows each; set {works} and no "
+            "trainer.batch_tokens, or trainer.strategy=ddp"
+        )
     if tokens is None and batch_size < ranks:
         raise InputError(
             f"trainer.batch_size={batch_size}: a row for each of {ranks} ranks at least; take "

@@ -26,7 +26,7 @@ from mic.progress import notice
 from mic.resume import Start, examine
 from mic.settings import Config
 from mic.signals import Stop, listening
-from mic.start import refuse_small_batch, start_ranks, starts_ranks
+from mic.start import refuse_batch, start_ranks, starts_ranks
 from mic.tasks import Task, build_tasks, retrieval_from_pairs
 from mic.teacher import accelerator
 from mic.tokenization import Tokenize
@@ -68,7 +68,7 @@ def train_here(
         if rank() == 0:
             notice(f"{folder}: has finished; nothing to do (--overwrite trains it anew)")
         return read_results(folder)
-    refuse_small_batch(config, world_size())
+    refuse_batch(config, world_size())
     seed_everything(config.seed, workers=True, verbose=False)
     module = first_on_node(lambda: MICModule(config))
     data = first_on_node(lambda: read_data(config, module.encoder.tokenize))
@@ -126,8 +126,9 @@ def run(
     path = start.checkpoint.path if start.checkpoint else None
     speed, best = fit(module, data, validation, dims, logger, folder, path, stop)
 
-    encoder = module.encoder.to(accelerator())
-    after = evaluate.embed_tasks(encoder, tasks, batch_size, "evaluating trained")
+    module.encoder.to(accelerator())
+    after = evaluate.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")
+    encoder = module.whole_encoder()
     if rank() != 0:
         return from_rank_zero(dict)
     methods = {**before.baselines, TRAINED: evaluate.score_tasks(tasks, after, dims)}

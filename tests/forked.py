@@ -115,6 +115,6 @@ def run(asked: dict[str, Any]) -> list[int]:
 
 
 if __name__ == "__main__":
-    print("ready", flush=True)
+    print("ready", flush=True)  # noqa: T201
     for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+        print(json.dumps(run(json.loads(line))), flush=True)  # noqa: T201

@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_fails_the_run(
     assert ("loss is nan" if log_every == 1 else "are not finite") in message
     assert "lower trainer.learning_rate" in message
     left = {path.name for path in (runs / "tiny").iterdir()}
-    assert left <= {"config.yaml", "geometry", "metrics.jsonl"}
+    assert left <= {"config.yaml", "geometry", "metrics.jsonl", "run.json", "untrained"}
 
 
 @pytest.mark.parametrize("runs", ["runs", "runs/below"])
@@ -208,9 +208,11 @@ def test_a_finished_run_is_replaced_only_when_asked(
     before = results.read_bytes()
     message = refusal("train", *short, "seed=1")
     assert message == (
-        f"{runs / 'tiny'}: holds a finished run; choose another name=... or add --overwrite"
+        f"{runs / 'tiny'}: holds a finished run with other settings: seed was 0, is 1. Choose "
+        "another name=..., add --overwrite to begin anew, or go on all the same with "
+        "--allow-change seed"
     )
-    for options in ([], ["--overwrite"]):
+    for options in ([], ["--overwrite"], ["--allow-change", "data"]):
         refusal("train", *short, *options, "data.train.pairs.columns=[nope]")
     assert results.read_bytes() == before
     assert main(["train", *map(str, short), "seed=1", "--overwrite"]) == 0
@@ -245,5 +247,5 @@ def test_a_disk_without_room_for_the_model_is_refused_before_training(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=9e4))
     message = refusal("train", tiny_config)
-    assert "0 MB free, and the trained model alone takes 0 MB; free some, or set runs=" in message
+    assert "0 MB free, and the checkpoints and the trained model take 1 MB; free some" in message
     assert not runs.exists()

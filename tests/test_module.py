@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from mic.config import load
 from mic.data import PairDataModule
 from mic.errors import InputError, RunError
-from mic.module import MICModule, decay_groups
+from mic.module import MICModule
+from mic.optimizer import decay_groups
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from mic.callbacks import Progress
 from mic.cli import main
 from mic.config import load
 from mic.encoder import Encoder
-from mic.errors import RunError
+from mic.errors import Preempted
 from mic.evaluate import embed_tasks, score_tasks
 from mic.tasks import build_tasks
 from mic.train import train
@@ -38,12 +40,15 @@ def run(tiny_config: Path, tmp_path: Path) -> Path:
 
 def test_a_run_leaves_a_complete_directory(run):
     assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints",
         "config.yaml",
         "encoder",
         "figures",
         "geometry",
         "metrics.jsonl",
         "results.json",
+        "run.json",
+        "untrained",
     ]
     figures = {path.name: path.read_bytes()[:8] for path in (run / "figures").iterdir()}
     assert set(figures) == {"quality.png", "variance.png", "cross_correlation.png"}
@@ -195,11 +200,10 @@ def test_encode_writes_the_vectors_of_the_trained_prefix(run, monkeypatch, capsy
 
 
 def test_a_stopped_run_says_so_and_leaves_no_result(tiny_config, tmp_path, monkeypatch):
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Progress, "on_train_batch_end", interrupt)
-    with pytest.raises(RunError, match="stopped at step 1 of 4"):
+    monkeypatch.setattr(
+        Progress, "on_train_batch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    )
+    with pytest.raises(Preempted, match=r"stopped as you asked after step 1; .* mic resume"):
         train(load(tiny_config))
     assert not (tmp_path / "runs/tiny/results.json").exists()
 

@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from torch import distributed
 
 from mic import loop_state
 from mic.checkpoints import WholeFile, newest, publish
-from mic.collectives import gather_objects, rank, world_size
+from mic.collectives import any_rank, gather_objects, rank, world_size
 from mic.errors import Preempted
 from mic.loop_state import Place
 from mic.processes import from_rank_zero
@@ -79,8 +77,8 @@ class ExactResume(CheckpointCallback):
         if self._loaded is None:
             seed_rank(self.seed, rank())
             self._loader = random_state(device)
-        else:
-            self.begin_again(trainer, self._loaded)
+        elif self._loader is not None:
+            restore(self._loader, device)
 
     def begin_again(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
         device, own = trainer.strategy.root_device, rank()
@@ -99,6 +97,9 @@ class ExactResume(CheckpointCallback):
         checkpoint: dict[str, Any],
     ) -> None:
         state = checkpoint["callbacks"].get(self.state_key, {})
+        if state:
+            self._loaded = state
+            self.begin_again(trainer, state)
         for logger in trainer.loggers:
             if hasattr(logger, "cut"):
                 logger.cut(state.get("lines"), checkpoint["global_step"])
@@ -192,7 +193,7 @@ class ExactResume(CheckpointCallback):
         if not trainer.should_stop and self._saved < trainer.global_step:
             self._loader, self._now = random_state(trainer.strategy.root_device), None
             self.save(trainer, "epoch")
-        if any_told(self.stop):
+        if any_rank(self.stop.asked is not None):
             self.leave(trainer)
         self.stop.waits = False
 
@@ -218,7 +219,8 @@ class ExactResume(CheckpointCallback):
     def asked(self) -> bool:
         """Whether any rank was told to stop; ranks ask each other now and then."""
         self._looks += 1
-        return any_told(self.stop) if self._looks % AGREE == 0 or world_size() == 1 else False
+        looks = self._looks % AGREE == 0 or world_size() == 1
+        return looks and any_rank(self.stop.asked is not None)
 
     def leave(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
@@ -264,9 +266,6 @@ class ExactResume(CheckpointCallback):
         }
         self._place = "batch"  # for whoever saves next, as ModelCheckpoint
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loaded = dict(state_dict)
-
 
 def position(trainer: Trainer) -> int | None:
     """Where the run's log ends, if a logger says that."""
@@ -285,18 +284,3 @@ def stopped(text: str) -> Preempted:
     error = Preempted(text)
     error.said = rank() > 0
     return error
-
-
-def any_told(stop: Stop) -> bool:
-    """Whether any rank's flag is set; all have to ask."""
-    if world_size() == 1:
-        return stop.asked is not None
-    told = torch.tensor(int(stop.asked is not None), device=talks_on())
-    distributed.all_reduce(told, distributed.ReduceOp.MAX)
-    return bool(told)
-
-
-def talks_on() -> torch.device:
-    """Where ranks exchange a number without waiting for a GPU, if their backend can."""
-    cpu = "gloo" in distributed.get_backend_config()
-    return torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())

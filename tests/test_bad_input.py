@@ -212,7 +212,7 @@ def test_a_finished_run_is_replaced_only_when_asked(
         "another name=..., add --overwrite to begin anew, or go on all the same with "
         "--allow-change seed"
     )
-    for options in ([], ["--overwrite"], ["--allow-change", "data"]):
+    for options in ([], ["--overwrite"]):
         refusal("train", *short, *options, "data.train.pairs.columns=[nope]")
     assert results.read_bytes() == before
     assert main(["train", *map(str, short), "seed=1", "--overwrite"]) == 0

@@ -56,7 +56,8 @@ class ExactResume(CheckpointCallback):
         self._now: RandomState | None = None  # after the last batch; None between two epochs
         self._loader: RandomState | None = None  # before this epoch's loader began
         self._loaded: dict[str, Any] | None = None
-        self._due: tuple[int, Any] | None = None
+        self._due: int | None = None  # max_steps, while a validation is due that comes first
+        self._check: Any = None
         self._entered = False
         self._looks = 0
         self._lines: int | None = None
@@ -77,8 +78,10 @@ class ExactResume(CheckpointCallback):
         if self._loaded is None:
             seed_rank(self.seed, rank())
             self._loader = random_state(device)
-        elif self._loader is not None:
+            return
+        if self._loader is not None:
             restore(self._loader, device)
+        self.keep_open(trainer, self._loaded)
 
     def begin_again(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
         device, own = trainer.strategy.root_device, rank()
@@ -90,6 +93,13 @@ class ExactResume(CheckpointCallback):
             self._loader = random_state(device)
             self._now = None if state["place"] == "epoch" else self._loader
 
+    def keep_open(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
+        """Let Lightning begin to train although the last step is done: its validation is not."""
+        limit = trainer.fit_loop.epoch_loop.max_steps
+        if state["place"] == "validation due":
+            self._due = limit
+            trainer.fit_loop.epoch_loop.max_steps = limit + 1 if limit >= 0 else limit
+
     def on_load_checkpoint(
         self,
         trainer: Trainer,
@@ -100,6 +110,8 @@ class ExactResume(CheckpointCallback):
         if state:
             self._loaded = state
             self.begin_again(trainer, state)
+            if trainer.strategy.restore_checkpoint_after_setup:  # on_fit_start has been
+                self.keep_open(trainer, state)
         for logger in trainer.loggers:
             if hasattr(logger, "cut"):
                 logger.cut(state.get("lines"), checkpoint["global_step"])
@@ -115,16 +127,13 @@ class ExactResume(CheckpointCallback):
         if self._now is not None:
             restore(self._now, trainer.strategy.root_device)
         if self._loaded["place"] == "validation due":
-            self._due = (trainer.fit_loop.epoch_loop.max_steps, trainer.val_check_batch)
-            trainer.val_check_batch = 1
-            # the last step's, too: for Lightning there is nothing left to do after it
-            trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 1
+            self._check, trainer.val_check_batch = trainer.val_check_batch, 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self._lines = position(trainer)
         if self._due is not None:
-            trainer.fit_loop.epoch_loop.max_steps, trainer.val_check_batch = self._due
-            self._due = None
+            trainer.fit_loop.epoch_loop.max_steps, self._due = self._due, None
+            trainer.val_check_batch = self._check
 
     def on_train_batch_start(
         self,

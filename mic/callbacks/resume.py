@@ -124,6 +124,7 @@ class ExactResume(CheckpointCallback):
         self._entered, self._saved = False, trainer.global_step
         if self._loaded is None:
             return
+        self._entered = self._loaded["place"] != "epoch"  # Lightning goes on within it
         if self._now is not None:
             restore(self._now, trainer.strategy.root_device)
         if self._loaded["place"] == "validation due":

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from mic.batch import Batch, Collate, Prepare
 from mic.corpus import Corpus, open_corpus
 from mic.errors import InputError
 from mic.examples import OnBadRow
+from mic.loop_state import place_of
 from mic.mixture import Mixture, shares
 from mic.numbered import Numbered, columns_of
 from mic.part import Part
@@ -250,27 +250,6 @@ class Batches(Dataset[Batch]):
 
     def __len__(self) -> int:
         return int(self.numbered.firsts[-1])
-
-
-def place_of(trainer: Trainer, order: Order) -> tuple[int, int]:
-    """The epoch and position of the next batch, from the number of batches trained on so far.
-
-    Lightning's own count of epochs is one off after a checkpoint from the last batch of an epoch,
-    and after one from the end of a run in the middle of an epoch.
-    """
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-    batches, epoch = progress.total.processed, 0
-    while batches >= (length := taken(order.length(epoch), trainer.limit_train_batches)):
-        batches -= length
-        epoch += 1
-    return epoch, batches
-
-
-def taken(length: int, limit: float | None) -> int:
-    """The batches of an epoch that a trainer takes under its `limit_train_batches`."""
-    if limit is None:
-        return length
-    return max(1, int(length * limit) if isinstance(limit, float) else min(length, limit))
 
 
 def even(rows: int, most: int) -> int:

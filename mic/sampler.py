@@ -264,9 +264,10 @@ class BatchSampler(Sampler[Asked]):
         return self.order.most if self.lasting else self.order.length(self.epoch)
 
     def __iter__(self) -> Iterator[Asked]:
-        epoch, start, self.start = self.epoch, self.start, 0
-        for position in range(start, self.order.length(epoch)):
-            yield self.asked(self.order.batch(epoch, position))
+        # at once and not at the first batch: Lightning may begin an epoch that has none left
+        positions = range(self.start, self.order.length(self.epoch))
+        epoch, self.start = self.epoch, 0
+        return (self.asked(self.order.batch(epoch, position)) for position in positions)
 
     def asked(self, batch: Drawn) -> Asked:
         rows = len(batch.numbers)

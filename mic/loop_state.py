@@ -26,6 +26,8 @@ def put(loops: Counters, place: Place, epoch: int) -> None:
     if place == "validation due":
         finish_batch(loops[BATCHES])
         begin_validation(loops[VALIDATION])
+    elif place == "validated":
+        finish_validation(loops[VALIDATION])
     elif place == "epoch":
         for part in ("total", "current"):
             loops["epoch_progress"][part] = dict.fromkeys(loops["epoch_progress"][part], epoch)
@@ -45,6 +47,11 @@ def begin_validation(batches: Counters) -> None:
     batches["total"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     batches["current"] = dict.fromkeys(batches["current"], 0)
     batches["is_last_batch"] = False
+
+
+def finish_validation(batches: Counters) -> None:
+    """As many batches begun as processed, also when the epoch's first began in another process."""
+    batches["total"] = dict.fromkeys(batches["total"], batches["total"]["processed"])
 
 
 def rewind(progress: Counters) -> None:

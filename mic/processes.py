@@ -23,11 +23,13 @@ from torch.distributed.distributed_c10d import Store, _get_default_store
 from mic import errors
 from mic.causes import RankLostError, own_kind
 from mic.collectives import in_group, rank
-from mic.errors import InputError, RunError
+from mic.errors import InputError, Preempted, RunError
+from mic.variables import in_slurm, number
 
 T = TypeVar("T")
 LOOK = 0.25  # seconds between two looks at what another rank does
 FAREWELL = 60.0  # seconds that rank 0 keeps the store for others who leave
+STOPPING = 300.0  # seconds that others wait for rank 0, who has logs to send, when all stop
 _calls = itertools.count()  # of what uses the store: the same on all ranks, also in a second group
 
 
@@ -45,11 +47,28 @@ class Place(NamedTuple):
 ALONE = Place(0, 1, 0, 1, 1)
 
 
+class SlurmStep(SLURMEnvironment):
+    """Ranks that srun started; they meet on their step's first node, at a port of their own.
+
+    Lightning takes the job's first node, which need not be in the step, and a port that the steps
+    of a job share.
+    """
+
+    @property
+    def main_address(self) -> str:
+        nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_NODELIST"]
+        return os.environ.get("MASTER_ADDR") or self.resolve_root_node_address(nodes)
+
+    @property
+    def main_port(self) -> int:
+        job, step = number("SLURM_JOB_ID"), number("SLURM_STEP_ID")
+        return number("MASTER_PORT", 15000 + (job + 101 * step) % 10000)
+
+
 def environment() -> ClusterEnvironment | None:
     """What Lightning asks who is who; None for a process on its own.
 
-    The ranks of torchrun and of mic.launch find the same variables. A batch script of SLURM sees
-    its variables too, but only srun starts every task, as a step.
+    The ranks of torchrun and of mic.launch find the same variables.
 
     Raises:
         InputError: A variable is missing or no number.
@@ -58,18 +77,10 @@ def environment() -> ClusterEnvironment | None:
         return TorchElasticEnvironment()
     if "RANK" not in os.environ and in_slurm():
         number("SLURM_NTASKS_PER_NODE")  # Lightning's own words name an option of sbatch
-        return SLURMEnvironment(auto_requeue=False)
+        return SlurmStep(auto_requeue=False)
     if "RANK" not in os.environ and "WORLD_SIZE" not in os.environ:
         return None
     return TorchElasticEnvironment() if number("WORLD_SIZE") > 1 else None
-
-
-def in_slurm() -> bool:
-    return (
-        os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-        and {"SLURM_PROCID", "SLURM_STEP_ID", "SLURM_NTASKS"} <= os.environ.keys()
-        and number("SLURM_NTASKS") > 1
-    )
 
 
 def place() -> Place:
@@ -106,24 +117,14 @@ def place() -> Place:
     return here
 
 
-def number(name: str, default: int | None = None) -> int:
-    """A count or index from the environment."""
-    text = os.environ.get(name, "" if default is None else str(default))
-    if text.isdecimal() and (int(text) or "SIZE" not in name):
-        return int(text)
-    if text:
-        raise InputError(f"{name} {text!r}: not a number that a launcher sets")
-    cure = f"srun --{name[6:].lower().replace('_', '-')}" if "PER_NODE" in name else "torchrun"
-    raise InputError(f"{name}: not set, but this is one process of several; start them by {cure}")
-
-
 @contextmanager
 def group(cuda: bool = True) -> Iterator[Place]:
     """Be in the process group of all ranks, where Lightning's strategies stay too.
 
     Nothing in one process, or in a group already. CPU tensors travel by gloo, and those of a GPU,
     unless `cuda` is false or there are too few, by NCCL. After an exception nobody is waited for:
-    the group ends with the process.
+    the group ends with the process. But when all ranks agreed to stop, they end after rank 0, for
+    torchrun, and srun if it is asked to, end the others as soon as one has ended.
 
     Raises:
         InputError: As `place`.
@@ -133,7 +134,12 @@ def group(cuda: bool = True) -> Iterator[Place]:
         yield here
         return
     enter(here, cuda)
-    yield here
+    try:
+        yield here
+    except Preempted as error:
+        if "said" in vars(error):  # by one for all; outside training a signal stops one rank alone
+            end_after_rank_zero(_get_default_store(), f"mic/{next(_calls)}/stopped", here.rank)
+        raise
     leave(here)
 
 
@@ -158,6 +164,16 @@ def leave(here: Place) -> None:
     while here.rank == 0 and not store.check(everyone) and time.monotonic() < end:
         time.sleep(LOOK / 5)
     distributed.destroy_process_group()
+
+
+def end_after_rank_zero(store: Store, done: str, this: int) -> None:
+    """Return at once on rank 0, whose logs are written; on others when it is there, or gone."""
+    end = time.monotonic() + STOPPING
+    with suppress(RuntimeError):  # the store is gone with rank 0
+        if this == 0:
+            store.set(done, "")
+        while not store.check([done]) and time.monotonic() < end:
+            time.sleep(LOOK / 5)
 
 
 def first_on_node(build: Callable[[], T]) -> T:

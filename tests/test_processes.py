@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from mic.errors import InputError, RunError
 from mic.launch import launch
 from mic.processes import (
     Place,
+    end_after_rank_zero,
     environment,
     first_on_node,
     from_rank_zero,
@@ -127,10 +129,20 @@ def test_slurm(variables):
     cluster.validate_settings(num_devices=2, num_nodes=2)
 
 
+def test_a_second_step_meets_on_its_own_node_and_port(variables):
+    variables(SLURM | {"SLURM_STEP_ID": 1, "SLURM_STEP_NODELIST": "gpu[08,11-12]"})
+    cluster = environment()
+    assert (cluster.main_address, cluster.main_port) == ("gpu08", 19812)
+    variables({"MASTER_ADDR": "10.0.0.8", "MASTER_PORT": 29500})  # the user knows better
+    assert (cluster.main_address, cluster.main_port) == ("10.0.0.8", 29500)
+
+
 @pytest.mark.parametrize(
     "difference",
     [
         {"SLURM_STEP_ID": None},  # a batch script: srun has started nothing
+        {"SLURM_STEP_ID": -5},  # a batch script since SLURM 26.05
+        {"SLURM_STEP_ID": 4294967290},  # salloc's shell
         {"SLURM_JOB_NAME": "interactive"},
         {"SLURM_JOB_NAME": "bash"},
         {"SLURM_NTASKS": 1},
@@ -173,6 +185,25 @@ def test_numbers_that_do_not_fit(variables, values, message):
     variables(values)
     with pytest.raises(InputError, match=message):
         place()
+
+
+def test_ranks_that_stop_end_after_rank_zero():
+    """torchrun sends SIGTERM to the others when one has ended, and rank 0 may have logs to send."""
+    store, order = distributed.HashStore(), []
+
+    def end(rank: int) -> None:
+        end_after_rank_zero(store, "stopped", rank)
+        order.append(rank)
+
+    threads = [Thread(target=end, args=(rank,)) for rank in (1, 2)]
+    for thread in threads:
+        thread.start()
+        thread.join(0.2)
+    assert order == []
+    end(0)
+    for thread in threads:
+        thread.join(5)
+    assert set(order) == {0, 1, 2}
 
 
 def test_who_waits_for_a_dead_process_is_told():

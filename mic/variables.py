@@ -1,0 +1,38 @@
+"""What torchrun, SLURM and mic's own launcher say in environment variables; needs no PyTorch."""
+
+import os
+
+from mic.errors import InputError
+
+OWN_STEPS = 0xFFFFFFF0  # from here on, numbers of steps that SLURM makes for itself
+
+
+def in_slurm() -> bool:
+    """Whether srun started this process as one of several.
+
+    A batch script and the shell of salloc see SLURM's variables, too. Their steps have no number,
+    or one that is not a real step's: -5 from SLURM 26.05 on, 4294967290.
+    """
+    step = os.environ.get("SLURM_STEP_ID", "")
+    return (
+        os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+        and {"SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys()
+        and step.isdecimal()
+        and int(step) < OWN_STEPS
+        and number("SLURM_NTASKS") > 1
+    )
+
+
+def number(name: str, default: int | None = None) -> int:
+    """A count or index from the environment.
+
+    Raises:
+        InputError: It is missing or no number.
+    """
+    text = os.environ.get(name, "" if default is None else str(default))
+    if text.isdecimal() and (int(text) or "SIZE" not in name):
+        return int(text)
+    if text:
+        raise InputError(f"{name} {text!r}: not a number that a launcher sets")
+    cure = f"srun --{name[6:].lower().replace('_', '-')}" if "PER_NODE" in name else "torchrun"
+    raise InputError(f"{name}: not set, but this is one process of several; start them by {cure}")

@@ -1,0 +1,46 @@
+"""What a job runs in mic's place, as `slurm_ranks.py MODE ... train CONFIG ...`, on two ranks.
+
+`ends 0,1` ends rank 1 with 1, sooner than rank 0; `waits` until a signal asks it to stop; `hangs`,
+on rank 0, after rank 1 has failed.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+RANK, HERE = int(os.environ["SLURM_PROCID"]), Path(os.environ["FAKE_SLURM"])
+
+
+def ends(codes: str) -> int:
+    said = {"arguments": sys.argv[3:], "threads": os.environ["OMP_NUM_THREADS"]}
+    (HERE / f"said.{RANK}").write_text(json.dumps(said))
+    time.sleep(0 if RANK else 0.2)
+    return int(codes.split(",")[RANK])
+
+
+def waits() -> int:
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: asked.append(number))
+    (HERE / f"ready.{RANK}").touch()
+    while not asked:
+        time.sleep(0.01)
+    sys.stdout.write(f"{signal.Signals(asked[0]).name}\n")
+    time.sleep(0.3)  # to save
+    (HERE / f"saved.{RANK}").touch()
+    return 143
+
+
+def hangs() -> int:
+    if RANK == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+    return 1
+
+
+if __name__ == "__main__":
+    modes = {"ends": lambda: ends(sys.argv[2]), "waits": waits, "hangs": hangs}
+    sys.exit(modes[sys.argv[1]]())

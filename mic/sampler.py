@@ -248,6 +248,8 @@ class BatchSampler(Sampler[Asked]):
             return
         if self.announced:
             self.shift, self.announced = self.epoch - epoch, False
+        else:  # the one before may have had no batch left, and so never begun
+            self.start = 0
         self.epoch = epoch + self.shift
 
     def start_at(self, epoch: int, position: int, announced: bool = False) -> None:
@@ -264,10 +266,9 @@ class BatchSampler(Sampler[Asked]):
         return self.order.most if self.lasting else self.order.length(self.epoch)
 
     def __iter__(self) -> Iterator[Asked]:
-        # at once and not at the first batch: Lightning may begin an epoch that has none left
-        positions = range(self.start, self.order.length(self.epoch))
-        epoch, self.start = self.epoch, 0
-        return (self.asked(self.order.batch(epoch, position)) for position in positions)
+        epoch, start, self.start = self.epoch, self.start, 0
+        for position in range(start, self.order.length(epoch)):
+            yield self.asked(self.order.batch(epoch, position))
 
     def asked(self, batch: Drawn) -> Asked:
         rows = len(batch.numbers)

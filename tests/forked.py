@@ -3,33 +3,81 @@
 `python forked.py` imports mic once and then forks the ranks of every run that it reads, one JSON
 line each, from standard input:
 
-    {"arguments": ["train", ...], "ranks": 2, "kill": {"where": "batch", "nth": 5, "by": "SIGKILL",
-     "rank": 1}}
+    {"arguments": ["train", ...], "ranks": 2, "log": "FILE", "without": [],
+     "kills": [{"where": "batch", "nth": 5, "by": "SIGKILL", "rank": 1}]}
 
 It answers with the ranks' exit statuses. The signals are real and so are the processes; `where` is
-a place in the code that the rank kills itself at when it comes there for the n-th time.
+a place in the code that the rank kills itself at when it comes there for the n-th time. Functions
+of mic.callbacks.resume named in `without` do nothing.
 """
 
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
+    import datasets  # noqa: F401  # what a run imports late
     import torch
+    from transformers import BertModel, PreTrainedTokenizerFast  # noqa: F401
 
     torch.set_num_threads(1)
     from mic import checkpoints, cli, evaluate, loggers
+    from mic import train as training
     from mic.callbacks import geometry, resume
     from mic.module import MICModule
 
+    training.draw = lambda *_: None  # its pictures take a third of a run's time
+
 PATIENCE = 120.0  # seconds for the ranks of a run to end
+
+
+class Forked:
+    """The process that forks runs, seen from a test."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(
+        self,
+        *arguments: str,
+        ranks: int = 1,
+        kills: Sequence[Mapping[str, Any]] = (),
+        without: Sequence[str] = (),
+    ) -> tuple[list[int], str]:
+        """The exit statuses of a run's ranks, and what they wrote."""
+        asked = {"arguments": arguments, "ranks": ranks, "kills": kills, "without": without}
+        self.log.unlink(missing_ok=True)
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps({**asked, "log": str(self.log)}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.hear()), self.log.read_text()
+
+    def hear(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline()
+
+
+@contextmanager
+def forked(log: Path) -> Iterator[Forked]:
+    """A process that forks runs, for as long as one wants it."""
+    found = Forked(log)
+    with found.process:
+        assert found.hear() == "ready\n"
+        yield found
+        found.process.kill()  # its way out takes seconds
 
 
 def places() -> dict[str, tuple[Any, str]]:
@@ -75,6 +123,8 @@ def rank_of(asked: dict[str, Any], rank: int, port: int) -> int:
     for kill in asked.get("kills", ()):
         if kill.get("rank", rank) == rank:
             arm(kill["where"], kill.get("nth", 1), kill["by"])
+    for name in asked.get("without", ()):
+        setattr(resume, name, lambda *_: None)
     try:
         return cli.main(asked["arguments"])
     except BaseException:

@@ -140,6 +140,7 @@ def open_run(
     )
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP)
+    run.summary["segment"] = len(about(folder).get("segments", ()))
     return run
 
 

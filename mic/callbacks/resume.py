@@ -53,7 +53,7 @@ class ExactResume(CheckpointCallback):
         self._io = WholeFile()
         self._place: Place = "batch"
         self._saved = 0  # steps
-        self._now: RandomState | None = None  # after the last batch; None between two epochs
+        self._now: RandomState | None = None  # after a batch; None between two epochs
         self._loader: RandomState | None = None  # before this epoch's loader began
         self._loaded: dict[str, Any] | None = None
         self._due: int | None = None  # max_steps, while a validation is due that comes first
@@ -162,11 +162,13 @@ class ExactResume(CheckpointCallback):
         batch: Any,  # noqa: ARG002
         batch_idx: int,
     ) -> None:
-        self._now = random_state(trainer.strategy.root_device)
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
+        validated = validates(trainer)
+        if validated:
+            self._now = random_state(trainer.strategy.root_device)
         if trainer.fit_loop._should_accumulate():
             return
-        if validates(trainer):
+        if validated:
             if self.asked():
                 self.save(trainer, "validation due")
                 self.leave(trainer)
@@ -266,6 +268,8 @@ class ExactResume(CheckpointCallback):
         pl_module: LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],
     ) -> None:
+        if self._place == "batch" and not trainer.validating:
+            self._now = random_state(trainer.strategy.root_device)
         broken_off = self._place == "validation due" and trainer.validating
         loop_state.put(checkpoint["loops"]["fit_loop"], self._place, trainer.current_epoch)
         checkpoint["callbacks"][self.state_key] = {

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -53,10 +54,12 @@ class CsvMirror:
     has_pictures = False
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder / "csv"
         self.logger = CSVLogger(folder, name=None, version="csv")
 
     def cut(self, lines: Sequence[Line], steps: int) -> None:  # noqa: ARG002
         """Write the table anew from the lines that are left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         for line in lines:
             values = {name: value for name, value in line.items() if name != "step"}
             self.log(

@@ -9,10 +9,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mic.callbacks.geometry import SpectralIsotropy
+from mic.checkpoints import CHECKPOINTS
+from mic.errors import RunError
+from mic.processes import from_rank_zero
 from mic.progress import notice
 from mic.settings_monitor import AlarmConfig
 
-CHECKPOINTS = "checkpoints"
 NOT_A_NUMBER = "its geometry is not a number"
 
 
@@ -133,11 +135,21 @@ def collapse(values: Mapping[str, float], dim: int, limits: AlarmConfig) -> str 
 
 
 def save(trainer: Trainer, file: Path) -> None:
-    """Save the whole state, whole or not at all."""
+    """Save the whole state, whole or not at all; all ranks have to call it.
+
+    Raises RunError where the disk does not take it.
+    """
     partial = file.with_name(f".{file.name}.partial")
     if trainer.is_global_zero:
         file.parent.mkdir(exist_ok=True)
     trainer.strategy.barrier()
     trainer.save_checkpoint(partial, weights_only=False)
-    if trainer.is_global_zero:
+
+    def rename() -> None:
+        error = getattr(trainer.strategy.checkpoint_io, "error", None)
+        if error is not None:
+            partial.unlink(missing_ok=True)
+            raise RunError(f"{file}: could not be written: {error}; make room")
         partial.replace(file)
+
+    from_rank_zero(rename)

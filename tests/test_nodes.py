@@ -1,0 +1,78 @@
+"""Two machines train one run, with the bits of two ranks on one machine.
+
+Both are this machine under two addresses; experiments/nodes has two network namespaces.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START = (sys.executable, "-m", "mic.cli", "train")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that must not outlive the test; SIGTERM has torchrun end its ranks."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for one in processes:
+            with suppress(subprocess.TimeoutExpired):
+                one.send_signal(number)
+                one.wait(10)
+
+
+def free_port(address: str) -> int:
+    with socket.socket() as free:
+        try:
+            free.bind((address, 0))
+        except OSError:
+            pytest.skip(f"{address} is no address of this machine")
+        return int(free.getsockname()[1])
+
+
+def node(address: str, port: int, *arguments: str) -> subprocess.Popen[str]:
+    """torchrun on a machine, with one rank of two."""
+    torchrun = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1")
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}")
+    where = ("--rdzv-id", "mic", "--local-addr", address)
+    command = [sys.executable, *torchrun, *meeting, *where, "-m", "mic.cli", "train", *arguments]
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """A run's log without what depends on the time it took, and on the machine."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = ("speed/", "memory/")
+    return [{key: one for key, one in line.items() if not key.startswith(timed)} for line in lines]
+
+
+def test_two_nodes_train_what_two_ranks_on_one_train(tiny_config, tmp_path, started):
+    runs, addresses = tmp_path / "runs", ("127.0.0.1", "127.0.0.2")
+    ports = [free_port(address) for address in addresses]
+    done = subprocess.run(
+        [*START, str(tiny_config), "name=one", "trainer.devices=2"], env=ENVIRONMENT, timeout=120
+    )
+    assert done.returncode == 0
+    for address in addresses:
+        started.append(node(address, ports[0], str(tiny_config), "name=two"))
+    said = [one.communicate(timeout=180)[0] for one in started]
+    assert [one.returncode for one in started] == [0, 0], "\n".join(said)
+    assert sum("sts: spearman" in text for text in said) == 1  # the table, by rank 0
+    (segment,) = json.loads((runs / "two/run.json").read_text())["segments"]
+    assert segment["ranks"] == 2
+    assert logged(runs / "two") == logged(runs / "one")
+    weights = [runs / name / "encoder/model.safetensors" for name in ("one", "two")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -95,10 +95,11 @@ class ExactResume(CheckpointCallback):
 
     def keep_open(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
         """Let Lightning begin to train although the last step is done: its validation is not."""
-        limit = trainer.fit_loop.epoch_loop.max_steps
-        if state["place"] == "validation due":
-            self._due = limit
-            trainer.fit_loop.epoch_loop.max_steps = limit + 1 if limit >= 0 else limit
+        if state["place"] != "validation due":
+            return
+        self._due = trainer.fit_loop.epoch_loop.max_steps
+        if self._due == self._saved:
+            trainer.fit_loop.epoch_loop.max_steps += 1
 
     def on_load_checkpoint(
         self,
@@ -108,7 +109,7 @@ class ExactResume(CheckpointCallback):
     ) -> None:
         state = checkpoint["callbacks"].get(self.state_key, {})
         if state:
-            self._loaded = state
+            self._loaded, self._saved = state, checkpoint["global_step"]
             self.begin_again(trainer, state)
             if trainer.strategy.restore_checkpoint_after_setup:  # on_fit_start has been
                 self.keep_open(trainer, state)

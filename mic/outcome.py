@@ -40,6 +40,7 @@ def about(
     trained_on: Mapping[str, int | None],
     speed: Throughput,
     seconds: float,
+    segments: int,
 ) -> dict[str, Any]:
     """The `meta` of results.json."""
     return {
@@ -48,6 +49,7 @@ def about(
         "steps": config.trainer.max_steps,
         "pairs_per_second": speed.pairs_per_second,
         "seconds": seconds,
+        "segments": segments,
         "rows": data.rows,
         "skipped_rows": data.skipped,
         "texts_trained_on": trained_on,

@@ -140,8 +140,9 @@ def run(
     trained = untrained.spread_of(after[tasks[-1].name])
     spreads = {"untrained": before.spread, "trained": trained}
     draw(folder, tasks, methods, spreads, dims, config.monitor.map_dim)
-    seconds = time.monotonic() - started
-    meta = about(config, data, before.baselines, trained_on, speed, seconds)
+    seconds = time.monotonic() - started + speed.earlier
+    segments = len(rundir.about(folder).get("segments", ()))
+    meta = about(config, data, before.baselines, trained_on, speed, seconds, segments)
     results = {**methods[TRAINED], "meta": meta}
     rundir.write_json(folder / rundir.RESULTS, results)
     show(folder, tasks, methods, speed, data.skipped)

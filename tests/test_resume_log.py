@@ -15,6 +15,7 @@ from mic.callbacks import Progress
 from mic.config import load
 from mic.errors import Preempted
 from mic.loggers import RunLogger
+from mic.report import report
 from mic.train import train
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
@@ -90,6 +91,9 @@ def test_a_resumed_run_has_every_line_once_in_every_mirror(resumed, tiny_config,
         {"step": 0, "ranks": 1, "changed": {}},
         {"step": STOPPED, "ranks": 1, "changed": {}},
     ]
+    assert json.loads((resumed / "results.json").read_text())["meta"]["segments"] == 2
+    report([resumed], None)
+    assert "finished, in 2 segments" in (resumed / "report.html").read_text()
     first, second = map(read, offline_folders(resumed))
     assert first.id == second.id == json.loads((resumed / "run.json").read_text())["id"]
     assert sorted(first.values("train/loss")) == [1, 2, 3]

@@ -29,13 +29,14 @@ class Throughput(Callback):
     parts, so there they are of the logged steps alone. `memory/mib` is the largest so far: on a GPU
     torch's, else the process's.
 
-    `pairs` and `seconds` are those of the whole training so far, before a resume as well.
+    `pairs` and `seconds` are those of the whole training so far, `earlier` the seconds before a
+    resume.
     """
 
     def __init__(self, every: int) -> None:
         self.every = every
         self.pairs = 0
-        self.seconds = 0.0
+        self.seconds = self.earlier = 0.0
         self._parts = dict.fromkeys(PARTS, 0.0)
         self._before = (0, 0.0)  # pairs and seconds at the last line
         self._tokens: Any = 0
@@ -132,6 +133,7 @@ class Throughput(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.pairs, self.seconds = state_dict["pairs"], state_dict["seconds"]
+        self.earlier = self.seconds
         self._before = (self.pairs, self.seconds)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002

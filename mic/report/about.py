@@ -25,7 +25,7 @@ def about_run(run: Run) -> list[str]:
     return [
         run.name,
         str(meta.get("seed", "-")),
-        "finished",
+        "finished" if meta.get("segments", 1) < 2 else f"finished, in {meta['segments']} segments",
         f"{meta.get('steps', steps):,}",
         shown(meta.get("seconds"), 60, 1),
         shown(meta.get("pairs_per_second"), 1, 0),

@@ -76,17 +76,19 @@ class Hashed:
         self.stream.flush()
 
 
-def publish(partial: Path, io: WholeFile, step: int, keep: int) -> Checkpoint:
-    """Give a file that `io` has written its name, point latest.json to it, drop all but `keep`.
+def publish(partial: Path, io: WholeFile | None, step: int, keep: int) -> Checkpoint:
+    """Give a file that `io` (or another) has written its name, point latest.json to it, drop all
+    but `keep`.
 
     Raises RunError when it could not be written; the checkpoints before it are as they were.
     """
     folder = partial.parent
-    if io.error is not None:
+    if io is not None and io.error is not None:
         partial.unlink(missing_ok=True)
         raise RunError(unwritten(folder, step, io.error))
-    path = folder / f"step-{step:08d}-{io.sha256[:DIGITS]}.ckpt"
-    found = Checkpoint(path, io.sha256, step)
+    sha256 = digest(partial) if io is None else io.sha256
+    path = folder / f"step-{step:08d}-{sha256[:DIGITS]}.ckpt"
+    found = Checkpoint(path, sha256, step)
     try:
         partial.replace(path)
         sync(folder)

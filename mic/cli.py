@@ -15,6 +15,7 @@ from mic import __version__, commands
 from mic.causes import BAD_INPUT, STOPPED, report
 from mic.config import Config, keys
 from mic.errors import InputError, Preempted, RunError
+from mic.variables import in_slurm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def entry() -> None:
     """The command, to the end of its process; a rank that failed waits for nobody on its way."""
     code = main()
-    if code and "RANK" in os.environ:
+    if code and ("RANK" in os.environ or in_slurm()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -203,7 +203,7 @@ def mirrors_of(config: Config, folder: Path) -> list[Mirror]:
         found.append(TensorBoardMirror(folder))
     if wanted.csv:
         found.append(CsvMirror(folder))
-    if wanted.wandb != "off":
+    if wanted.wandb != "disabled":
         found += [mirror] if (mirror := start(config, folder, wanted.wandb)) else []
     return found
 

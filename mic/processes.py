@@ -122,12 +122,12 @@ def group(cuda: bool = True) -> Iterator[Place]:
     """Be in the process group of all ranks, where Lightning's strategies stay too.
 
     Nothing in one process, or in a group already. CPU tensors travel by gloo, and those of a GPU,
-    unless `cuda` is false or there are too few, by NCCL. After an exception nobody is waited for:
-    the group ends with the process. But when all ranks agreed to stop, they end after rank 0, for
-    torchrun, and srun if it is asked to, end the others as soon as one has ended.
+    unless `cuda` is false, by NCCL. After an exception nobody is waited for: the group ends with
+    the process. But when all ranks agreed to stop, they end after rank 0, for torchrun, and srun if
+    it is asked to, end the others as soon as one has ended.
 
     Raises:
-        InputError: As `place`.
+        InputError: As `place`, and where there are fewer GPUs than processes.
     """
     here = place()
     if here.ranks == 1 or in_group():
@@ -149,7 +149,14 @@ def enter(here: Place, cuda: bool) -> None:
     os.environ["MASTER_ADDR"] = cluster.main_address
     os.environ["MASTER_PORT"] = str(cluster.main_port)
     backend = "gloo"
-    if cuda and torch.cuda.is_available() and torch.cuda.device_count() >= here.local_ranks:
+    if cuda and torch.cuda.is_available():
+        seen = torch.cuda.device_count()
+        if seen < here.local_ranks:
+            raise InputError(
+                f"{seen} GPUs for {here.local_ranks} processes on this machine: start as many as "
+                "it has (trainer.devices, --nproc-per-node), and let each see all of them "
+                "(SLURM: --gpus-per-node, not --gpus-per-task)"
+            )
         torch.cuda.set_device(here.local_rank)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, rank=here.rank, world_size=here.ranks)

@@ -41,8 +41,9 @@ class MonitorConfig:
 class LoggingConfig:
     """metrics.jsonl is always written; these mirror it."""
 
-    wandb: Literal["off", "online", "offline"] = option(
-        "off", "mirror into Weights & Biases; without a key online is offline: `mic sync` later"
+    wandb: Literal["disabled", "online", "offline"] = option(
+        "disabled",
+        "mirror into Weights & Biases; without a key online is offline: `mic sync` later",
     )
     project: str = option("mic", "W&B project")
     entity: str | None = option(None, "W&B user or team; null: the key's own")

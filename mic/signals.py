@@ -26,9 +26,18 @@ class Stop:
         self.waits = False
 
     def __call__(self, number: int, frame: FrameType | None = None) -> None:  # noqa: ARG002
-        self.asked = self.asked or signal.Signals(number)
+        if self.asked is not None:  # the first one counts: what it began must come to its end
+            return
+        self.asked = signal.Signals(number)
         if not self.waits:
             raise Preempted(f"stopped by {self.asked.name} outside training; nothing is half done")
+
+    def why(self) -> str:
+        """Who wanted it."""
+        if self.asked is None:
+            return "stopped because another rank was,"
+        by_hand = self.asked is signal.SIGINT
+        return "stopped as you asked" if by_hand else f"stopped by {self.asked.name}"
 
     def listen(self) -> None:
         """Handle the signals from now on; only a process's main thread can."""

@@ -10,24 +10,12 @@ from mic.config import to_yaml
 from mic.errors import InputError, Preempted
 from mic.launch import launch
 from mic.settings import Config
+from mic.variables import in_slurm
 
 
 def starts_ranks(config: Config) -> bool:
     """Whether it is on this process to start the ranks: nobody else, as torchrun or srun, did."""
-    return config.trainer.devices > 1 and "RANK" not in os.environ and not in_slurm_step()
-
-
-def in_slurm_step() -> bool:
-    """Whether srun has started this process as one task of several.
-
-    A batch script, or a shell on a node, has the job's variables, too, and is no task.
-    """
-    known = os.environ
-    return (
-        known.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-        and {"SLURM_PROCID", "SLURM_STEP_ID", "SLURM_NTASKS"} <= known.keys()
-        and known["SLURM_NTASKS"] != "1"
-    )
+    return config.trainer.devices > 1 and "RANK" not in os.environ and not in_slurm()
 
 
 def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """Exact resume: a run that was interrupted ends with the bits of one that was not."""
 
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -184,7 +183,7 @@ class ExactResume(CheckpointCallback):
         if not self.asked():
             return
         if trainer.sanity_checking:
-            raise stopped(f"{self.why()} before the first step; nothing is half done")
+            raise stopped(f"{self.stop.why()} before the first step; nothing is half done")
         self.save(trainer, "validation due")
         self.leave(trainer)
 
@@ -222,9 +221,8 @@ class ExactResume(CheckpointCallback):
         """A place to save at: for the interval, the end of training, or somebody who asks."""
         step, asked = trainer.global_step, self.asked()
         ended = 0 <= trainer.max_steps <= step
-        if step > self._saved and (
-            asked or ended or step // self.every > self._saved // self.every
-        ):
+        due = asked or ended or step // self.every > self._saved // self.every
+        if due and step > self._saved:
             self.save(trainer, place)
         if asked and not ended:
             self.leave(trainer)
@@ -240,16 +238,9 @@ class ExactResume(CheckpointCallback):
             if hasattr(logger, "preempting"):
                 logger.preempting()
         raise stopped(
-            f"{self.why()} after step {trainer.global_step}; the state is saved. Go on with: "
+            f"{self.stop.why()} after step {trainer.global_step}; the state is saved. Go on with: "
             f"mic resume {self.folder.parent}"
         )
-
-    def why(self) -> str:
-        """Who wanted it."""
-        if self.stop.asked is None:
-            return "stopped, as another rank was"
-        by_hand = self.stop.asked is signal.SIGINT
-        return "stopped as you asked" if by_hand else f"stopped by {self.stop.asked.name}"
 
     def save(self, trainer: Trainer, place: Place) -> None:
         """Write a checkpoint; all ranks have to call it."""
@@ -259,7 +250,9 @@ class ExactResume(CheckpointCallback):
             self.folder.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(partial, weights_only=False)
         self._saved = trainer.global_step
-        from_rank_zero(lambda: publish(partial, self._io, self._saved, self.keep))
+        io = trainer.strategy.checkpoint_io
+        written = io if isinstance(io, WholeFile) else None  # else a plugin's of the user's own
+        from_rank_zero(lambda: publish(partial, written, self._saved, self.keep))
 
     # ------------------------------------------------------------- what a checkpoint holds
 

@@ -79,9 +79,9 @@ def main() -> None:
             timing.table(["", "pairs/s", "of one process", *PARTS], rows),
             "The shares of a step are rank 0's. `objective` holds the collectives of the loss and "
             "the waiting for the other rank before them, `backward` DDP's sum of the gradients. "
-            "Two processes share out the same two cores: what they gain is that tokenizing, the "
-            "loss and the optimiser, which one process does on one thread, run twice at once; "
-            "what they pay is the waiting and that every one holds the whole model.",
+            "What limits it is the machine: both processes share out the two cores that one "
+            "process with two threads has already, so the second process gains what a second "
+            "thread does, and every process holds the whole model.",
         ],
         ROUNDS,
     )

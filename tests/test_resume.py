@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from conftest import answer, sentence
 from forked import Forked, forked
 from transformers import BertConfig
+
+from mic.config import load
+from mic.module import load_encoder
+from mic.train import read_data
 
 TIMES = ("speed/", "memory/")
 KINDS = {
@@ -272,6 +277,16 @@ def test_another_number_of_ranks_sees_the_same_batches(runs):
         [line["train/loss"] for line in one.log if "train/loss" in line] for one in (found, whole)
     )
     assert found_loss == pytest.approx(loss, rel=1e-6)  # sums in another order: 3e-7
+
+
+def test_a_loader_begins_and_leaves_no_trace_in_the_random_state(runs):
+    """With workers it begins once, but again in a run that goes on between two epochs."""
+    config = load(runs.config)
+    data = read_data(config, load_encoder(config).tokenize)
+    before = torch.get_rng_state()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        iter(loader)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_without_its_random_state_a_run_goes_on_otherwise(runs):

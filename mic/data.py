@@ -231,8 +231,8 @@ class PairDataModule(StreamModule):
             # a forked worker could wait for ever for a lock that a tokenizer's thread held
             multiprocessing_context="forkserver" if workers else None,
             persistent_workers=workers > 0,
-            # of the workers' seeds: torch's own would be drawn from at every epoch, or with workers,
-            # which stay, only once, and again by a run that goes on
+            # of the workers' seeds: torch's own would be drawn from at every epoch, or with workers
+            # (they stay) only once, and again by a run that goes on
             generator=torch.Generator().manual_seed(self.seed),
         )
 

@@ -261,6 +261,16 @@ def test_two_ranks(runs, processes):
     runs.compare(name, runs.whole("plain", 2))
 
 
+def test_three_ranks_add_up_in_the_same_order_after_a_resume(runs):
+    """DDP packs its buckets anew after a process's first step, unless it is told not to."""
+    name = runs.new_name()
+    codes, said = runs.train(name, "plain", "batch 8 SIGKILL 2", ranks=3)
+    assert codes == [1, 1, -9], said
+    codes, said = runs.train(name, "plain", ranks=3)
+    assert codes == [0, 0, 0], said
+    runs.compare(name, runs.whole("plain", ranks=3))
+
+
 def test_another_number_of_ranks_sees_the_same_batches(runs):
     name = runs.new_name()
     assert runs.train(name, "still", "batch 5 SIGTERM")[0] == [143]

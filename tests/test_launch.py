@@ -49,7 +49,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def wait_for(*files: Path) -> list[int]:
     """The process ids in files, once they are there."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not all(file.exists() for file in files):
         assert time.monotonic() < end, files
         time.sleep(0.01)

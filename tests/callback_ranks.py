@@ -1,11 +1,9 @@
-"""A run in fp64 without dropout on W ranks with every callback: run by tests/test_callback_ranks.py
-as `python callback_ranks.py CONFIG FOLDER W`; Lightning starts the other ranks.
+"""A run in fp64 without dropout with every callback: what each rank of test_callback_ranks.py does.
 
 Rank 0 writes metrics.jsonl, and every rank the figures that it saw itself.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -23,6 +21,7 @@ from mic.config import load
 from mic.data import PairDataModule
 from mic.loggers import build_logger
 from mic.module import MICModule
+from mic.processes import environment, place
 from mic.tasks import build_tasks
 
 DIMS = (4, 8, 16, 32)
@@ -38,8 +37,8 @@ class Seen(Callback):
         self.values |= {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def main(config_file: str, folder: Path, world: int) -> None:
-    config = load(config_file)
+def main(config_file: str, into: str) -> None:
+    config, folder, world = load(config_file), Path(into), place().ranks
     seed_everything(0, verbose=False)
     module = MICModule(config)
     for part in module.modules():
@@ -60,6 +59,7 @@ def main(config_file: str, folder: Path, world: int) -> None:
         devices=world,
         strategy="ddp" if world > 1 else "auto",
         precision="64-true",
+        plugins=[environment()] if world > 1 else None,
         use_distributed_sampler=False,
         val_check_interval=2,
         check_val_every_n_epoch=None,
@@ -82,7 +82,3 @@ def main(config_file: str, folder: Path, world: int) -> None:
     trainer.fit(module, data)
     (folder / f"seen-{trainer.global_rank}.json").write_text(json.dumps(seen.values))
     (folder / f"values-{trainer.global_rank}.json").write_text(json.dumps(spectral.values))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

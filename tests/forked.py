@@ -11,6 +11,7 @@ a place in the code that the rank kills itself at when it comes there for the n-
 of mic.callbacks.resume named in `without` do nothing.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -56,9 +57,14 @@ class Forked:
         ranks: int = 1,
         kills: Sequence[Mapping[str, Any]] = (),
         without: Sequence[str] = (),
+        module: str = "",
     ) -> tuple[list[int], str]:
-        """The exit statuses of a run's ranks, and what they wrote."""
+        """The exit statuses of a run's ranks, and what they wrote.
+
+        Of `mic` with the arguments, or of the `main` of another module of the tests.
+        """
         asked = {"arguments": arguments, "ranks": ranks, "kills": kills, "without": without}
+        asked["module"] = module
         self.log.unlink(missing_ok=True)
         assert self.process.stdin
         self.process.stdin.write(json.dumps({**asked, "log": str(self.log)}) + "\n")
@@ -126,6 +132,9 @@ def rank_of(asked: dict[str, Any], rank: int, port: int) -> int:
     for name in asked.get("without", ()):
         setattr(resume, name, lambda *_: None)
     try:
+        if asked["module"]:
+            importlib.import_module(asked["module"]).main(*asked["arguments"])
+            return 0
         return cli.main(asked["arguments"])
     except BaseException:
         import traceback

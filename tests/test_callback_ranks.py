@@ -1,28 +1,25 @@
 """Two and three ranks with different data log what one process logs."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import Forked, forked
 
 from mic.snapshots import read_snapshots
 
-SCRIPT = Path(__file__).with_name("callback_ranks.py")
+
+@pytest.fixture(scope="module")
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    with forked(tmp_path_factory.mktemp("forked") / "log") as found:
+        yield found
 
 
-def run(config: Path, folder: Path, world: int) -> None:
+def run(fork: Forked, config: Path, folder: Path, world: int) -> None:
     folder.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
-    subprocess.run(
-        [sys.executable, str(SCRIPT), str(config), str(folder), str(world)],
-        env=environment,
-        check=True,
-        timeout=300,
-        stdout=subprocess.DEVNULL,
-    )
+    codes, said = fork(str(config), str(folder), ranks=world, module="callback_ranks")
+    assert codes == [0] * world, said
 
 
 def logged(folder: Path) -> dict[tuple[int, str], float]:
@@ -60,15 +57,15 @@ trainer: {{batch_size: 16, learning_rate: 1.0e-3}}
 
 
 @pytest.fixture(scope="module")
-def alone(config, tmp_path_factory) -> Path:
+def alone(fork, config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks") / "1"
-    run(config, folder, 1)
+    run(fork, config, folder, 1)
     return folder
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_log_what_one_process_logs(config, alone, tmp_path, world):
-    run(config, tmp_path / "run", world)
+def test_ranks_log_what_one_process_logs(fork, config, alone, tmp_path, world):
+    run(fork, config, tmp_path / "run", world)
     expected, found = logged(alone), logged(tmp_path / "run")
     assert found.keys() == expected.keys()
     for prefix in ("geometry/teacher_cka/", "geometry/uniformity/", "val/pairs/map@100/"):

@@ -100,8 +100,9 @@ def fit(
         {"check_val_every_n_epoch": 1, "val_check_interval": 1.0},
         {"limit_val_batches": 0},
         {"accumulate_grad_batches": 2},
+        {"accumulate_grad_batches": 2, "val_check_interval": 3},
     ],
-    ids=["validations", "an epoch's validation", "no validation", "two batches a step"],
+    ids=["validations", "an epoch's validation", "no validation", "two batches a step", "amid it"],
 )
 @pytest.mark.parametrize("steps", [[1, 2, 4, 6], [8, 9, 12], [14, 18, 20]])
 def test_a_lightning_run_of_ones_own_goes_on(tmp_path, settings, steps):

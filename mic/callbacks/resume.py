@@ -24,10 +24,10 @@ class ExactResume(CheckpointCallback):
     """Save the whole state every `every` steps, at the last one, and when asked to stop.
 
     Any Lightning run can have it: `Trainer(callbacks=[exact, ...])` and `trainer.fit(module, data,
-    ckpt_path=exact.path())`. Beside what Lightning saves (weights,
-    optimisers, schedulers, scaler, loops, callbacks) a checkpoint holds the random state of every
-    rank, each with a stream of its own, and counters from which Lightning goes on at the very batch
-    or validation. Validation leaves no trace in the random state. The newest `keep` are kept.
+    ckpt_path=exact.path())`. Beside what Lightning saves (weights, optimisers, schedulers, scaler,
+    loops, callbacks) a checkpoint holds the random state of every rank, each with a stream of its
+    own, and counters from which Lightning goes on at the very batch or validation. Validation
+    leaves no trace in the random state. The newest `keep` are kept.
 
     `stop` is set by a signal; ranks agree on it every few batches of training and validation. Then
     the state is saved at the step's end, and Preempted raised on all of them.
@@ -179,8 +179,12 @@ class ExactResume(CheckpointCallback):
         self.check(trainer)
 
     def check(self, trainer: Trainer) -> None:
-        """Leave a validation that a signal falls into; to be called on all ranks alike."""
-        if not self.asked():
+        """Leave a validation that a signal falls into; to be called on all ranks alike.
+
+        Not one amid the batches of a step, whose gradients no checkpoint holds.
+        """
+        amid = not trainer.sanity_checking and trainer.fit_loop._should_accumulate()
+        if amid or not self.asked():
             return
         if trainer.sanity_checking:
             raise stopped(f"{self.stop.why()} before the first step; nothing is half done")

@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help quickstart test lint types
+.PHONY: help quickstart torture test lint types
 
 help:  ## show this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: .venv/quickstart  ## train MIC on real text in minutes: a table, three figures, a model
 	$(BIN)/mic train configs/quickstart.yaml --overwrite
+
+torture: .venv/quickstart  ## kill and resume runs in 30 ways: half an hour, a table
+	$(BIN)/python experiments/torture/torture.py
 
 test: .venv/dev lint types  ## lint, check types, run every test and docstring example
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -32,6 +32,11 @@ class Checkpoint(NamedTuple):
     sha256: str
     step: int
 
+    def read(self) -> dict[str, Any]:
+        """What it holds; tensors stay on the disk until they are looked at."""
+        found: dict[str, Any] = torch.load(self.path, "cpu", weights_only=True, mmap=True)
+        return found
+
 
 class WholeFile(TorchCheckpointIO):
     """Writes a checkpoint through to the disk and takes its hash on the way.

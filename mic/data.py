@@ -188,15 +188,19 @@ class PairDataModule(StreamModule):
 
         Raises InputError where they are not the same, unless they `may_differ`.
         """
-        saved, here = state_dict.get("data", self.hashes), self.hashes
+        self.refuse_other(state_dict.get("data", self.hashes))
+        if "identity" in state_dict:
+            super().load_state_dict(state_dict)
+
+    def refuse_other(self, saved: Mapping[str, str]) -> None:
+        """Raise an InputError where the hashes of a checkpoint's rows are others."""
+        here = self.hashes
         other = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
         if other and not self.may_differ:
             raise InputError(
                 f"data.{other[0].replace('/', '.')}: holds other rows than when the run began; "
                 "give it those, begin anew, or go on all the same with --allow-change data"
             )
-        if "identity" in state_dict:
-            super().load_state_dict(state_dict)
 
     def collate(self, split: Split) -> Collate:
         grouped = any(corpus.meta.grouped for corpus in split.numbered.corpora)

@@ -23,6 +23,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+        self.raised: Preempted | None = None
         self.waits = False
 
     def __call__(self, number: int, frame: FrameType | None = None) -> None:  # noqa: ARG002
@@ -30,7 +31,9 @@ class Stop:
             return
         self.asked = signal.Signals(number)
         if not self.waits:
-            raise Preempted(f"stopped by {self.asked.name} outside training; nothing is half done")
+            text = f"stopped by {self.asked.name} outside training; nothing is half done"
+            self.raised = Preempted(text)
+            raise self.raised
 
     def why(self) -> str:
         """Who wanted it."""
@@ -57,6 +60,10 @@ def listening() -> Iterator[Stop]:
     stop.listen()
     try:
         yield stop
+    except Exception as error:  # a library may have made another one of ours
+        if stop.raised is not None and not isinstance(error, Preempted):
+            raise stop.raised from error
+        raise
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

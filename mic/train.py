@@ -78,6 +78,8 @@ def train_here(
         first_on_node(lambda: module.fill_teacher(data.texts()))
     if module.teacher is not None:
         data.prepare = module.teacher.prepare
+    if start.checkpoint is not None:  # before anything is written
+        data.refuse_other(start.checkpoint.read()["PairDataModule"]["data"])
     from_rank_zero(lambda: make_folder(config, module, start))
     logger = build_logger(config, folder)
     try:

@@ -220,7 +220,10 @@ def test_other_rows_under_the_same_name_are_refused(trained, capsys):
     rows, run = trained / "pairs.jsonl", trained / "runs" / "tiny"
     rows.write_text(rows.read_text().replace("cat", "cow", 1))
     more = ["resume", str(run), f"data.train.pairs.path={rows}", "trainer.max_steps=5"]
+    names = ("config.yaml", "run.json", "metrics.jsonl")
+    kept = [(run / name).read_bytes() for name in names]
     assert main(more) == 2
+    assert [(run / name).read_bytes() for name in names] == kept
     assert capsys.readouterr().err.splitlines()[-1] == (
         "mic: error: data.train.pairs: holds other rows than when the run began; give it those, "
         "begin anew, or go on all the same with --allow-change data"

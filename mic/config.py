@@ -60,13 +60,15 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
-def find(path: str | Path) -> Path:
+def find(
+    path: str | Path, what: str = "config", example: str = "configs/quickstart.yaml"
+) -> Path:
     """The file itself, or the one of that name among the configs that mic brings along."""
     name = Path(path).as_posix().removeprefix("configs/")
     for candidate in (Path(path), *(folder / name for folder in BROUGHT)):
         if candidate.is_file():
             return candidate
-    raise InputError(f"config {path}: no such file; start from configs/quickstart.yaml")
+    raise InputError(f"{what} {path}: no such file; start from {example}")
 
 
 def layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, DictConfig]]:

@@ -1,0 +1,1 @@
+"""Sweeps: one file, many trials, in one process or on many machines."""

@@ -18,8 +18,8 @@ FINAL = ("finished", "pruned", "failed")
 class Attempt(NamedTuple):
     """One worker's try at a run; `how` it ended, None while it lasts.
 
-    `beat` counts the worker's signs of life. `worker_process` is the worker's own, `process` the one
-    that leads the trial's group; both mean something to processes of the same `place` alone.
+    `beat` counts the worker's signs of life. `worker_process` is the worker's own, `process` leads
+    the trial's group; both mean something to processes of the same `place` alone.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Attempt(NamedTuple):
 class Setting(NamedTuple):
     number: int
     point: Point
-    index: int | None  # in the list of planned ones
+    planned: int | None  # its place in the list, where there is one
     ready: bool
     state: Literal["open", "finished", "pruned", "failed"]
     values: tuple[float, ...] = ()

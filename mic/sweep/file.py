@@ -22,24 +22,11 @@ from mic.sweep.space import Parameter, Point, parameters
 
 Method = Literal["grid", "random", "bayes", "qmc", "custom"]
 OURS = ("seeds",)  # keys that W&B does not know; `mic sweep --engine wandb` writes them its way
-KEYS = [
-    "program",
-    "command",
-    "method",
-    "metric",
-    "metrics",
-    "parameters",
-    "early_terminate",
-    "run_cap",
-    "name",
-    "description",
-    "project",
-    "entity",
-    "controller",
-    "scheduler",
-    "kind",
-    "apiVersion",
-]
+KEYS = (
+    *("name", "description", "program", "command", "project", "entity", "kind", "apiVersion"),
+    *("method", "metric", "metrics", "parameters", "early_terminate", "run_cap"),
+    *("controller", "scheduler"),
+)
 LOGGED = ("val", "train", "geometry", "correlation", "balance", "best", "speed", "memory", "data")
 
 
@@ -94,34 +81,37 @@ class Sweep:
         return load(self.config, *self.overrides, *chosen, f"seed={seed}", *more)
 
 
-def read_sweep(path: str | Path) -> Sweep:
+def read_sweep(path: str | Path, base: str | Path | None = None) -> Sweep:
     """Read a sweep file and check it: every key, every parameter's name and values, the command.
 
-    Raises InputError naming file, key, value and cure.
+    `base` is a config in the place of the command's. Raises InputError naming file, key, value and
+    cure.
     """
     file = find(path, "sweep", "configs/sweep/regularization.yaml")
-    content: dict[str, Any] = OmegaConf.to_container(configs.read(file))  # type: ignore[assignment]
+    content: dict[Any, Any] = OmegaConf.to_container(configs.read(file))  # type: ignore[assignment]
     for key in content:
         if key not in (*KEYS, *OURS):
             near = get_close_matches(str(key), (*KEYS, *OURS), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KEYS)}, seeds"
             raise InputError(f"{file}: unknown key {key!r}; {hint}")
-    method = content.get("method")
+    method: Any = content.get("method")
     if method not in get_args(Method):
         raise InputError(f"{file}: method {method!r}: choose {' or '.join(get_args(Method))}")
     launcher, config, overrides = command(content.get("command"), str(file))
-    base = load(config, *overrides)
+    if base is not None:
+        config, overrides = str(base), ()
+    usual = load(config, *overrides)
     given = content.get("parameters")
     if not isinstance(given, Mapping) or not given:
         raise InputError(f"{file}: parameters: none; give {{objective.gamma: {{values: [0, 1]}}}}")
     found = parameters(given, str(file))
-    seeds = seeds_of(content, found.pop("seed", None), base.seed, str(file))
+    seeds = seeds_of(content, found.pop("seed", None), usual.seed, str(file))
     if not found:
         raise InputError(f"{file}: parameters: nothing but a seed; seeds alone are no sweep")
     name = str(content.get("name") or file.stem)
     if name != Path(name).name or name in ("", ".", ".."):
         raise InputError(f"{file}: name {name!r}: one folder name, no slashes")
-    metrics = metrics_of(content, base, str(file))
+    metrics = metrics_of(content, usual, str(file))
     sweep = Sweep(
         file=file,
         content=content,
@@ -214,7 +204,8 @@ def early_of(given: Any, metrics: int, origin: str) -> Early | None:
         least = max(1, int(given["max_iter"] / eta ** given["s"]))
     if type(least) is not int or least < 1 or type(eta) is not int or eta < 2:
         raise InputError(
-            f"{origin}: early_terminate {given!r}: min_iter must be a whole number from 1, eta from 2"
+            f"{origin}: early_terminate {given!r}: min_iter must be a whole number, 1 or more, "
+            "and eta 2 or more"
         )
     return Early(kind, least, eta)
 

@@ -1,7 +1,7 @@
 """Whether a worker is alive: by its process where that can be seen, else by its signs of life.
 
-No two machines' clocks are compared: a worker elsewhere is gone when whoever watches has seen no new
-sign of it for LEASE seconds. Its trial has ended by then, for it ends with its worker.
+No two machines' clocks are compared: a worker elsewhere is gone when whoever watches has seen no
+new sign of it for LEASE seconds. Its trial has ended by then, for it ends with its worker.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def own() -> Life:
     boot = Path("/proc/sys/kernel/random/boot_id")
     parts = [host, boot.read_text().strip() if boot.is_file() else ""]
     with contextlib.suppress(OSError):
-        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))  # a container's own numbers
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))  # a container's own numbers
     return Life("/".join(parts), f"{host}:{pid}", identity(pid))
 
 
@@ -47,7 +47,7 @@ def identity(pid: int) -> str:
 
 
 def alive(process: str) -> bool:
-    """Whether a process of this place is running; one that has ended and waits for its parent isn't.
+    """Whether a process of this place is running; one that waits to be reaped is not.
 
     >>> alive(identity(os.getpid())), alive(f"{os.getpid()}:1"), alive("")
     (True, False, False)

@@ -1,7 +1,7 @@
 """The queue of a sweep's runs in Optuna's storage, shared by workers that may die at any moment.
 
-Two studies: NAME has a trial a setting, whose values are the means over its seeds; NAME/attempts has
-a trial an attempt at a run. Storages know three things that are atomic, and all else is built of
+Two studies: NAME has a trial a setting, whose values are the means over its seeds; NAME/attempts
+has a trial an attempt at a run. Storages know three things that are atomic, and all else is built of
 them: a trial is created whole; trials are numbered in the order of their creation; a trial ends
 once. So of two attempts at one run, as of two trials of one setting, the lower number is right and
 the other withdraws.
@@ -94,7 +94,7 @@ class Queue:
         return Setting(
             trial.number,
             meant(self.sweep, trial.params) if ready else {},
-            trial.user_attrs.get("index"),
+            trial.user_attrs.get("planned"),
             ready,
             STATES[trial.state],  # type: ignore[arg-type]
             tuple(trial.values or ()),
@@ -104,14 +104,14 @@ class Queue:
         """Begin another setting; False when there is none to begin."""
         if self.planned is None:
             return self.ask(now)
-        begun = {one.index for one in now.settings}
+        begun = {one.planned for one in now.settings}
         for index, point in enumerate(self.planned):
             if index not in begun:
-                self.begin(point, {"index": index})
+                self.begin(point, index)
                 return True
         return False
 
-    def begin(self, point: Point, more: Mapping[str, Any]) -> None:
+    def begin(self, point: Point, index: int) -> None:
         """Add a planned setting; withdraw it when somebody was sooner."""
         axes = self.sweep.parameters
         token = uuid.uuid4().hex
@@ -119,14 +119,12 @@ class Queue:
             state=TrialState.RUNNING,
             params={axis.key: axis.stored(point[axis.key]) for axis in axes},
             distributions={axis.key: axis.distribution for axis in axes},
-            user_attrs={**more, "ready": True, "token": token},
+            user_attrs={"planned": index, "ready": True, "token": token},
         )
         added = self.add(self.settings, trial, token)
         trials = patiently(lambda: self.settings.get_trials(deepcopy=False))
-        earlier = [
-            one for one in trials if one.number < added.number and "void" not in one.user_attrs
-        ]
-        if any(one.user_attrs.get("index") == more["index"] for one in earlier):
+        earlier = [one.user_attrs for one in trials[: added.number]]
+        if any(one.get("planned") == index and "void" not in one for one in earlier):
             self.withdraw(added)
 
     def ask(self, now: Board) -> bool:

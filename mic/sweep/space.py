@@ -4,6 +4,7 @@ W&B's `values`, `value`, `min` and `max` with `distribution` and `q`; its bell c
 and their kin) are not among what Optuna draws from, and refused.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ def parameters(content: Mapping[str, Any], origin: str, above: str = "") -> dict
         key = f"{above}{name}"
         if not isinstance(one, Mapping):
             raise InputError(
-                f"{origin}: parameters.{key} {one!r}: write {{value: {one!r}}}, or {{values: [...]}}"
+                f"{origin}: parameters.{key} {one!r}: write {{value: {one!r}}} or {{values: [...]}}"
             )
         if set(one) == {"parameters"} and isinstance(one["parameters"], Mapping):
             found |= parameters(one["parameters"], origin, f"{key}.")
@@ -106,8 +107,8 @@ def parameter(key: str, one: dict[str, Any], origin: str) -> Parameter:
         case "log_uniform_values":
             raise InputError(f"{origin}: min {low}: must be above 0 for {kind}")
     raise InputError(
-        f"{origin}: distribution {kind!r}: Optuna does not draw from it; take int_uniform, uniform, "
-        "q_uniform, log_uniform_values, or `values`"
+        f"{origin}: distribution {kind!r}: Optuna does not draw from it; take int_uniform, "
+        "uniform, q_uniform, log_uniform_values, or `values`"
     )
 
 
@@ -129,10 +130,8 @@ def number(one: Mapping[str, Any], end: str, origin: str) -> int | float:
     """The end of a range. YAML reads 1e-3 as a text: what looks like a number is one."""
     value = one.get(end)
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{origin}: {end} {value!r}: expected a number, or give `values`")
     return value

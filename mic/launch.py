@@ -3,8 +3,8 @@
 The parent only waits: it passes signals on, prints what ranks other than 0 write, marked by their
 rank, and when all have ended says the cause of a failure before anything else. Every rank leads a
 session, so that Ctrl-C in a terminal reaches the parent alone, and what is left of a rank's process
-group ends with it. The parent holds the write end of a pipe that no other process has: ranks read
-it, and so learn of the parent's death however it died.
+group ends with it. The parent alone holds a named pipe open: ranks read it, and so learn of the
+parent's death however it died, also where torchrun stands between.
 
 Only the standard library is imported: the parent starts at once and stays small.
 """
@@ -63,11 +63,11 @@ def launch(command: Sequence[str], ranks: int) -> int:
         OSError: The command cannot be started.
     """
     started: list[Rank] = []
-    with TemporaryDirectory(prefix="mic-ranks-") as folder, lifeline() as fd, caught() as signals:
-        shared = environment(ranks) | {"MIC_LAUNCHED": name(fd), "MIC_REPORTS": folder}
+    with TemporaryDirectory(prefix="mic-ranks-") as folder, lifeline() as pipe, caught() as signals:
+        shared = environment(ranks) | {"MIC_LAUNCHED": pipe, "MIC_REPORTS": folder}
         try:
             for number in range(ranks):
-                started.append(start(command, number, shared, fd))
+                started.append(start(command, number, shared))
             attend(started, signals, Path(folder))
         finally:
             for rank in started:
@@ -108,14 +108,16 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
-def lifeline() -> Iterator[int]:
-    """The read end of a pipe whose write end only this process has, and closes when it ends."""
-    read, write = os.pipe()
-    try:
-        yield read
-    finally:
-        os.close(read)
-        os.close(write)
+def lifeline() -> Iterator[str]:
+    """The path of a pipe that only this process has open for writing, and closes when it ends."""
+    with TemporaryDirectory(prefix="mic-life-") as folder:
+        pipe = f"{folder}/pipe"
+        os.mkfifo(pipe)
+        fd = os.open(pipe, os.O_RDWR)  # for writing alone it would wait for a reader
+        try:
+            yield pipe
+        finally:
+            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -137,7 +139,7 @@ def caught() -> Iterator[deque[int]]:
             signal.signal(one, handler)
 
 
-def start(command: Sequence[str], number: int, shared: Mapping[str, str], fd: int) -> Rank:
+def start(command: Sequence[str], number: int, shared: Mapping[str, str]) -> Rank:
     """Start one rank; all but rank 0 speak through us."""
     process = subprocess.Popen(
         command,
@@ -146,7 +148,6 @@ def start(command: Sequence[str], number: int, shared: Mapping[str, str], fd: in
         stdout=subprocess.PIPE if number else None,
         stderr=subprocess.STDOUT if number else None,
         start_new_session=True,
-        pass_fds=[fd],
     )
     rank = Rank(number, process)
     if process.stdout:
@@ -236,20 +237,14 @@ def outcome(ends: Sequence[Ended], reports: Mapping[int, Report]) -> int:
 
 
 def watch_parent() -> None:
-    """In a rank: end when the parent has died, by SIGTERM and at last without asking.
+    """End when the process that holds our lifeline has died, by SIGTERM and at last without asking.
 
-    Nothing in a process that `launch` did not start.
+    Nothing where there is none.
     """
-    pipe = os.environ.get("MIC_LAUNCHED", "")
-    with contextlib.suppress(OSError, ValueError):
-        fd = int(pipe.partition(":")[0])
-        if name(fd) == pipe:  # and not what a rank's own subprocess has under this number
-            threading.Thread(target=outlive, args=(fd,), daemon=True).start()
-
-
-def name(fd: int) -> str:
-    """A file descriptor and the file that it is."""
-    return f"{fd}:{os.fstat(fd).st_ino}"
+    with contextlib.suppress(OSError):
+        fd = os.open(os.environ.get("MIC_LAUNCHED", ""), os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(fd, True)
+        threading.Thread(target=outlive, args=(fd,), daemon=True).start()
 
 
 def outlive(fd: int) -> None:

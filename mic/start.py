@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mic.config import to_yaml
 from mic.errors import InputError, Preempted
-from mic.launch import launch
+from mic.launch import launch, watch_parent
 from mic.settings import Config
 from mic.variables import in_slurm
 
@@ -25,6 +25,7 @@ def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) ->
     when all were asked to stop.
     """
     refuse_batch(config)
+    watch_parent()
     with tempfile.TemporaryDirectory(prefix="mic-") as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(to_yaml(config), encoding="utf-8")

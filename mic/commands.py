@@ -10,10 +10,11 @@ from mic.config import load, to_yaml
 from mic.errors import InputError
 from mic.settings import Config
 from mic.start import start_ranks, starts_ranks
+from mic.sweep.agent import placed
 
 
 def train(options: argparse.Namespace) -> None:
-    config = load(options.config, *options.overrides)
+    config = placed(load(options.config, *options.overrides))
     if options.print_config:
         print(to_yaml(config), end="")
     else:
@@ -102,6 +103,30 @@ def encode(options: argparse.Namespace) -> None:
     with partial.open("wb") as stream:
         np.save(stream, vectors)
     partial.replace(options.output)
+
+
+def sweep(options: argparse.Namespace) -> None:
+    from mic.sweep import run as sweeps
+    from mic.sweep.file import read_sweep
+
+    status, file = sweeps.file_of(options.words)
+    found = read_sweep(file)
+    if status:
+        sweeps.show_status(found, options.storage, options.retries)
+    elif options.dry_run:
+        sweeps.dry_run(found)
+    elif options.engine == "wandb":
+        from mic.sweep.wandb_engine import register
+
+        print(register(found))
+    elif options.slurm:
+        from mic.sweep.slurm import array_job
+
+        print(array_job(found, options.workers, [f"--retries={options.retries}"]))
+    else:
+        sweeps.work_on(
+            found, options.storage, options.retries, options.retry_failed, options.workers
+        )
 
 
 def sync(options: argparse.Namespace) -> None:

@@ -36,7 +36,8 @@ def load(path: str | Path, *overrides: str) -> Config:
     for file, content in layers(find(path), ()):
         merged = merge(merged, content, str(file))
     for text in overrides:
-        merged = merge(merged, parse_override(text), f"override {text!r}")
+        content = with_nulls(merged, parse_override(text))
+        merged = merge(merged, content, f"override {text!r}")
     return finish(merged, str(path))
 
 
@@ -60,9 +61,7 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
-def find(
-    path: str | Path, what: str = "config", example: str = "configs/quickstart.yaml"
-) -> Path:
+def find(path: str | Path, what: str = "config", example: str = "configs/quickstart.yaml") -> Path:
     """The file itself, or the one of that name among the configs that mic brings along."""
     name = Path(path).as_posix().removeprefix("configs/")
     for candidate in (Path(path), *(folder / name for folder in BROUGHT)):
@@ -115,6 +114,35 @@ def parse_override(text: str) -> DictConfig:
         raise InputError(f"override {text!r}: not readable: {one_line(error)}") from None
 
 
+def with_nulls(base: DictConfig, content: DictConfig) -> DictConfig:
+    """An override's content with None, as W&B's agents write null, where a key may be null.
+
+    Elsewhere it is a text, or refused as one.
+    """
+    found = content
+    for path, value in values(OmegaConf.to_container(content)):
+        if value == "None" and takes(base, path, None):
+            found = OmegaConf.merge(found, nested(path, None))  # type: ignore[assignment]
+    return found
+
+
+def takes(base: DictConfig, path: tuple[Any, ...], value: Any) -> bool:
+    """Whether a config takes a value at a key."""
+    try:
+        OmegaConf.merge(base, nested(path, value))
+    except (OmegaConfBaseException, TypeError):
+        return False
+    return True
+
+
+def nested(path: tuple[Any, ...], value: Any) -> dict[Any, Any]:
+    """A value below the keys that lead to it."""
+    for key in reversed(path):
+        value = {key: value}
+    found: dict[Any, Any] = value
+    return found
+
+
 def merge(base: DictConfig, content: DictConfig, origin: str) -> DictConfig:
     """`content` over `base`, or an InputError that names origin, key and the nearest known key."""
     try:
@@ -144,12 +172,7 @@ def expectation(base: DictConfig, key: str) -> str:
 def refused(base: DictConfig, content: DictConfig) -> str:
     """The key of the first value in `content` that `base` does not take."""
     for path, value in values(OmegaConf.to_container(content)):
-        alone = value
-        for key in reversed(path):
-            alone = {key: alone}
-        try:
-            OmegaConf.merge(base, alone)
-        except (OmegaConfBaseException, TypeError):
+        if not takes(base, path, value):
             return ".".join(map(str, path))
     raise AssertionError("no value is refused alone")
 

@@ -147,6 +147,8 @@ def parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(run=commands.report)
 
+    sweep_command(actions)
+
     sync = actions.add_parser(
         "sync",
         help="replay a run into Weights & Biases",
@@ -173,6 +175,51 @@ def parser() -> argparse.ArgumentParser:
     dashboard.add_argument("--print", action="store_true", help="show its JSON and send nothing")
     dashboard.set_defaults(run=commands.dashboard)
     return top
+
+
+def sweep_command(actions: Any) -> None:
+    sweep = actions.add_parser(
+        "sweep",
+        help="many runs of one config, chosen by a sweep file",
+        description="Work on the trials of FILE, a sweep in W&B's format; on as many machines as "
+        "see the same runs folder and storage. The same command goes on after any interruption. "
+        "`mic sweep status FILE` shows how far it is.",
+    )
+    sweep.add_argument("words", metavar="[status] FILE", nargs="+", help="a sweep file")
+    sweep.add_argument(
+        "--workers", type=count, default=1, help="trials at a time on this machine (default: 1)"
+    )
+    sweep.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get("MIC_STORAGE") or None,
+        help="any Optuna storage, as postgresql://USER@HOST/NAME (default: $MIC_STORAGE, else a "
+        "journal file in the sweep's folder)",
+    )
+    sweep.add_argument(
+        "--retries", type=int, default=2, help="times that a failing trial is tried again"
+    )
+    sweep.add_argument(
+        "--retry-failed", action="store_true", help="first try anew what has failed for good"
+    )
+    sweep.add_argument(
+        "--engine",
+        choices=("optuna", "wandb"),
+        default="optuna",
+        help="wandb: register the sweep there and print the agents' command",
+    )
+    sweep.add_argument(
+        "--slurm", action="store_true", help="write an array job with a task a worker, and stop"
+    )
+    sweep.add_argument("--dry-run", action="store_true", help="list the trials, and stop")
+    sweep.set_defaults(run=commands.sweep)
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, 1 or more")
+    return int(text)
 
 
 def allow_change(command: argparse.ArgumentParser) -> None:

@@ -2,34 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mic import rundir
+from mic.changes import differences, harmless, within
 from mic.checkpoints import CHECKPOINTS, Checkpoint, newest
 from mic.config import load
-from mic.config_diff import dotted
 from mic.errors import InputError
 from mic.progress import notice
 from mic.settings import Config
-
-# what a run is called, where things are, how it is shown, and how it is shared out
-HARMLESS = (
-    "name",
-    "runs",
-    "logging.*",
-    "data.num_workers",
-    "data.*.path",
-    "evaluation.*.path",
-    "evaluation.*.corpus",
-    "evaluation.*.queries",
-    "evaluation.*.qrels",
-    "teacher.folder",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.save_every",
-)
 
 
 class Start(NamedTuple):
@@ -89,36 +71,6 @@ def steps_done(folder: Path) -> int | None:
         return int(json.loads(file.read_text(encoding="utf-8"))["meta"]["steps"])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: not the results of a run; remove it, or --overwrite") from None
-
-
-def differences(old: Config, new: Config) -> dict[str, list[Any]]:
-    """The keys whose values differ, with the old and the new value; null for one that is not there.
-
-    >>> differences(Config(seed=1), Config(seed=2))
-    {'seed': [1, 2]}
-    """
-    before, now = dotted(old), dotted(new)
-    keys = [*before, *(key for key in now if key not in before)]
-    found = {key: [before.get(key), now.get(key)] for key in keys}
-    return {key: values for key, values in found.items() if values[0] != values[1]}
-
-
-def harmless(key: str, values: Sequence[Any]) -> bool:
-    """Whether a run may go on with another value of a key.
-
-    >>> harmless("trainer.max_steps", [10, 20]), harmless("trainer.max_steps", [20, 10])
-    (True, False)
-    >>> harmless("data.train.mine.path", ["a", "b"]), harmless("seed", [1, 2])
-    (True, False)
-    """
-    if key == "trainer.max_steps":
-        return bool(values[1] > values[0])
-    return any(fnmatchcase(key, pattern) for pattern in HARMLESS)
-
-
-def within(key: str, allowed: str) -> bool:
-    """Whether a key is the allowed one or of the allowed section."""
-    return key == allowed or key.startswith(f"{allowed}.")
 
 
 def refusal(wrong: dict[str, list[Any]]) -> str:

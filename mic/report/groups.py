@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from scipy.stats import t
 
 from mic.config_diff import NAMES, dotted
-from mic.report.read import Run, Series
+from mic.logged import Series
+from mic.report.read import Run
 
 LEVEL = 0.95
 APART = ("seed", *NAMES)  # what runs of one group may differ in, beside where they are logged
@@ -113,9 +114,11 @@ def distinct(groups: Sequence[Sequence[Run]]) -> list[str]:
 def plain(value: Any) -> str:
     """A value as one writes it on the command line.
 
-    >>> plain(None), plain(True), plain([16, 64]), plain(2.0), plain(1e-5)
-    ('null', 'true', '[16,64]', '2', '1e-05')
+    >>> plain(None), plain(True), plain([16, 64]), plain(2.0), plain(1e-5), plain({"weight": 1})
+    ('null', 'true', '[16,64]', '2', '1e-05', '{weight:1}')
     """
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{plain(one)}' for key, one in value.items())}}}"
     if isinstance(value, list):
         return f"[{','.join(map(plain, value))}]"
     if value is None or isinstance(value, bool):

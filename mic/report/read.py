@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from mic import rundir
 from mic.config import load
 from mic.errors import InputError
+from mic.logged import Series, read_metrics
 from mic.settings import Config
 from mic.snapshots import Snapshot, read_snapshots, width
 
-Series = dict[int, float]  # step -> value; NaN where null was logged
 Scores = dict[str, dict[str, dict[int, float]]]  # task -> metric -> width -> value
 
 
@@ -40,8 +40,11 @@ class Run(NamedTuple):
         return bool(self.methods)
 
 
-def read_run(folder: Path) -> Run:
-    """What a run's folder holds. Raises InputError where there is no run, or a damaged file."""
+def read_run(folder: Path, geometry: bool = True) -> Run:
+    """What a run's folder holds; its spectra and maps only with `geometry`.
+
+    Raises InputError where there is no run, or a damaged file.
+    """
     if not rundir.is_run(folder):
         raise InputError(f"{folder}: no run of mic; give the folder that `mic train` wrote")
     meta, methods = read_results(folder / rundir.RESULTS)
@@ -49,31 +52,10 @@ def read_run(folder: Path) -> Run:
         folder,
         load(folder / "config.yaml"),
         read_metrics(folder / rundir.METRICS),
-        read_snapshots(folder),
+        read_snapshots(folder) if geometry else [],
         meta,
         methods,
     )
-
-
-def read_metrics(file: Path) -> dict[str, Series]:
-    """Every logged name with its values by step; of a step that was logged twice, the last.
-
-    A last line without its end is one that is being written, and left out.
-    """
-    if not file.is_file():
-        return {}
-    found: dict[str, Series] = {}
-    *lines, _ = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            values: Any = json.loads(line)
-            step = int(values.pop("step") or 0)
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise InputError(f"{file}: line {number} is no log line; remove it") from None
-        values.pop("epoch", None)
-        for name, value in values.items():
-            found.setdefault(name, {})[step] = nan if value is None else float(value)
-    return {name: dict(sorted(series.items())) for name, series in found.items()}
 
 
 def read_results(file: Path) -> tuple[dict[str, Any], dict[str, Scores]]:

@@ -12,6 +12,7 @@ from mic.sweep.space import Point
 
 How = Literal["finished", "pruned", "failed", "refused", "preempted", "lost", "duplicate"]
 State = Literal["waiting", "running", "finished", "pruned", "failed"]
+LOST = 10  # workers that may die at a run before it is taken for the cause
 FINAL = ("finished", "pruned", "failed")
 
 
@@ -73,6 +74,7 @@ class Board(NamedTuple):
 
     settings: Sequence[Setting]
     runs: Sequence[Run]
+    planned: int | None = None  # how many settings there will be, where that is known
 
     def of(self, setting: Setting) -> list[Run]:
         return [run for run in self.runs if run.setting.number == setting.number]
@@ -116,7 +118,11 @@ class Board(NamedTuple):
 
 
 def board(
-    settings: Sequence[Setting], attempts: Sequence[Attempt], seeds: Sequence[int], retries: int
+    settings: Sequence[Setting],
+    attempts: Sequence[Attempt],
+    seeds: Sequence[int],
+    retries: int,
+    planned: int | None = None,
 ) -> Board:
     """The board of what the storage holds; a failing run is tried `retries` times more."""
     by_run: dict[tuple[int, int], list[Attempt]] = {}
@@ -128,7 +134,7 @@ def board(
         for seed in seeds:
             tries = tuple(by_run.get((setting.number, seed), ()))
             runs.append(Run(setting, seed, state_of(tries, retries), tries))
-    return Board(settings, runs)
+    return Board(settings, runs, planned)
 
 
 def state_of(attempts: Sequence[Attempt], retries: int) -> State:
@@ -143,5 +149,5 @@ def state_of(attempts: Sequence[Attempt], retries: int) -> State:
         return "pruned"
     if None in ends:
         return "running"
-    failed = "refused" in ends or ends.count("failed") > retries
+    failed = "refused" in ends or ends.count("failed") > retries or ends.count("lost") > LOST
     return "failed" if failed else "waiting"

@@ -5,15 +5,21 @@ new sign of it for LEASE seconds. Its trial has ended by then, for it ends with 
 """
 
 import contextlib
+import math
 import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError
+
 from mic.launch import LAST
 from mic.sweep.board import Attempt, Setting
+from mic.sweep.storage import away
 
 BEAT = 15.0  # seconds between two signs of life
 LEASE = 120.0  # seconds without any after which a worker elsewhere is gone: above BEAT + LAST
@@ -67,6 +73,39 @@ def alive(process: str) -> bool:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return fields[19] == began and fields[0] not in "ZX"
     return False
+
+
+class Signs:
+    """The signs of life that a worker gives while it is at a run.
+
+    `give` sends one, with its number, and says whether the run is still the worker's.
+    """
+
+    def __init__(self, give: Callable[[int], bool]) -> None:
+        self.give = give
+        self.count = 0
+        self.tried = -math.inf
+        self.heard = time.monotonic()
+
+    def given(self) -> bool:
+        """Give one when it is time; False when the run has been taken from this worker."""
+        now = time.monotonic()
+        if now - self.tried < BEAT:
+            return True
+        self.tried = now
+        try:
+            still_ours = self.give(self.count + 1)
+        except (StorageInternalError, DBAPIError) as error:
+            if not away(error):
+                raise
+            return True
+        self.count, self.heard = self.count + 1, now
+        return still_ours
+
+    @property
+    def unheard(self) -> bool:
+        """Whether others may soon take this worker for dead, since the storage is away."""
+        return time.monotonic() - self.heard > LEASE - LAST - BEAT
 
 
 class Watch:

@@ -1,7 +1,7 @@
 """The queue of a sweep's runs in Optuna's storage, shared by workers that may die at any moment.
 
 Two studies: NAME has a trial a setting, whose values are the means over its seeds; NAME/attempts
-has a trial an attempt at a run. Storages know three things that are atomic, and all else is built of
+has a trial an attempt at a run. Three things are atomic in every storage, and all else is built of
 them: a trial is created whole; trials are numbered in the order of their creation; a trial ends
 once. So of two attempts at one run, as of two trials of one setting, the lower number is right and
 the other withdraws.
@@ -54,6 +54,7 @@ class Queue:
             sweep.name, directions, sampler=sampler_of(sweep), pruner=pruner_of(sweep)
         )
         self.attempts = self.study(f"{sweep.name}/attempts", ["maximize"])
+        self.retried: set[int] = set()
         known = self.settings.user_attrs.get("says")
         says = list(shared(sweep))
         if known is None:
@@ -80,13 +81,15 @@ class Queue:
 
     def board(self) -> Board:
         """What the storage holds now."""
+        self.retried = set(patiently(lambda: self.settings.user_attrs).get("retried", ()))
         settings = patiently(lambda: self.settings.get_trials(deepcopy=False))
         attempts = patiently(lambda: self.attempts.get_trials(deepcopy=False))
         return board(
-            [self.setting(one) for one in settings if "void" not in one.user_attrs],
+            [self.setting(one) for one in settings if not self.void(one)],
             [attempt(one) for one in attempts],
             self.sweep.seeds,
             self.retries,
+            None if self.planned is None else len(self.planned),
         )
 
     def setting(self, trial: FrozenTrial) -> Setting:
@@ -99,6 +102,17 @@ class Queue:
             STATES[trial.state],  # type: ignore[arg-type]
             tuple(trial.values or ()),
         )
+
+    def void(self, trial: FrozenTrial) -> bool:
+        """Whether a setting was withdrawn, or failed and is to be tried anew."""
+        return "void" in trial.user_attrs or trial.number in self.retried
+
+    def retry_failed(self) -> int:
+        """Have every setting that failed tried anew, as another setting; how many."""
+        failed = [one.number for one in self.board().settings if one.state == "failed"]
+        self.retried |= set(failed)
+        patiently(lambda: self.settings.set_user_attr("retried", sorted(self.retried)))
+        return len(failed)
 
     def draw(self, now: Board) -> bool:
         """Begin another setting; False when there is none to begin."""
@@ -123,8 +137,8 @@ class Queue:
         )
         added = self.add(self.settings, trial, token)
         trials = patiently(lambda: self.settings.get_trials(deepcopy=False))
-        earlier = [one.user_attrs for one in trials[: added.number]]
-        if any(one.get("planned") == index and "void" not in one for one in earlier):
+        earlier = [one for one in trials[: added.number] if not self.void(one)]
+        if any(one.user_attrs.get("planned") == index for one in earlier):
             self.withdraw(added)
 
     def ask(self, now: Board) -> bool:
@@ -136,7 +150,7 @@ class Queue:
         asked = patiently(lambda: self.settings.ask(distributions))
         trials = patiently(lambda: self.settings.get_trials(deepcopy=False))
         drawn = trials[asked.number]
-        before = [one for one in trials[: asked.number] if "void" not in one.user_attrs]
+        before = [one for one in trials[: asked.number] if not self.void(one)]
         if len(before) >= limit:  # two workers asked at a time
             self.withdraw(drawn)
         else:

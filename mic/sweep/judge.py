@@ -1,0 +1,39 @@
+"""Whether a running trial is to be ended early, by what it has measured so far."""
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError
+
+from mic import rundir
+from mic.settings import Config
+from mic.sweep import trial
+from mic.sweep.board import Run
+from mic.sweep.queue import Queue
+from mic.sweep.storage import away
+
+
+class Judge:
+    """Tells the pruner of every validation of a setting's first seed, which decides for all."""
+
+    def __init__(self, queue: Queue, run: Run, config: Config) -> None:
+        self.queue, self.run, self.config = queue, run, config
+        self.judges = queue.sweep.early is not None and run.seed == queue.sweep.seeds[0]
+        self.file = rundir.path_of(config) / rundir.METRICS
+        self.size, self.told = -1, 0
+
+    def unfavourable(self) -> bool:
+        """Whether a validation since the last call speaks for ending the run."""
+        if not self.judges or not self.file.is_file() or self.file.stat().st_size == self.size:
+            return False
+        self.size = self.file.stat().st_size
+        metric = self.queue.sweep.metrics[0]
+        values = trial.validations(self.file.parent, metric, self.config.trainer.max_steps)
+        try:
+            for number, value in enumerate(values[self.told :], self.told + 1):
+                if self.queue.report(self.run.setting, number, value):
+                    return True
+                self.told = number
+        except (StorageInternalError, DBAPIError) as error:
+            if not away(error):
+                raise
+            self.size = -1
+        return False

@@ -1,0 +1,113 @@
+"""`mic sweep FILE`: list its trials, work on them, look at them."""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mic.errors import InputError, RunError
+from mic.launch import watch_parent
+from mic.progress import notice
+from mic.signals import listening
+from mic.sweep import status
+from mic.sweep.board import Board
+from mic.sweep.file import Sweep
+from mic.sweep.folder import lay_out
+from mic.sweep.machine import run_workers, share
+from mic.sweep.plan import planned
+from mic.sweep.queue import Queue
+from mic.sweep.storage import open_storage
+from mic.sweep.words import progress, setting, short, value_of
+from mic.sweep.worker import work
+
+IS_ONE_OF_SEVERAL = "MIC_WORKER"  # set for the workers that `--workers` starts
+
+
+def work_on(
+    sweep: Sweep, storage: str | None, retries: int, retry_failed: bool, workers: int
+) -> None:
+    """Work on a sweep with so many workers of this machine until nothing is left to do."""
+    queue = open_queue(sweep, storage, retries)
+    if retry_failed and (count := queue.retry_failed()):
+        notice(f"{count} failed settings are tried anew")
+    if workers == 1:
+        with listening() as stop:
+            watch_parent()
+            now = work(queue, share(0, 1, 1, os.environ, []), stop)
+        if IS_ONE_OF_SEVERAL in os.environ:
+            return
+    else:
+        notice(f"{sweep.folder}: {workers} workers; {progress(sweep, queue.board())}")
+        os.environ[IS_ONE_OF_SEVERAL] = "1"
+        if storage is not None:
+            os.environ["MIC_STORAGE"] = storage  # not an argument: it may hold a password
+        arguments = [str(sweep.file), f"--retries={retries}"]
+        run_workers(arguments, workers, sweep.base.trainer.devices)
+        now = queue.board()
+    finish(sweep, now)
+
+
+def open_queue(sweep: Sweep, storage: str | None, retries: int) -> Queue:
+    """The sweep's folder and its queue, made or joined."""
+    folder = lay_out(sweep)
+    return Queue(sweep, open_storage(folder, storage), retries)
+
+
+def show_status(sweep: Sweep, storage: str | None, retries: int) -> None:
+    """Print how far a sweep is. Raises InputError when it has not begun."""
+    if storage is None and not sweep.folder.is_dir():
+        raise InputError(f"{sweep.folder}: not begun; start it with `mic sweep {sweep.file}`")
+    status.show(Queue(sweep, open_storage(sweep.folder, storage), retries))
+
+
+def dry_run(sweep: Sweep) -> None:
+    """Print the trials that the sweep will run, or what is drawn as it goes."""
+    console = Console(width=max(100, 24 * (2 + len(sweep.parameters))))
+    points = planned(sweep)
+    if points is None:
+        console.print(f"{sweep.settings} settings, each drawn from the results before it:")
+        for axis in sweep.parameters:
+            console.print(f"  {axis.key}: {axis.distribution}", highlight=False, markup=False)
+        console.print(
+            f"with seeds {list(sweep.seeds)}: {(sweep.settings or 0) * len(sweep.seeds)} runs"
+        )
+        return
+    table = Table(title=f"{sweep.name}: {len(points) * len(sweep.seeds)} runs of {sweep.config}")
+    table.add_column("run")
+    for axis in sweep.parameters:
+        table.add_column(short(axis.key), justify="right")
+    for number, point in enumerate(points):
+        for seed in sweep.seeds:
+            cells = (value_of(value) for value in point.values())
+            table.add_row(f"t{number:03d}-seed{seed}", *cells)
+    console.print(table)
+
+
+def finish(sweep: Sweep, now: Board) -> None:
+    """Say what came of a sweep. Raises RunError when no setting has all its runs finished."""
+    settled = [one for one in now.settings if one.state == "finished"]
+    failed = [run for run in now.runs if run.state == "failed"]
+    for run in failed:
+        lines = run.last.lines if run.last else ()
+        notice(f"{run.name} failed: {lines[-1] if lines else 'without a word'}")
+    if not settled:
+        raise RunError(f"{sweep.folder}: no setting has finished; its logs/ say more")
+    metric = sweep.metrics[0]
+    best = max(settled, key=lambda one: metric.sign * one.values[0])
+    notice(
+        f"{progress(sweep, now)}; best: t{best.number:03d} ({setting(best.point)}), "
+        f"{metric.name} {best.values[0]:.4g}"
+    )
+    notice(f"read it with: mic report --sweep {sweep.folder}")
+
+
+def file_of(words: list[str]) -> tuple[bool, Path]:
+    """FILE, or `status FILE`."""
+    if len(words) == 2 and words[0] == "status":
+        return True, Path(words[1])
+    if len(words) == 1:
+        return False, Path(words[0])
+    raise InputError(
+        f"mic sweep {' '.join(words)}: write `mic sweep FILE` or `mic sweep status FILE`"
+    )

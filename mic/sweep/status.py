@@ -1,0 +1,95 @@
+"""The table of a sweep's runs, once or as it changes."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mic import rundir
+from mic.progress import notice
+from mic.sweep.board import Board, Run
+from mic.sweep.file import Sweep
+from mic.sweep.queue import Queue
+from mic.sweep.words import duration, progress, short, value_of
+
+EVERY = 2.0  # seconds
+COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "pruned": "yellow"}
+
+
+def show(queue: Queue) -> None:
+    """Print the table; on a terminal keep it up to date until the sweep ends or Ctrl-C."""
+    console = Console()
+    now = queue.board()
+    if not sys.stdout.isatty():
+        console = Console(width=max(100, 24 * (5 + len(queue.sweep.parameters))))
+        console.print(table(queue.sweep, now))
+        return
+    with Live(table(queue.sweep, now), console=console, auto_refresh=False) as live:
+        try:
+            while now.count("waiting", "running") or not now.runs:
+                time.sleep(EVERY)
+                now = queue.board()
+                live.update(table(queue.sweep, now), refresh=True)
+        except KeyboardInterrupt:
+            notice("the sweep goes on without being watched")
+
+
+def table(sweep: Sweep, now: Board) -> Table:
+    """A row a run: its setting, how far it is, its values, who is at it."""
+    found = Table(title=f"{sweep.name}: {progress(sweep, now)}", title_justify="left")
+    found.add_column("run", no_wrap=True)
+    for axis in sweep.parameters:
+        found.add_column(short(axis.key), justify="right")
+    found.add_column("state", no_wrap=True)
+    found.add_column("step", justify="right", no_wrap=True)
+    for metric in sweep.metrics:
+        found.add_column(metric.name.removeprefix("val/"), justify="right")
+    found.add_column("time", justify="right", no_wrap=True)
+    found.add_column("attempts", justify="right")
+    found.add_column("worker", no_wrap=True)
+    for run in now.runs:
+        values = run.values or [None] * len(sweep.metrics)
+        last = run.last
+        took = sum(seconds(run))
+        found.add_row(
+            run.name,
+            *(value_of(run.setting.point.get(axis.key, "-")) for axis in sweep.parameters),
+            f"[{COLOURS.get(run.state, 'default')}]{run.state}[/]",
+            step(sweep, run),
+            *("-" if value is None else f"{value:.4g}" for value in values),
+            duration(took) if took else "-",
+            str(len(run.attempts) or "-"),
+            last.worker if last and last.how is None else "-",
+        )
+    return found
+
+
+def seconds(run: Run) -> list[float]:
+    """How long each attempt took, or has taken so far."""
+    return [one.seconds or max(0.0, time.time() - one.began) for one in run.attempts]
+
+
+def step(sweep: Sweep, run: Run) -> str:
+    """The last logged step of a run that is under way."""
+    if run.state != "running":
+        return "-"
+    line = last_line(sweep.folder / run.name / rundir.METRICS)
+    try:
+        return f"{json.loads(line)['step']:,}"
+    except (ValueError, KeyError, TypeError):
+        return "-"
+
+
+def last_line(file: Path) -> str:
+    """A file's last whole line."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - 65536))
+            lines = stream.read().decode(errors="replace").rpartition("\n")[0].splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

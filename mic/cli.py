@@ -139,9 +139,17 @@ def parser() -> argparse.ArgumentParser:
         help="runs as one HTML page and pictures",
         description="Write what a run has measured, so far or to its end, as one HTML page that "
         "needs no network, and as PNGs: RUN/report.html and RUN/figures/report. Several runs are "
-        "compared, with mean and 95 % interval over those that differ by their seed alone.",
+        "compared, with mean and 95 % interval over those that differ by their seed alone. Of a "
+        "sweep: its table, what is best at each width, what matters, and the best config.",
     )
-    report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run directory")
+    report.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="a run directory")
+    report.add_argument(
+        "--sweep",
+        metavar="DIR",
+        type=Path,
+        help="a sweep's folder, in the place of runs; table.csv, table.md, best.yaml, report.html "
+        "and figures go into it",
+    )
     report.add_argument(
         "--to", metavar="FOLDER", type=Path, help="where page and PNGs go (needed for several runs)"
     )
@@ -197,7 +205,7 @@ def sweep_command(actions: Any) -> None:
         "journal file in the sweep's folder)",
     )
     sweep.add_argument(
-        "--retries", type=int, default=2, help="times that a failing trial is tried again"
+        "--retries", type=int, metavar="N", help="tries of a failing trial beyond the first (2)"
     )
     sweep.add_argument(
         "--retry-failed", action="store_true", help="first try anew what has failed for good"

@@ -57,9 +57,21 @@ def data(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from mic.report import report
+    if options.sweep is None:
+        if not options.runs:
+            raise InputError("report: name a run directory, or --sweep DIR")
+        from mic.report import report
 
-    print(report(options.runs, options.to))
+        print(report(options.runs, options.to))
+        return
+    if options.runs or options.to is not None:
+        also = f"RUN {options.runs[0]}" if options.runs else f"--to {options.to}"
+        raise InputError(
+            f"--sweep {options.sweep}: takes no {also}; a sweep's report goes into its own folder"
+        )
+    from mic.report.sweep import report_sweep
+
+    print(report_sweep(options.sweep))
 
 
 def quiet() -> None:
@@ -112,7 +124,7 @@ def sweep(options: argparse.Namespace) -> None:
     status, file = sweeps.file_of(options.words)
     found = read_sweep(file)
     if status:
-        sweeps.show_status(found, options.storage, options.retries)
+        sweeps.show_status(found, options.storage)
     elif options.dry_run:
         sweeps.dry_run(found)
     elif options.engine == "wandb":
@@ -122,7 +134,8 @@ def sweep(options: argparse.Namespace) -> None:
     elif options.slurm:
         from mic.sweep.slurm import array_job
 
-        print(array_job(found, options.workers, [f"--retries={options.retries}"]))
+        kept = [] if options.retries is None else [f"--retries={options.retries}"]
+        print(array_job(found, options.workers, kept))
     else:
         sweeps.work_on(
             found, options.storage, options.retries, options.retry_failed, options.workers

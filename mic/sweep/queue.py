@@ -25,6 +25,7 @@ from mic.sweep.plan import meant, planned, pruner_of, quiet_study, sampler_of
 from mic.sweep.space import Point
 from mic.sweep.storage import patiently
 
+RETRIES = 2  # times that a failing run is tried again
 ENDS = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 STATES = {
     TrialState.RUNNING: "open",
@@ -44,16 +45,20 @@ WAYS: Mapping[TrialState, tuple[How, ...]] = {
 
 
 class Queue:
-    """A sweep's queue. Raises InputError when another sweep of that name is in the storage."""
+    """A sweep's queue; `retries` is kept for whoever joins.
 
-    def __init__(self, sweep: Sweep, storage: BaseStorage, retries: int) -> None:
-        self.sweep, self.storage, self.retries = sweep, storage, retries
+    Raises InputError when another sweep of that name is in the storage.
+    """
+
+    def __init__(self, sweep: Sweep, storage: BaseStorage, retries: int | None = None) -> None:
+        self.sweep, self.storage = sweep, storage
         self.planned = planned(sweep)
         directions = [f"{metric.goal}" for metric in sweep.metrics]
         self.settings = self.study(
             sweep.name, directions, sampler=sampler_of(sweep), pruner=pruner_of(sweep)
         )
         self.attempts = self.study(f"{sweep.name}/attempts", ["maximize"])
+        self.retries = RETRIES
         self.retried: set[int] = set()
         known = self.settings.user_attrs.get("says")
         says = list(shared(sweep))
@@ -67,6 +72,8 @@ class Queue:
                 f"{sweep.file}: a sweep {sweep.name!r} with other axes has begun ({other}); "
                 "give this one another `name:`"
             )
+        if retries is not None:
+            patiently(lambda: self.settings.set_user_attr("retries", retries))
 
     def study(self, name: str, directions: list[str], **options: Any) -> optuna.Study:
         return patiently(
@@ -81,7 +88,8 @@ class Queue:
 
     def board(self) -> Board:
         """What the storage holds now."""
-        self.retried = set(patiently(lambda: self.settings.user_attrs).get("retried", ()))
+        about = patiently(lambda: self.settings.user_attrs)
+        self.retries, self.retried = about.get("retries", RETRIES), set(about.get("retried", ()))
         settings = patiently(lambda: self.settings.get_trials(deepcopy=False))
         attempts = patiently(lambda: self.attempts.get_trials(deepcopy=False))
         return board(

@@ -25,7 +25,7 @@ IS_ONE_OF_SEVERAL = "MIC_WORKER"  # set for the workers that `--workers` starts
 
 
 def work_on(
-    sweep: Sweep, storage: str | None, retries: int, retry_failed: bool, workers: int
+    sweep: Sweep, storage: str | None, retries: int | None, retry_failed: bool, workers: int
 ) -> None:
     """Work on a sweep with so many workers of this machine until nothing is left to do."""
     queue = open_queue(sweep, storage, retries)
@@ -42,23 +42,22 @@ def work_on(
         os.environ[IS_ONE_OF_SEVERAL] = "1"
         if storage is not None:
             os.environ["MIC_STORAGE"] = storage  # not an argument: it may hold a password
-        arguments = [str(sweep.file), f"--retries={retries}"]
-        run_workers(arguments, workers, sweep.base.trainer.devices)
+        run_workers([str(sweep.file)], workers, sweep.base.trainer.devices)
         now = queue.board()
     finish(sweep, now)
 
 
-def open_queue(sweep: Sweep, storage: str | None, retries: int) -> Queue:
+def open_queue(sweep: Sweep, storage: str | None, retries: int | None) -> Queue:
     """The sweep's folder and its queue, made or joined."""
     folder = lay_out(sweep)
     return Queue(sweep, open_storage(folder, storage), retries)
 
 
-def show_status(sweep: Sweep, storage: str | None, retries: int) -> None:
+def show_status(sweep: Sweep, storage: str | None) -> None:
     """Print how far a sweep is. Raises InputError when it has not begun."""
     if storage is None and not sweep.folder.is_dir():
         raise InputError(f"{sweep.folder}: not begun; start it with `mic sweep {sweep.file}`")
-    status.show(Queue(sweep, open_storage(sweep.folder, storage), retries))
+    status.show(Queue(sweep, open_storage(sweep.folder, storage)))
 
 
 def dry_run(sweep: Sweep) -> None:

@@ -1,0 +1,151 @@
+"""Trials of a sweep without importing torch for each: a process that imports it once and forks.
+
+`python trials.py train CONFIG` stands in a sweep file's command where `mic train` stands in a
+real one, and `python trials.py --nproc-per-node=2 train CONFIG` where torchrun does. It has the
+server at $TRIALS fork processes that do what `mic train CONFIG` does, with this one's environment
+and output; it passes signals on and ends as they end. When it is killed, so are they.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def ask(arguments: list[str]) -> int:
+    """What stands in for `mic train` and torchrun."""
+    ranks = 1
+    if arguments[0].startswith("--nproc-per-node="):
+        ranks = int(arguments.pop(0).partition("=")[2])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    trials = [Trial(arguments, rank, ranks, port) for rank in range(ranks)]
+    for one in PASSED_ON:
+        signal.signal(one, lambda number, _: [os.kill(trial.pid, number) for trial in trials])
+    codes = [trial.code() for trial in trials]
+    code = next((code for code in codes if code), 0)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+class Trial:
+    """A forked process, seen from the one that asked for it."""
+
+    def __init__(self, arguments: list[str], rank: int, ranks: int, port: int) -> None:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        more = {name: str(value) for name, value in names.items()} if ranks > 1 else {}
+        environment = {**os.environ, **more}
+        asked = {"arguments": arguments, "environment": environment, "cwd": str(Path.cwd())}
+        text = json.dumps(asked).encode()
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.connect(os.environ["TRIALS"])
+        socket.send_fds(self.server, [len(text).to_bytes(8, "big")], [1, 2])
+        self.server.sendall(text)
+        self.pid = int.from_bytes(self.server.recv(8), "big")
+
+    def code(self) -> int:
+        return int.from_bytes(self.server.recv(8), "big", signed=True)
+
+
+def serve(path: str) -> None:
+    """Fork a trial for everyone who asks."""
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    import datasets  # noqa: F401  # what a run imports late
+    import torch
+    from transformers import BertModel, PreTrainedTokenizerFast  # noqa: F401
+
+    from mic import train as training
+
+    torch.set_num_threads(1)
+    training.draw = lambda *_: None  # its pictures take a third of a run's time
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen()
+    print("ready", flush=True)  # noqa: T201
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        client, _ = server.accept()
+        head, fds, _, _ = socket.recv_fds(client, 8, 2)
+        size, text = int.from_bytes(head, "big"), b""
+        while len(text) < size:
+            text += client.recv(size - len(text))
+        child = os.fork()
+        if child == 0:
+            server.close()
+            client.close()
+            train(json.loads(text), fds)
+        for fd in fds:
+            os.close(fd)
+        client.sendall(child.to_bytes(8, "big"))
+        threading.Thread(target=attend, args=(client, child), daemon=True).start()
+
+
+def train(asked: dict, fds: list[int]) -> None:
+    """In the fork: be the trial."""
+    from mic import cli
+
+    for number, fd in enumerate(fds, 1):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["cwd"])
+    code = 1
+    try:
+        code = cli.main(asked["arguments"])
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def attend(client: socket.socket, child: int) -> None:
+    """Say how a trial ended; end it when nobody waits for it any more."""
+
+    def orphaned() -> None:
+        with suppress(OSError):
+            if client.recv(1) == b"":
+                os.kill(child, signal.SIGKILL)
+
+    watching = threading.Thread(target=orphaned, daemon=True)
+    watching.start()
+    _, status = os.waitpid(child, 0)
+    with suppress(OSError):
+        client.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[dict[str, str]]:
+    """The environment in which sweeps find a server of trials."""
+    process = subprocess.Popen([sys.executable, __file__, "serve", str(path)], stdout=-1, text=True)
+    with process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield {"TRIALS": str(path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        process.kill()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        sys.exit(ask(sys.argv[1:]))

@@ -2,18 +2,15 @@
 
 import shlex
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from textwrap import fill
 
-from matplotlib.figure import Figure
-
-from mic import figures, rundir
+from mic import rundir
 from mic.config import to_yaml
 from mic.errors import InputError
 from mic.report import about, geometry, quality, training
 from mic.report.groups import grouped
 from mic.report.page import page
+from mic.report.pictures import drawn, save
 from mic.report.read import read_run
 from mic.report.view import View
 
@@ -52,52 +49,21 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
     command = shlex.join(["mic", "report", *map(str, folders), *place])
     view = View(grouped(runs), command)
     made = [panel(view) for panel in PANELS]
-    pictures = {
-        name: (png(figure), png(captioned(figure, panel.caption)))
-        for panel in made
-        for name, figure in panel.pictures.items()
-    }
+    pictures = drawn(made)
     top = runs[0].name if len(runs) == 1 else " · ".join(view.labels)
     text = page(
         f"mic: {top}",
         about.warnings(view),
         about.runs(view),
         made,
-        {name: bare for name, (bare, _) in pictures.items()},
+        {name: picture.bare for name, picture in pictures.items()},
         {
             f"config.yaml of {group.runs[0].name}": to_yaml(group.runs[0].config)
             for group in view.groups
         },
     )
     beside = folders[0] / rundir.FIGURES / "report" if to is None else to
-    beside.mkdir(parents=True, exist_ok=True)
-    if to is None:  # the folder is ours, and what is left out now must not be taken for now's
-        for old in beside.glob("*.png"):
-            old.unlink()
-    for name, (_, whole) in pictures.items():
-        write(beside / f"{name}.png", whole)
+    save(pictures, beside, clear=to is None)  # a folder of the user's own is not ours to empty
     file = (folders[0] if to is None else to) / PAGE
     rundir.write_text(file, text)
     return file
-
-
-def png(figure: Figure) -> bytes:
-    stream = BytesIO()
-    figure.savefig(stream, dpi=figures.DPI, format="png")
-    return stream.getvalue()
-
-
-def captioned(figure: Figure, caption: str) -> Figure:
-    """A figure that stands alone, higher by its caption."""
-    wide, high = figure.get_size_inches()
-    lines = fill(caption, int(13 * wide))
-    figure.set_size_inches(wide, high + 0.15 * (lines.count("\n") + 1))
-    figure.supxlabel(lines, fontsize=8, color="#444444")
-    return figure
-
-
-def write(file: Path, content: bytes) -> None:
-    """Write a picture whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)

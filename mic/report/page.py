@@ -25,7 +25,7 @@ def page(
     numbered = list(enumerate(panels, 1))
     links = "".join(f'<li><a href="#s{n}">{escape(panel.title)}</a></li>' for n, panel in numbered)
     sections = "\n".join(section(n, panel, pictures) for n, panel in numbered)
-    texts = "".join(folded(name, f"<pre>{escape(text)}</pre>") for name, text in configs.items())
+    texts = unfolding(configs)
     notes = "".join(f'<p class="note">{escape(line)}</p>' for line in head)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -58,8 +58,11 @@ def section(number: int, panel: Panel, pictures: Mapping[str, bytes]) -> str:
     if panel.pictures:
         images = "".join(image(name, panel.title, pictures[name]) for name in panel.pictures)
         parts.append(f"<figure>{images}<figcaption>{code(panel.caption)}</figcaption></figure>")
+    elif panel.caption:
+        parts.append(f'<p class="caption">{code(panel.caption)}</p>')
     parts += [tables(panel.tables)]
     parts += [folded(name, tables(of)) for name, of in panel.folded.items()]
+    parts += [unfolding(panel.texts)]
     return "\n".join([*parts, "</section>"])
 
 
@@ -98,6 +101,11 @@ def table(of: Table) -> str:
 
 def folded(title: str, inside: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{inside}</details>"
+
+
+def unfolding(texts: Mapping[str, str]) -> str:
+    """Texts as they are, by heading."""
+    return "".join(folded(name, f"<pre>{escape(text)}</pre>") for name, text in texts.items())
 
 
 def code(text: str) -> str:

@@ -22,7 +22,8 @@ class Table(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One section of the report; `folded` are tables that open on demand, by heading.
+    """One section of the report; `folded` are tables, `texts` plain text that open on demand, by
+    heading.
 
     Without pictures, `missing` says why there are none.
     """
@@ -33,6 +34,7 @@ class Panel(NamedTuple):
     tables: Sequence[Table] = ()
     folded: Mapping[str, Sequence[Table]] = {}
     missing: str = ""
+    texts: Mapping[str, str] = {}
 
 
 class View(NamedTuple):

@@ -1,0 +1,65 @@
+"""A sweep as tables, pictures, one page and the best config: `mic report --sweep DIR`."""
+
+import shlex
+from pathlib import Path
+
+from mic import rundir
+from mic.report import PAGE
+from mic.report.page import page
+from mic.report.pictures import drawn, save
+from mic.report.sweep import about, best
+from mic.report.sweep.contour import contour
+from mic.report.sweep.curves import training
+from mic.report.sweep.importance import importance
+from mic.report.sweep.pareto import pareto
+from mic.report.sweep.read import read_folder
+from mic.report.sweep.slices import slices
+from mic.report.sweep.table import as_csv, as_markdown, table
+from mic.report.sweep.view import SweepView
+from mic.report.sweep.widths import best_per_width
+
+PANELS = (
+    best_per_width,
+    pareto,
+    importance,
+    slices,
+    contour,
+    training,
+    best.test_scores,
+    best.config,
+    about.runs,
+)
+
+
+def report_sweep(folder: Path) -> Path:
+    """Write table.csv, table.md, best.yaml, figures and the page into a sweep's folder.
+
+    It may be called at any moment of the sweep; best.yaml is there once a setting is finished with
+    all seeds. Returns the page's path.
+
+    Raises InputError for a folder without a sweep, or a damaged file.
+    """
+    view = view_of(folder)
+    notes = about.warnings(view)
+    made = [panel(view) for panel in PANELS]
+    pictures = drawn(made)
+    text = page(
+        f"mic: sweep {view.name}",
+        notes,
+        table(view),
+        made,
+        {name: picture.bare for name, picture in pictures.items()},
+        {},
+    )
+    save(pictures, folder / rundir.FIGURES, clear=True)
+    rundir.write_text(folder / "table.csv", as_csv(view))
+    rundir.write_text(folder / "table.md", as_markdown(view, notes))
+    best.write_best(view, folder / best.BEST)
+    rundir.write_text(folder / PAGE, text)
+    return folder / PAGE
+
+
+def view_of(folder: Path) -> SweepView:
+    """A sweep's folder, read."""
+    sweep, settings = read_folder(folder)
+    return SweepView(folder, sweep, settings, shlex.join(["mic", "report", "--sweep", str(folder)]))

@@ -1,0 +1,79 @@
+"""Panel: the metric against every parameter, each alone."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mic.figures import COLOURS, UNCHANGED, panels
+from mic.report.sweep.scale import Scale, scale_of
+from mic.report.sweep.view import SweepView, Value, short
+from mic.report.sweep.widths import nothing
+from mic.report.view import Panel
+from mic.sweep.file import Metric
+from mic.sweep.space import Parameter
+
+MEAN = COLOURS[1]
+
+
+def slices(view: SweepView) -> Panel:
+    """A diagram a parameter, a picture a metric."""
+    title = "Slices"
+    pictures = {
+        f"slices{number or ''}": picture(view.sweep.parameters, view.values(metric.name), metric)
+        for number, metric in enumerate(view.sweep.metrics)
+        if view.values(metric.name)
+    }
+    if not pictures:
+        return Panel(title, missing=nothing(view))
+    what = (
+        "Every setting's value against one parameter at a time, whatever the others are; bars are "
+        "the settings' intervals, diamonds means over the settings that share a value."
+    )
+    return Panel(title, pictures, view.caption(what, view.complete))
+
+
+def picture(axes: Sequence[Parameter], values: Sequence[Value], metric: Metric) -> Figure:
+    figure, grid = panels(len(axes), 2.8)
+    names = short(axes)
+    for number, (axis, of) in enumerate(zip(grid, axes, strict=True)):
+        draw(axis, scale_of(of, [one.setting.point[of.key] for one in values]), of.key, values)
+        axis.set_xlabel(names[of.key])
+        if number % len(grid[:3]) == 0:
+            axis.set_ylabel(metric.name, fontsize=9)
+    return figure
+
+
+def draw(axis: Axes, scale: Scale, key: str, values: Sequence[Value]) -> None:
+    places = [scale.place(one.setting.point[key]) for one in values]
+    axis.errorbar(
+        scale.spread(places),
+        [one.value.mean for one in values],
+        yerr=[one.value.half for one in values],
+        fmt="o",
+        markersize=4,
+        elinewidth=0.8,
+        color=UNCHANGED,
+        alpha=0.7,
+    )
+    shared = means(places, [one.value.mean for one in values])
+    if shared:
+        axis.plot(*zip(*shared, strict=True), color=MEAN, marker="D", markersize=5, linewidth=1.2)
+    scale.apply_x(axis)
+
+
+def means(places: Sequence[Any], values: Sequence[float]) -> list[tuple[Any, float]]:
+    """The mean at every place, if several settings are at any.
+
+    >>> means([2, 1, 2], [1.0, 5.0, 3.0]), means([1, 2], [0.0, 1.0])
+    ([(1, 5.0), (2, 2.0)], [])
+    """
+    found = defaultdict(list)
+    for place, value in zip(places, values, strict=True):
+        found[place].append(value)
+    if len(found) == len(places):
+        return []
+    return [(place, mean(group)) for place, group in sorted(found.items())]

@@ -31,7 +31,8 @@ NODES = "127.0.0.[1-{nodes}]"  # names that resolve without a name server
 class Job:
     """A job of a batch script, with the options of its head and of sbatch's command line.
 
-    `second` is how long a second of SLURM's takes.
+    `second` is how long a second of SLURM's takes. Of an array job it is the first task, and as one
+    task of every array does it has the array's own number.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class Job:
         }
         self.folder, self.arguments, self.second = folder, arguments, second
         self.number, self.restarts = free_number(), 0
-        self.log = folder / self.options["output"].replace("%x", self.options["job-name"]).replace(
-            "%j", str(self.number)
-        )
+        self.task = self.options["array"].partition("-")[0] if "array" in self.options else ""
+        known = {"%x": self.options["job-name"], "%j": self.number}
+        known |= {"%A": self.number, "%a": self.task, "%%": "%"}
+        pattern = self.options["output"]
+        self.log = folder / re.sub("%.", lambda found: str(known[found[0]]), pattern)
         self.copy = folder / "slurm_script"
         shutil.copy(script, self.copy)  # as sbatch does: the script is not where it was written
         for name in ("srun", "scontrol"):
@@ -72,7 +75,8 @@ class Job:
 
     def variables(self) -> dict[str, str]:
         """What a batch script finds in its environment."""
-        nodes, each = int(self.options["nodes"]), int(self.options["ntasks-per-node"])
+        nodes = int(self.options["nodes"])
+        each = int(self.options.get("ntasks-per-node") or int(self.options["ntasks"]) // nodes)
         names = NODES.format(nodes=nodes)
         slurm = {
             "JOB_ID": self.number,
@@ -91,6 +95,8 @@ class Job:
             "NODEID": 0,
             "STEP_ID": -5,
         }
+        if self.task:
+            slurm |= {"ARRAY_JOB_ID": self.number, "ARRAY_TASK_ID": self.task}
         if self.restarts:
             slurm["RESTART_COUNT"] = self.restarts
         own = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
@@ -106,10 +112,16 @@ class Job:
         return [int(pid) for pid in steps[-1].read_text().split()] if steps else []
 
     def near_the_limit(self) -> None:
-        """Send the signal of --signal, to the steps alone: the ranks, not the shell nor srun."""
+        """Send the signal of --signal, to the steps alone: the ranks, not the shell nor srun.
+
+        With B: to the shell alone, and no child of it.
+        """
         name = self.options["signal"].partition("@")[0]
-        assert ":" not in name
-        self.signal_tasks(getattr(signal, f"SIG{name}"))
+        number = getattr(signal, f"SIG{name.removeprefix('B:')}")
+        if name.startswith("B:"):
+            self.shell.send_signal(number)
+        else:
+            self.signal_tasks(number)
 
     def end(self) -> None:
         """Begin to take the nodes away, for preemption or scancel: SIGTERM to steps and shell.
@@ -124,10 +136,14 @@ class Job:
             os.kill(pid, number)
 
     def requeued(self) -> bool:
-        """Whether the script has put the job back into the queue, which it may with --requeue."""
+        """Whether the script has put the job back into the queue, which it may with --requeue.
+
+        A task of an array by its own number: by the array's all of them come back.
+        """
         file = self.folder / "requeued"
         asked = file.read_text().split() if file.exists() else []
-        assert asked in ([], [str(self.number)])
+        own = f"{self.number}_{self.task}" if self.task else str(self.number)
+        assert asked in ([], [own])
         file.unlink(missing_ok=True)
         return bool(asked) and "requeue" in self.options
 

@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
 # corpora of tests stay out of the user's cache, and those of an older mic out of the tests
 os.environ["MIC_CACHE"] = tempfile.mkdtemp(prefix="mic-tests-")
 atexit.register(shutil.rmtree, os.environ["MIC_CACHE"], ignore_errors=True)
+# the workers of data loaders import once what they need, not each anew
+multiprocessing.set_forkserver_preload(["mic.data"])
 
 from jaxtyping import install_import_hook
 
@@ -19,28 +22,15 @@ install_import_hook("mic", "typecheck.checked")
 
 import pytest
 import torch
+from forked import Forked, forked
+from sentences import ANIMALS, THINGS, VERBS, answer, sentence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from mic.encoder import Encoder
 
-ANIMALS = ("cat", "dog", "horse", "bird", "fish", "cow", "goat", "mouse", "sheep", "duck")
-VERBS = ("sees", "eats", "likes", "finds", "wants", "makes", "takes", "gives", "keeps", "loses")
-THINGS = ("house", "tree", "river", "stone", "bread", "apple", "cloud", "road", "hat", "boat")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WIDTH, LAYERS = 32, 3
-
-
-def sentence(number: int) -> str:
-    """The `number`-th of a thousand distinct sentences."""
-    hundreds, tens, ones = number // 100 % 10, number // 10 % 10, number % 10
-    return f"the {ANIMALS[hundreds]} {VERBS[tens]} a {THINGS[ones]}"
-
-
-def answer(number: int) -> str:
-    """What goes with `sentence(number)`."""
-    hundreds, tens, ones = number // 100 % 10, number // 10 % 10, number % 10
-    return f"a {THINGS[ones]} and the {ANIMALS[hundreds]} that {VERBS[tens]}"
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +64,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Runs of one rank or more, each a fork of a process that has imported all of it."""
+    with forked(tmp_path_factory.mktemp("forked") / "log") as found:
+        yield found
 
 
 @pytest.fixture

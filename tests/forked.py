@@ -8,7 +8,8 @@ line each, from standard input:
 
 It answers with the ranks' exit statuses. The signals are real and so are the processes; `where` is
 a place in the code that the rank kills itself at when it comes there for the n-th time. Functions
-of mic.callbacks.resume named in `without` do nothing.
+of mic.callbacks.resume named in `without` do nothing. `python forked.py checked` checks shapes as
+the tests themselves do, which makes a run a third longer.
 """
 
 import importlib
@@ -26,6 +27,11 @@ from typing import Any
 
 if __name__ == "__main__":
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+
+    if "checked" in sys.argv:
+        from jaxtyping import install_import_hook
+
+        install_import_hook("mic", "typecheck.checked")
 
     import datasets  # noqa: F401  # what a run imports late
     import torch
@@ -45,10 +51,11 @@ PATIENCE = 120.0  # seconds for the ranks of a run to end
 class Forked:
     """The process that forks runs, seen from a test."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *options: str) -> None:
         self.log = log
+        command = [sys.executable, __file__, *options]
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __call__(
@@ -77,9 +84,9 @@ class Forked:
 
 
 @contextmanager
-def forked(log: Path) -> Iterator[Forked]:
+def forked(log: Path, *options: str) -> Iterator[Forked]:
     """A process that forks runs, for as long as one wants it."""
-    found = Forked(log)
+    found = Forked(log, *options)
     with found.process:
         assert found.hear() == "ready\n"
         yield found

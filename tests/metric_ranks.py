@@ -1,11 +1,9 @@
 """One rank of two or three with its own, unequal part of the rows.
 
-Run by tests/test_metric_ranks.py as `python metric_ranks.py RANK WORLD FOLDER`; writes every figure
-that it computes, and how.
+What each rank of tests/test_metric_ranks.py does: it writes every figure that it computes, and how.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +122,14 @@ def collectives_of_moments() -> list[str]:
     return calls
 
 
-if __name__ == "__main__":
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    distributed.init_process_group(
-        "gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=world
-    )
+def main(folder: str) -> None:
+    distributed.init_process_group("gloo")
+    rank, world = distributed.get_rank(), distributed.get_world_size()
     found = {
         "metrics": figures(rank, world),
         # which the other ranks do not join
         "functions": functions() if rank == world - 1 else {},
         "collectives": collectives_of_moments(),
     }
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()

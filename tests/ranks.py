@@ -1,15 +1,14 @@
 """One rank of a process group of two or three: a real DDP step on its own, unequal part of a batch.
 
-Run by tests/test_distributed.py as `python ranks.py RANK WORLD FOLDER MODEL DTYPE`; writes the
-loss of every objective and the gradient of every parameter.
+What each rank of tests/test_distributed.py does: it writes the loss of every objective and the
+gradient of every parameter.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from conftest import answer, sentence
+from sentences import answer, sentence
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -163,11 +162,9 @@ def count_collectives() -> list[str]:
     return calls
 
 
-if __name__ == "__main__":
-    rank, world, folder, model, dtype = sys.argv[1:]
-    torch.set_num_threads(1)
-    store = distributed.FileStore(f"{folder}/store", int(world))
-    distributed.init_process_group("gloo", store=store, rank=int(rank), world_size=int(world))
-    found = steps(int(rank), int(world), model, getattr(torch, dtype))
+def main(folder: str, model: str, dtype: str) -> None:
+    distributed.init_process_group("gloo")
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    found = steps(rank, world, model, getattr(torch, dtype))
     torch.save(found, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()

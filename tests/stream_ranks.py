@@ -1,12 +1,10 @@
-"""Two ranks train on streams, stop, and go on: run by tests/test_streaming.py as
-`python stream_ranks.py CONFIG FOLDER`; Lightning starts the second rank.
+"""Two ranks train on streams, stop, and go on: what each rank of tests/test_streaming.py does.
 
-Each rank writes the numbers of the texts of its batches: of a run without a stop, and of one that
-goes on from the first one's checkpoint.
+It writes the numbers of the texts of its batches: of a run without a stop, and of one that goes on
+from the first one's checkpoint.
 """
 
 import json
-import sys
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -15,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mic.config import load
 from mic.data import PairDataModule
 from mic.module import MICModule
+from mic.processes import environment
 
 STEPS, SAVED = 14, 9
 
@@ -29,7 +28,7 @@ class Watch(Callback):
         self.seen.append((batch.ids.tolist(), batch.sizes))
 
 
-def fit(config: str, callbacks: list[Callback], resume: Path | None = None) -> Watch:
+def fit(config: str, folder: Path, callbacks: list[Callback], resume: Path | None = None) -> None:
     seed_everything(0, verbose=False)
     module = MICModule(load(config, f"trainer.max_steps={STEPS}"))
     data = PairDataModule(module.config.data, module.encoder.tokenize, batch_size=15)
@@ -40,6 +39,7 @@ def fit(config: str, callbacks: list[Callback], resume: Path | None = None) -> W
         accelerator="cpu",
         devices=2,
         strategy="ddp",
+        plugins=[environment()],
         use_distributed_sampler=False,
         logger=False,
         callbacks=[watch, *callbacks],
@@ -49,12 +49,12 @@ def fit(config: str, callbacks: list[Callback], resume: Path | None = None) -> W
         limit_val_batches=0,
     )
     trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
-    found = Path(sys.argv[2]) / f"{'resumed' if resume else 'whole'}-{trainer.global_rank}.json"
-    found.write_text(json.dumps(watch.seen))
-    return watch
+    name = f"{'resumed' if resume else 'whole'}-{trainer.global_rank}.json"
+    (folder / name).write_text(json.dumps(watch.seen))
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[2])
-    fit(sys.argv[1], [ModelCheckpoint(folder, "saved", every_n_train_steps=SAVED, save_top_k=1)])
-    fit(sys.argv[1], [], folder / "saved.ckpt")
+def main(config: str, into: str) -> None:
+    folder = Path(into)
+    saving = ModelCheckpoint(folder, "saved", every_n_train_steps=SAVED, save_top_k=1)
+    fit(config, folder, [saving])
+    fit(config, folder, [], folder / "saved.ckpt")

@@ -1,19 +1,12 @@
 """Two and three ranks with different data log what one process logs."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forked import Forked, forked
+from forked import Forked
 
 from mic.snapshots import read_snapshots
-
-
-@pytest.fixture(scope="module")
-def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    with forked(tmp_path_factory.mktemp("forked") / "log") as found:
-        yield found
 
 
 def run(fork: Forked, config: Path, folder: Path, world: int) -> None:

@@ -1,38 +1,33 @@
 """Ranks with different data in unequal parts train as one process on the joined batch would."""
 
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
+from forked import forked
 from ranks import CHUNKED, OBJECTIVES, SIZES_KNOWN, steps
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 @pytest.fixture(scope="module")
-def ranks(model_folder, tmp_path_factory):
+def checked(tmp_path_factory):
+    """Ranks whose shapes are checked, too."""
+    with forked(tmp_path_factory.mktemp("checked") / "log", "checked") as fork:
+        yield fork
+
+
+@pytest.fixture(scope="module")
+def ranks(checked, model_folder, tmp_path_factory):
     """Loss and gradients of every objective on every rank, by the number of ranks and the dtype."""
     done: dict[tuple[int, str], list] = {}
 
     def run(world: int, dtype: str) -> list:
         if (world, dtype) not in done:
             folder = tmp_path_factory.mktemp(f"{world}-{dtype}")
-            here = Path(__file__).parent
-            paths = os.pathsep.join([str(here), str(here.parent)])
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-            command = [sys.executable, here / "ranks.py"]
-            processes = [
-                subprocess.Popen(
-                    [*command, str(rank), str(world), folder, str(model_folder), dtype],
-                    env=environment,
-                )
-                for rank in range(world)
-            ]
-            assert [process.wait(timeout=120) for process in processes] == [0] * world
+            options = (str(folder), str(model_folder), dtype)
+            codes, said = checked(*options, ranks=world, module="ranks")
+            assert codes == [0] * world, said
             done[world, dtype] = [torch.load(folder / f"{rank}.pt") for rank in range(world)]
         return done[world, dtype]
 

@@ -1,12 +1,11 @@
 """An encoder that ranks share out (FSDP2, here on CPUs) trains as one that each of them holds."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from forked import Forked, forked
+from forked import Forked
 from safetensors.torch import load_file
 from transformers import BertConfig
 
@@ -15,12 +14,6 @@ from mic.cli import main
 TIMES = ("speed/", "memory/")
 EXACT = "trainer.gradient_clip=0.05"  # below what the gradients have: a sum over all shares
 WAYS = {"plain": (), "chunks": ("trainer.chunk_size=3",), "projection": ("encoder.projection=24",)}
-
-
-@pytest.fixture(scope="module")
-def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    with forked(tmp_path_factory.mktemp("fsdp") / "log") as found:
-        yield found
 
 
 @pytest.fixture

@@ -1,35 +1,19 @@
 """Two and three ranks with different, unequal rows have the figures of one process."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from metric_ranks import DIMS, figures, functions
-
-SCRIPT = Path(__file__).with_name("metric_ranks.py")
-
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def ranks(request, tmp_path_factory):
+def ranks(request, fork, tmp_path_factory):
     """What every rank of two and of three wrote."""
     world, folder = request.param, tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[1])])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    processes = [
-        subprocess.Popen([sys.executable, SCRIPT, str(r), str(world), folder], env=environment)
-        for r in range(world)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0] * world
-    finally:
-        for process in processes:
-            process.kill()
+    codes, said = fork(str(folder), ranks=world, module="metric_ranks")
+    assert codes == [0] * world, said
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
 
 

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from conftest import answer, sentence
-from forked import Forked, forked
+from forked import Forked
 from transformers import BertConfig
 
 from mic.config import load
@@ -101,8 +101,12 @@ def untimed(line: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, pairs_file: Path, sts_file: Path
-) -> Iterator[Runs]:
+    fork: Forked,
+    tmp_path_factory: pytest.TempPathFactory,
+    model_folder: Path,
+    pairs_file: Path,
+    sts_file: Path,
+) -> Runs:
     folder = tmp_path_factory.mktemp("resume")
     still = folder / "still"
     still.mkdir()
@@ -142,8 +146,7 @@ trainer:
 monitor: {{batches: true, balance_every: 4}}
 """
     )
-    with forked(folder / "log") as fork:
-        yield Runs(fork, file)
+    return Runs(fork, file)
 
 
 # the kills of each process, one after the other, and the step whose state it leaves

@@ -1,10 +1,7 @@
 """What training on streams claims: batches without conflicts and without end, exact resumes."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import answer, sentence
+from forked import Forked
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from stream_ranks import SAVED, STEPS
@@ -388,16 +386,10 @@ def trained(
 
 
 def test_two_ranks_read_different_rows_and_each_goes_on_where_it_was(
-    streaming_config: Path, tmp_path: Path
+    fork: Forked, streaming_config: Path, tmp_path: Path
 ) -> None:
-    here = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
-    }
-    command = [sys.executable, here / "stream_ranks.py", streaming_config, tmp_path]
-    subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
+    codes, said = fork(str(streaming_config), str(tmp_path), ranks=2, module="stream_ranks")
+    assert codes == [0, 0], said
 
     def seen(run: str) -> list[list[tuple[list[list[int]], list[int]]]]:
         return [json.loads((tmp_path / f"{run}-{rank}.json").read_text()) for rank in range(2)]

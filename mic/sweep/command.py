@@ -57,7 +57,7 @@ def written(value: Any) -> str:
     ('1e-05', '[16, 64]', 'null', "'a: b'", '{weight: 1}')
     """
     if isinstance(value, str):
-        if value and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.:/-]*", value) and ": " not in value:
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) and yaml.safe_load(value) == value:
             return value
         return "'" + value.replace("'", "''") + "'"
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9).strip()

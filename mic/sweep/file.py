@@ -216,9 +216,7 @@ def settings_of(content: Mapping[str, Any], method: str, seeds: int, origin: str
     if cap is None and method != "grid":
         raise InputError(f"{origin}: run_cap: not set, and {method} never ends; set run_cap: 40")
     if cap is not None and (type(cap) is not int or cap < seeds):
-        raise InputError(
-            f"{origin}: run_cap {cap!r}: a whole number, of {seeds} (a setting) or more"
-        )
+        raise InputError(f"{origin}: run_cap {cap!r}: a whole number, {seeds} (a setting) or more")
     return None if cap is None else cap // seeds
 
 

@@ -21,7 +21,7 @@ STARTUP = 4  # trials that run to their end before any is ended early
 def planned(sweep: Sweep) -> list[Point] | None:
     """The settings of a method that needs no results, in their order; None for one that does.
 
-    Raises InputError for a grid with a range in it, or a setting that no run could use.
+    Raises InputError for a grid with a range in it.
     """
     match sweep.method:
         case "grid":
@@ -35,9 +35,13 @@ def planned(sweep: Sweep) -> list[Point] | None:
             points = drawn(sweep, sampler)
         case _:
             return None
-    for point in points:
-        sweep.config_of(point, sweep.seeds[0])
     return points
+
+
+def refuse_wrong(sweep: Sweep) -> None:
+    """Raise an InputError for a planned setting that no run could use."""
+    for point in planned(sweep) or ():
+        sweep.config_of(point, sweep.seeds[0])
 
 
 def drawn(sweep: Sweep, sampler: BaseSampler) -> list[Point]:

@@ -15,7 +15,7 @@ from mic.sweep.board import Board
 from mic.sweep.file import Sweep
 from mic.sweep.folder import lay_out
 from mic.sweep.machine import run_workers, share
-from mic.sweep.plan import planned
+from mic.sweep.plan import planned, refuse_wrong
 from mic.sweep.queue import Queue
 from mic.sweep.storage import open_storage
 from mic.sweep.words import progress, setting, short, value_of
@@ -28,6 +28,8 @@ def work_on(
     sweep: Sweep, storage: str | None, retries: int | None, retry_failed: bool, workers: int
 ) -> None:
     """Work on a sweep with so many workers of this machine until nothing is left to do."""
+    if IS_ONE_OF_SEVERAL not in os.environ:
+        refuse_wrong(sweep)
     queue = open_queue(sweep, storage, retries)
     if retry_failed and (count := queue.retry_failed()):
         notice(f"{count} failed settings are tried anew")
@@ -63,6 +65,7 @@ def show_status(sweep: Sweep, storage: str | None) -> None:
 def dry_run(sweep: Sweep) -> None:
     """Print the trials that the sweep will run, or what is drawn as it goes."""
     console = Console(width=max(100, 24 * (2 + len(sweep.parameters))))
+    refuse_wrong(sweep)
     points = planned(sweep)
     if points is None:
         console.print(f"{sweep.settings} settings, each drawn from the results before it:")

@@ -14,7 +14,7 @@ from mic.report.sweep.importance import importance
 from mic.report.sweep.pareto import pareto
 from mic.report.sweep.read import read_folder
 from mic.report.sweep.slices import slices
-from mic.report.sweep.table import as_csv, as_markdown, table
+from mic.report.sweep.table import as_csv, as_markdown, table, top
 from mic.report.sweep.view import SweepView
 from mic.report.sweep.widths import best_per_width
 
@@ -46,7 +46,7 @@ def report_sweep(folder: Path) -> Path:
     text = page(
         f"mic: sweep {view.name}",
         notes,
-        table(view),
+        top(table(view)),
         made,
         {name: picture.bare for name, picture in pictures.items()},
         {},

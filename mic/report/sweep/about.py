@@ -6,12 +6,14 @@ from math import prod
 
 from scipy.stats import f_oneway
 
-from mic.report.sweep.read import Setting, Trial
-from mic.report.sweep.view import SweepView
+from mic.report.sweep.read import Trial
+from mic.report.sweep.table import table
+from mic.report.sweep.view import SweepView, last_values
 from mic.report.view import Panel, Table
 from mic.sweep.file import Sweep
 
 CHANCE = 0.05
+FEW = 6  # names that a sentence has room for
 
 
 def warnings(view: SweepView) -> list[str]:
@@ -42,38 +44,38 @@ def planned(sweep: Sweep) -> int | None:
 
 def failures(view: SweepView) -> list[str]:
     found = [trial.name for trial in trials(view) if trial.state == "failed"]
-    few = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
-    return [f"{counted(len(found), 'run')} failed: {few}; their last lines are below."] * bool(
-        found
-    )
+    if not found:
+        return []
+    many = counted(len(found), "run")
+    return [f"{many} failed: {listed(found)}; how they ended is at the end of the page."]
 
 
 def ended_early(view: SweepView) -> list[str]:
     found = [one for one in view.settings if one.state == "pruned"]
+    if not found:
+        return []
     many = counted(len(found), "setting")
-    return [f"{many} ended early for poor values; only the curves show them."] * bool(found)
+    return [f"{many} ended early for poor values; only the curves over training show them."]
 
 
 def unequal(view: SweepView) -> list[str]:
     """Settings of which some seeds are missing."""
-    short = [one for one in view.settings if one.finished and not one.complete]
-    if not short:
+    found = [one.label for one in view.settings if one.finished and not one.complete]
+    if not found:
         return []
     return [
-        f"n differs: {counted(len(short), 'setting')} ({listed(short)}) without all of the "
+        f"n differs: {counted(len(found), 'setting')} ({listed(found)}) without all of the "
         f"{len(view.sweep.seeds)} seeds; these are in the table, and compared with nothing."
     ]
 
 
 def repeated(view: SweepView) -> list[str]:
-    found = [
-        one
-        for one in view.settings
-        if len({run.config.seed for run in one.finished}) < len(one.finished)
-    ]
-    return [f"{listed(found)}: a seed is there twice, so that the interval is too narrow."] * bool(
-        found
-    )
+    """Settings whose interval takes one seed for two."""
+    seeds = {one.label: [run.config.seed for run in one.finished] for one in view.settings}
+    found = [label for label, of in seeds.items() if len(set(of)) < len(of)]
+    if not found:
+        return []
+    return [f"{listed(found)}: a seed is there twice, so that the interval is too narrow."]
 
 
 def one_seed(view: SweepView) -> list[str]:
@@ -85,16 +87,12 @@ def one_seed(view: SweepView) -> list[str]:
 def chance(view: SweepView) -> list[str]:
     """Whether settings differ by more than their seeds do."""
     name = view.metric.name
-    found = [[one.metrics[name] for one in each.setting.finished] for each in view.values(name)]
-    groups = [[run[max(run)] for run in runs] for runs in found]
-    if (
-        len(groups) < 2
-        or min(map(len, groups)) < 2
-        or len({one for of in groups for one in of}) < 2
-    ):
+    groups = [last_values(one.setting, name) for one in view.values(name)]
+    groups = [group for group in groups if len(group) > 1]
+    if len(groups) < 2 or all(len(set(group)) == 1 for group in groups):
         return []
     p = float(f_oneway(*groups).pvalue)
-    if not p > CHANCE:
+    if p <= CHANCE:
         return []
     return [
         f"The {len(groups)} settings differ in {name} by no more than their seeds do (one-way "
@@ -118,9 +116,8 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def listed(settings: Sequence[Setting]) -> str:
-    few = ", ".join(one.label for one in settings[:6])
-    return few + (", ..." if len(settings) > 6 else "")
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:FEW]) + (", ..." if len(names) > FEW else "")
 
 
 def trials(view: SweepView) -> list[Trial]:
@@ -128,7 +125,7 @@ def trials(view: SweepView) -> list[Trial]:
 
 
 def runs(view: SweepView) -> Panel:
-    """Every trial, folded, and how the failed ones ended."""
+    """Every setting and every trial, folded, and how the failed ones ended."""
     rows = [
         [
             trial.name,
@@ -146,8 +143,11 @@ def runs(view: SweepView) -> Panel:
     head = ["run", "setting", "seed", "state", "step", "attempts", "minutes", "worker"]
     failed = [trial for trial in trials(view) if trial.state == "failed"]
     return Panel(
-        "Runs",
-        folded={f"All {len(rows)} runs": [Table("Runs", head, rows)]},
+        "Settings and runs",
+        folded={
+            f"All {counted(len(view.settings), 'setting')}": [table(view)],
+            f"All {counted(len(rows), 'run')}": [Table("Runs", head, rows)],
+        },
         missing="" if failed else "No run failed.",
         texts={
             f"{trial.name} failed: its last lines": "\n".join(trial.lines) or "It left none."

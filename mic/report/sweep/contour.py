@@ -128,6 +128,7 @@ def picture(surface: Surface, names: Sequence[str], metric: str) -> Figure:
     surface.scales[0].apply_x(axis)
     surface.scales[1].apply_y(axis)
     if not surface.full:
+        axis.use_sticky_edges = False  # or the points at the edges would be cut in half
         axis.autoscale()
         axis.margins(0.04)
     axis.set(xlabel=names[0], ylabel=names[1])

@@ -38,11 +38,11 @@ def pareto(view: SweepView) -> Panel:
     )
     axes = short(view.sweep.parameters)
     rows = [
-        [one.label, *(told(value) for value in one.point.values()), *map(shown, values)]
+        [one.label, *map(shown, values), *(told(value) for value in one.point.values())]
         for on, (one, values) in zip(best, settings, strict=True)
         if on
     ]
-    head = ["setting", *axes.values(), *(goal.name for goal in goals)]
+    head = ["setting", *(goal.name for goal in goals), *axes.values()]
     return Panel(
         title,
         {"pareto": picture(settings, goals, best)},

@@ -83,7 +83,7 @@ def between(low: float, high: float) -> list[float]:
     >>> between(1e-5, 4e-5), between(0.2, 15)
     ([1e-05, 2e-05, 4e-05], [0.3, 1.0, 3.0, 10.0])
     """
-    for factors in ((1, 2, 4, 7), (1, 2, 5), (1, 3), (1,)):
+    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 4, 7), (1, 2, 5), (1, 3), (1,)):
         marks = [
             float(f"{factor}e{power}")
             for power in range(floor(log10(low)), ceil(log10(high)) + 1)

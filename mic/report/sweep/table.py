@@ -11,6 +11,8 @@ from mic.report.sweep.read import Setting
 from mic.report.sweep.view import SweepView, short, shown, told, value_of
 from mic.report.view import Table
 
+LONG = 15  # settings that the head of the page shows
+
 
 def ordered(view: SweepView) -> list[Setting]:
     """All settings: those with all seeds by the first metric, then those with some, then none."""
@@ -58,23 +60,27 @@ def minutes(setting: Setting) -> float | None:
 def table(view: SweepView) -> Table:
     """The settings for people: values with their intervals."""
     axes, names = view.sweep.parameters, view.names()
-    labels = short(axes)
-    spent = [minutes(setting) for setting in ordered(view)]
-    head = ["setting", *labels.values(), "state", "n", *columns(names), "minutes"]
-    rows = [
-        [
-            setting.label,
-            *(told(setting.point[axis.key]) for axis in axes),
-            setting.state,
-            str(len(setting.finished)),
-            *(shown(value_of(setting, name)) for name in names),
-            "-" if took is None else f"{took:,.1f}",
-        ]
-        for setting, took in zip(ordered(view), spent, strict=True)
-    ]
+    first, *others = columns(names)
+    head = ["setting", first, "n", *short(axes).values(), *others, "state", "minutes"]
+    rows = []
+    for setting in ordered(view):
+        value, *more = (shown(value_of(setting, name)) for name in names)
+        points = [told(setting.point[axis.key]) for axis in axes]
+        took = minutes(setting)
+        spent = "-" if took is None else f"{took:,.1f}"
+        seeds = str(len(setting.finished))
+        rows.append([setting.label, value, seeds, *points, *more, setting.state, spent])
     metric = view.metric
     way = "highest" if metric.goal == "maximize" else "lowest"
     return Table(f"Settings, the {way} {metric.name} first", head, rows)
+
+
+def top(whole: Table) -> Table:
+    """The beginning of a long table."""
+    if len(whole.rows) <= LONG:
+        return whole
+    title = f"{whole.title}: the first {LONG} of {len(whole.rows)}, all of them are below"
+    return Table(title, whole.head, whole.rows[:LONG])
 
 
 def columns(names: Sequence[str]) -> list[str]:

@@ -98,8 +98,13 @@ class SweepView(NamedTuple):
 
 def value_of(setting: Setting, name: str) -> Interval | None:
     """A metric's last value, over the finished runs that logged it."""
+    found = last_values(setting, name)
+    return interval(found) if found else None
+
+
+def last_values(setting: Setting, name: str) -> list[float]:
     found = [run.metrics[name] for run in setting.finished if run.metrics.get(name)]
-    return interval([one[max(one)] for one in found]) if found else None
+    return [one[max(one)] for one in found]
 
 
 def family_of(name: str) -> str:

@@ -59,7 +59,7 @@ def table(view: SweepView, family: Family) -> Table:
     axes = view.sweep.parameters
     labels = short(axes)
     others = baselines(view, family)
-    head = ["width", "best", *labels.values(), "value", "n", "second", "value", "apart", *others]
+    head = ["width", "best", "value", "n", "second", "value", "apart", *others, *labels.values()]
     rows = []
     for dim in family.dims:
         ranked = view.ranked(family.at(dim))
@@ -70,13 +70,13 @@ def table(view: SweepView, family: Family) -> Table:
             [
                 str(dim),
                 first.setting.label,
-                *(told(first.setting.point[axis.key]) for axis in axes),
                 shown(first.value),
                 str(first.value.runs),
                 second.setting.label if second else "-",
                 shown(second.value if second else None),
                 apart(first, second),
                 *(shown(line.get(dim)) for line in others.values()),
+                *(told(first.setting.point[axis.key]) for axis in axes),
             ]
         )
     return Table(f"{family.name}: best of {len(view.complete)} settings", head, rows)

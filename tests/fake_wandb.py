@@ -13,12 +13,17 @@ KEY = "0123456789" * 4
 
 
 class FakeWandb:
-    """`rows` are the lines of history by run as they came, `uploads` the names of files."""
+    """`rows` are the lines of history by run as they came, `uploads` the names of files.
+
+    `sweeps` is what was sent to make each; to every one of them the server says `doubts`.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.uploads: list[str] = []
         self.views: list[dict[str, Any]] = []
+        self.sweeps: list[dict[str, Any]] = []
+        self.doubts: list[str] = []
         self.silent = Event()  # once set, no POST is answered
         self.address = ""
         self._last = ""
@@ -44,6 +49,12 @@ class FakeWandb:
                 for file in variables["files"]
             ]
             return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
+        if name == "UpsertSweep":
+            self.sweeps.append(variables)
+            owner = {"id": "e", "name": variables["entityName"] or "me"}
+            project = {"id": "p", "name": variables["projectName"], "entity": owner}
+            sweep = {"name": f"sweep{len(self.sweeps)}", "project": project}
+            return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": self.doubts}}
         if "viewer" in query:
             account = {"id": "u", "username": "me", "entity": "me", "email": "", "flags": "{}"}
             return {"viewer": {**account, "admin": False, "teams": {"edges": []}}}

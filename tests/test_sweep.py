@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import postgres
 import pytest
 import trials
 import yaml
@@ -185,11 +186,10 @@ def test_a_trial_that_dies_is_tried_again_and_then_given_up(sweep_file, server, 
     file = sweep_file(launcher=("python", str(script)))
     out = Command(server, str(file), "--retries", "1").end(1)
     board = queue_of(file).board()
-    assert [run.state for run in board.runs[:6]] == ["failed"] * 6
-    assert {tuple(one.how for one in run.attempts) for run in board.runs} == {("failed", "failed")}
+    assert [run.state for run in board.runs] == ["failed", "spared"] * 3
+    assert [one.how for one in board.runs[0].attempts] == ["failed", "failed"]
     assert board.runs[0].last.lines[-2:] == ("no memory left", "killed by signal 9 (SIGKILL)")
-    assert len(board.settings) == 3  # of four: nothing but failures is no reason to go on
-    assert "the first 3 settings have all failed: the sweep stops" in out
+    assert "the first 3 settings have all failed: the sweep stops" in out  # before the fourth
     assert "--retry-failed" in out
 
 
@@ -246,3 +246,21 @@ def test_another_base_or_other_axes_under_the_same_name_are_refused(sweep_file, 
     sweep_file("trainer.learning_rate=0.5")
     assert main(["sweep", str(file)]) == 2
     assert "trainer.learning_rate was 0.001, is 0.5" in capsys.readouterr().err
+
+
+def test_two_workers_by_hand_and_a_database_that_crashes_in_between(sweep_file, server):
+    file = sweep_file(parameters={"objective.gamma": {"values": [0, 10]}}, seeds=[0, 1])
+    with postgres.serving() as database:
+        environment = {**server, "MIC_STORAGE": database.url}
+        workers = [Command(environment, str(file)) for _ in range(2)]
+        wait_for(lambda: (file.parent / "runs/grid/t000-seed0/metrics.jsonl").exists())
+        queue = queue_of(file, database.url)
+        wait_for(lambda: training(queue, 1))
+        database.control("restart", "-m", "immediate")
+        outs = [worker.end() for worker in workers]
+        now = queue.board()
+    each_once(now, 4)
+    assert all(len(run.attempts) == 1 for run in now.runs)
+    assert len({run.last.worker for run in now.runs}) == 2
+    assert not any("secret" in out for out in outs)
+    assert not (file.parent / "runs/grid/journal.log").exists()

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 from mic.sweep.space import Point
 
 How = Literal["finished", "pruned", "failed", "refused", "preempted", "lost", "duplicate"]
-State = Literal["waiting", "running", "finished", "pruned", "failed"]
+State = Literal["waiting", "running", "finished", "pruned", "failed", "spared"]
 LOST = 10  # workers that may die at a run before it is taken for the cause
-FINAL = ("finished", "pruned", "failed")
+FINAL = ("finished", "pruned", "failed", "spared")
 
 
 class Attempt(NamedTuple):
@@ -96,8 +96,8 @@ class Board(NamedTuple):
     def settled(self) -> list[tuple[Setting, State, tuple[float, ...]]]:
         """Open settings whose runs have all ended: as what, and the means over the seeds.
 
-        A setting is pruned with its first seed; it fails with any of them, for a mean over fewer
-        seeds is no match for one over all.
+        A setting is pruned or fails with its first seed, which spares the others; it fails with any
+        of them, for a mean over fewer seeds is no match for one over all.
         """
         found: list[tuple[Setting, State, tuple[float, ...]]] = []
         for setting in self.settings:
@@ -133,7 +133,10 @@ def board(
     for setting in settings:
         for seed in seeds:
             tries = tuple(by_run.get((setting.number, seed), ()))
-            runs.append(Run(setting, seed, state_of(tries, retries), tries))
+            state = state_of(tries, retries)
+            if state == "waiting" and setting.state in ("pruned", "failed"):
+                state = "spared"
+            runs.append(Run(setting, seed, state, tries))
     return Board(settings, runs, planned)
 
 

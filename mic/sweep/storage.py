@@ -3,6 +3,7 @@
 A database may be restarted under a running sweep: what fails for that reason is tried again.
 """
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ from urllib.parse import urlsplit
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from mic.errors import InputError, RunError
 from mic.progress import notice
 
 JOURNAL = "journal.log"
 PATIENCE = 600.0  # seconds that a database may be away
+TRIES = 10  # at opening a database that many workers open for the first time at once
 PAUSE = 2.0  # seconds between two tries
 
 T = TypeVar("T")
@@ -36,14 +38,20 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     if url.startswith("sqlite"):
         notice(f"--storage {shown}: SQLite is not made for several writers; a journal file is")
     options = {} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return RDBStorage(driver(url), engine_kwargs=options)
-    except (ImportError, ModuleNotFoundError) as error:
-        raise InputError(
-            f"--storage {shown}: {error}; pip install 'mic-embeddings[postgresql]'"
-        ) from None
-    except (SQLAlchemyError, StorageInternalError, ValueError) as error:
-        raise InputError(f"--storage {shown}: {reason(error)}") from None
+    for tries in reversed(range(TRIES)):
+        try:
+            return RDBStorage(driver(url), engine_kwargs=options)
+        except ImportError as error:
+            raise InputError(
+                f"--storage {shown}: {error}; pip install 'mic-embeddings[postgresql]'"
+            ) from None
+        except (IntegrityError, ProgrammingError, StorageInternalError) as error:
+            if away(error) or not tries:
+                raise InputError(f"--storage {shown}: {reason(error)}") from None
+            time.sleep(random.random())  # another worker was making the same tables
+        except (SQLAlchemyError, ValueError) as error:
+            raise InputError(f"--storage {shown}: {reason(error)}") from None
+    raise AssertionError("unreachable")
 
 
 def driver(url: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
-from mic.sweep.board import FINAL, Board, How
+from mic.sweep.board import Board, How
 from mic.sweep.file import Sweep
 
 
@@ -50,21 +50,16 @@ def progress(sweep: Sweep, now: Board) -> str:
 
 
 def total_runs(sweep: Sweep, now: Board) -> int:
-    """All runs of the sweep, those not yet drawn included, less those that early ends spare."""
+    """All runs of the sweep, those not yet drawn included."""
     planned = now.planned if now.planned is not None else sweep.settings or 0
-    spared = sum(
-        len(sweep.seeds) - 1
-        for run in now.runs
-        if run.state == "pruned" and run.seed == sweep.seeds[0]
-    )
-    return max(len(now.settings), planned) * len(sweep.seeds) - spared
+    return max(len(now.settings), planned) * len(sweep.seeds) - now.count("spared")
 
 
 def seconds_left(sweep: Sweep, now: Board) -> float | None:
     """What is left at the pace of the runs that have finished; None before one has."""
     took = [sum(one.seconds for one in run.attempts) for run in now.runs if run.state == "finished"]
     at_work = len(now.running())
-    ahead = total_runs(sweep, now) - now.count(*FINAL)
+    ahead = total_runs(sweep, now) - now.count("finished", "pruned", "failed")
     if not took or not ahead:
         return None
     return mean(took) * ahead / max(at_work, 1)

@@ -17,7 +17,7 @@ from mic.errors import InputError
 from mic.progress import notice
 from mic.rundir import FIGURES, RESULTS, about
 from mic.settings import Config
-from mic.wandb_server import dead_server, no_key, prepare
+from mic.wandb_server import dead_server, has_stopped, no_key, prepare
 
 PATIENCE = (7.0, 8.0)  # seconds that training waits for W&B's answer, and for the last upload
 BINS = 64
@@ -56,7 +56,8 @@ class WandbMirror:
         """W&B keeps what it was told; the steps after the checkpoint come to it once more."""
 
     def preempting(self) -> None:
-        self.safely(lambda: self.run.mark_preempting())
+        """Have W&B's agents start the run again, unless it was W&B that ended it early."""
+        self.safely(lambda: ended_there(self.run) or self.run.mark_preempting())
 
     def finish(self) -> None:
         """End the W&B run with the run's figures and results; without results it has failed."""
@@ -142,6 +143,11 @@ def open_run(
     run.define_metric("*", step_metric=STEP)
     run.summary["segment"] = len(about(folder).get("segments", ()))
     return run
+
+
+def ended_there(run: Any) -> bool:
+    """Whether a sweep at W&B has ended this run of its own; its agent's SIGTERM is like any."""
+    return "WANDB_SWEEP_ID" in os.environ and not run.offline and has_stopped(run)
 
 
 def finish(run: Any, folder: Path, steps: int) -> None:

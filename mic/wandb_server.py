@@ -1,13 +1,18 @@
 """Whether Weights & Biases can be reached: a key for it, and an answer from it."""
 
+import json
 import os
+from base64 import b64encode
 from threading import Thread
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 PROBE = 3.0  # seconds that a server may take to answer at all
+STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
+    project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped } }
+}"""
 
 
 def prepare() -> Any:
@@ -51,3 +56,23 @@ def dead_server() -> str | None:
     asking.start()
     asking.join(PROBE)
     return f"{address}: {found[0]}" if found else None
+
+
+def has_stopped(run: Any) -> bool:
+    """Whether W&B itself has ended a run, by a sweep's early_terminate or somebody's click there.
+
+    False where it does not say so within some seconds.
+    """
+    settings = prepare()
+    names = {"projectName": run.project, "entityName": run.entity, "runId": run.id}
+    key = b64encode(f"api:{settings.api_key}".encode()).decode()
+    asking = Request(
+        f"{str(settings.base_url).rstrip('/')}/graphql",
+        json.dumps({"query": STOPPED, "variables": names}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Basic {key}"},
+    )
+    try:
+        with urlopen(asking, timeout=PROBE) as answer:
+            return bool(json.load(answer)["data"]["project"]["run"]["stopped"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

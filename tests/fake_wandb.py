@@ -15,7 +15,8 @@ KEY = "0123456789" * 4
 class FakeWandb:
     """`rows` are the lines of history by run as they came, `uploads` the names of files.
 
-    `sweeps` is what was sent to make each; to every one of them the server says `doubts`.
+    `sweeps` is what was sent to make each; to every one of them the server says `doubts`. A run of
+    those in `stopped` is to end, as the server sees it.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class FakeWandb:
         self.views: list[dict[str, Any]] = []
         self.sweeps: list[dict[str, Any]] = []
         self.doubts: list[str] = []
+        self.stopped: set[str] = set()
         self.silent = Event()  # once set, no POST is answered
         self.address = ""
         self._last = ""
@@ -49,6 +51,8 @@ class FakeWandb:
                 for file in variables["files"]
             ]
             return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
+        if name == "RunStoppedStatus":
+            return {"project": {"run": {"stopped": variables["runId"] in self.stopped}}}
         if name == "UpsertSweep":
             self.sweeps.append(variables)
             owner = {"id": "e", "name": variables["entityName"] or "me"}

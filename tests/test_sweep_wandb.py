@@ -18,9 +18,11 @@ from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 from wandb.cli.cli import agent as agent_command
 from wandb_files import offline_folders
 
+from mic import wandb_mirror
 from mic.cli import main
 from mic.config import load
 from mic.errors import InputError, RunError
+from mic.settings import Config
 from mic.sweep.agent import placed
 from mic.sweep.file import read_sweep
 from mic.sweep.wandb_engine import METHODS, for_wandb, register
@@ -212,6 +214,30 @@ def agent(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return one._run_processes["run1"]
 
     return started
+
+
+def test_a_run_that_wandb_ended_early_does_not_come_back(tmp_path, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(wandb_mirror, "PATIENCE", (5.0, 1.0))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    with serving() as fake:
+        monkeypatch.setenv("WANDB_BASE_URL", fake.address)
+        mirror = wandb_mirror.start(Config(), tmp_path, "online")
+        monkeypatch.setattr(mirror.run, "mark_preempting", lambda: told.append("preempting"))
+        fake.stopped.add(mirror.run.id)
+        mirror.preempting()
+        assert told == []
+        fake.stopped.clear()  # SLURM's doing
+        mirror.preempting()
+        assert told == ["preempting"]
+        monkeypatch.setattr("mic.wandb_server.PROBE", 0.2)
+        fake.silent.set()
+        mirror.preempting()  # one cannot know
+        assert told == ["preempting"] * 2
+        fake.silent.clear()
+        mirror.finish()
+        wandb.teardown()
 
 
 def check_values(run: Path) -> None:

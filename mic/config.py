@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -32,13 +33,21 @@ def load(path: str | Path, *overrides: str) -> Config:
     Raises InputError naming the file or override, the key and the cure: for a file that is missing
     or not YAML, an unknown key, a value of the wrong type or out of bounds, widths not increasing.
     """
-    merged = OmegaConf.structured(Config)
+    merged = defaults()
     for file, content in layers(find(path), ()):
         merged = merge(merged, content, str(file))
     for text in overrides:
         content = with_nulls(merged, parse_override(text))
         merged = merge(merged, content, f"override {text!r}")
     return finish(merged, str(path))
+
+
+@cache
+def defaults() -> DictConfig:
+    """Every setting at its default; a merge copies them, so that they are made once."""
+    made = OmegaConf.structured(Config)
+    assert isinstance(made, DictConfig)
+    return made
 
 
 def finish(merged: DictConfig, origin: str) -> Config:

@@ -62,4 +62,5 @@ def report_sweep(folder: Path) -> Path:
 def view_of(folder: Path) -> SweepView:
     """A sweep's folder, read."""
     sweep, settings = read_folder(folder)
-    return SweepView(folder, sweep, settings, shlex.join(["mic", "report", "--sweep", str(folder)]))
+    command = shlex.join(["mic", "report", "--sweep", str(folder)])
+    return SweepView(folder, sweep, sweep.base, settings, command)

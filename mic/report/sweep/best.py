@@ -22,7 +22,7 @@ def best_config(view: SweepView) -> Config | None:
     """The config of the best setting's first seed, with its own name among the base's runs."""
     if view.best is None:
         return None
-    seed, base = view.sweep.seeds[0], view.sweep.base
+    seed, base = view.sweep.seeds[0], view.base
     run = next(run for run in view.best.finished if run.config.seed == seed)
     name = f"{view.name}-best"
     return replace(run.config, name=name, runs=base.runs, logging=base.logging)
@@ -85,10 +85,10 @@ def config(view: SweepView) -> Panel:
     made = best_config(view)
     if made is None or view.best is None:
         return Panel(title, missing=nothing(view))
-    base = dotted(view.sweep.base)
+    base = dotted(view.base)
     rows = [
         [key, plain(value), plain(base[key]) if key in base else "-"]
-        for key, value in config_diff(made, view.sweep.base).items()
+        for key, value in config_diff(made, view.base).items()
     ]
     told = point_told(view.best, short(view.sweep.parameters))
     train = shlex.join(["mic", "train", str(view.folder / BEST)])

@@ -10,6 +10,7 @@ from mic.report.groups import Group, Interval, interval, plain
 from mic.report.read import Run, widths
 from mic.report.sweep.read import Setting
 from mic.report.view import View, last, number
+from mic.settings import Config
 from mic.sweep.file import Metric, Sweep
 from mic.sweep.space import Parameter
 
@@ -28,6 +29,7 @@ class SweepView(NamedTuple):
 
     folder: Path
     sweep: Sweep
+    base: Config  # that the trials change
     settings: list[Setting]
     command: str
 

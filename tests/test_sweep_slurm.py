@@ -44,9 +44,9 @@ def sweep_file(config: Path, **content: Any) -> Path:
 def submit(tmp_path: Path, tiny_config: Path) -> Iterator[Submit]:
     """Run the script as the first task of its job, whose `mic` is another command."""
     jobs: list[Job] = []
-    script = array_job(read_sweep(sweep_file(tiny_config)), 3, ["--retries", "a b"])
+    script = array_job(read_sweep(sweep_file(tiny_config)), 3, ["--note", "a b"])
 
-    def begin(*mic: str, **options: Any) -> Job:
+    def begin(*mic: str, script: Path = script, **options: Any) -> Job:
         folder = tmp_path / f"job{len(jobs)}"
         folder.mkdir()
         put_command(folder / "mic", *mic)
@@ -68,6 +68,24 @@ def wait_for(what: Callable[[], Any], job: Job, seconds: float = 30) -> None:
         assert job.shell.poll() is None, job.log.read_text()
         assert time.monotonic() < end, job.log.read_text()
         time.sleep(0.01)
+
+
+TRIAL = """
+import json, signal, sys, time
+from pathlib import Path
+run = Path(sys.argv[-1]).parent
+if (run / "saved").exists():
+    line = json.dumps({"step": 4, "val/sts/spearman/d4": 0.5})
+    (run / "metrics.jsonl").write_text(f"{line}\\n")
+    sys.exit(0)
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+(run / "ready").touch()
+while not asked:
+    time.sleep(0.01)
+(run / "saved").touch()
+sys.exit(143)
+"""
 
 
 def is_ready(job: Job) -> bool:
@@ -115,7 +133,7 @@ def test_only_a_worker_that_was_stopped_comes_back(submit, tmp_path, code, reque
     assert job.requeued() == requeued
     said = json.loads((job.folder / "said.0").read_text())
     file = str(tmp_path / "my sweep.yaml")
-    assert said["arguments"] == ["sweep", file, "--workers", "1", "--retries", "a b"]
+    assert said["arguments"] == ["sweep", file, "--workers", "1", "--note", "a b"]
     assert said["threads"] == "3"
 
 
@@ -176,3 +194,28 @@ def test_a_worker_that_is_still_starting_comes_back_too(submit):
     job.near_the_limit()
     assert job.wait(20) == 143
     assert job.requeued()
+
+
+def test_a_real_worker_saves_its_trial_and_ends_the_sweep(submit, tiny_config, tmp_path):
+    """Its trial is a stand-in, which goes on where it was."""
+    program = tmp_path / "trial.py"
+    program.write_text(TRIAL)
+    words = ["python", str(program), "train", str(tiny_config), "${args_no_hyphens}"]
+    parameters = {"objective.gamma": {"values": [0.1]}}
+    file = sweep_file(tiny_config, name="real", command=words, parameters=parameters)
+    script = array_job(read_sweep(file), 1, ["--retries=2"])
+    job = submit(sys.executable, "-m", "mic.cli", script=script)
+    run = tmp_path / "runs/real/t000-seed0"
+    wait_for((run / "ready").exists, job)
+    job.near_the_limit()
+    assert job.wait(30) == 143
+    assert (run / "saved").exists()
+    assert job.requeued()
+    job.restarts += 1
+    job.start()
+    assert job.wait(30) == 0
+    assert not job.requeued()
+    said = job.log.read_text()
+    assert "t000-seed0: stopped, back in the queue; 0 of 1 finished" in said
+    assert "t000-seed0: gamma=0.1, attempt 2" in said
+    assert "1 of 1 finished; best: t000 (gamma=0.1)" in said

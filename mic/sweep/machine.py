@@ -15,7 +15,8 @@ from mic.progress import notice
 
 AGAIN = 3  # times that a worker that was killed is started anew
 LOOK = 0.2
-OTHERS = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")  # of whoever started us: no trial is that run
+# what says which run of W&B's, or which rank, this process is: no trial is that
+OTHERS = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "SLURM_STEP_ID")
 
 
 def share(

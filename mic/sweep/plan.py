@@ -65,7 +65,7 @@ def meant(sweep: Sweep, stored: dict[str, Any]) -> Point:
 def sampler_of(sweep: Sweep) -> BaseSampler:
     """Who draws the next setting from the results so far; other workers' trials count as poor."""
     if sweep.method == "custom":
-        return NSGAIISampler()
+        return NSGAIISampler(population_size=min(50, max(4, (sweep.settings or 0) // 4)))
     return TPESampler(constant_liar=True)
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,12 +12,13 @@ from rich.table import Table
 
 from mic import rundir
 from mic.progress import notice
-from mic.sweep.board import Board, Run
+from mic.sweep.board import FINAL, Board, Run
 from mic.sweep.file import Sweep
 from mic.sweep.queue import Queue
-from mic.sweep.words import duration, progress, short, value_of
+from mic.sweep.words import duration, progress, short, total_runs, value_of
 
 EVERY = 2.0  # seconds
+FRAME = 8  # lines of the table that are no runs
 COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "pruned": "yellow"}
 
 
@@ -28,19 +30,26 @@ def show(queue: Queue) -> None:
         console = Console(width=max(100, 24 * (5 + len(queue.sweep.parameters))))
         console.print(table(queue.sweep, now))
         return
-    with Live(table(queue.sweep, now), console=console, auto_refresh=False) as live:
+    with Live(table(queue.sweep, now, console.height), console=console, auto_refresh=False) as live:
         try:
-            while now.count("waiting", "running") or not now.runs:
+            while now.count(*FINAL) < total_runs(queue.sweep, now) + now.count("spared"):
                 time.sleep(EVERY)
                 now = queue.board()
-                live.update(table(queue.sweep, now), refresh=True)
+                live.update(table(queue.sweep, now, console.height), refresh=True)
         except KeyboardInterrupt:
             notice("the sweep goes on without being watched")
 
 
-def table(sweep: Sweep, now: Board) -> Table:
-    """A row a run: its setting, how far it is, its values, who is at it."""
+def table(sweep: Sweep, now: Board, height: int = 0) -> Table:
+    """A row a run: its setting, how far it is, its values, who is at it.
+
+    Where they are higher than a terminal's `height`, those that ended first are left out.
+    """
+    runs = shown(now.runs, height - FRAME) if height else list(now.runs)
+    hidden = len(now.runs) - len(runs)
     found = Table(title=f"{sweep.name}: {progress(sweep, now)}", title_justify="left")
+    if hidden:
+        found.caption = f"and {hidden} that have ended"
     found.add_column("run", no_wrap=True)
     for axis in sweep.parameters:
         found.add_column(short(axis.key), justify="right")
@@ -51,7 +60,7 @@ def table(sweep: Sweep, now: Board) -> Table:
     found.add_column("time", justify="right", no_wrap=True)
     found.add_column("attempts", justify="right")
     found.add_column("worker", no_wrap=True)
-    for run in now.runs:
+    for run in runs:
         values = run.values or [None] * len(sweep.metrics)
         last = run.last
         took = sum(seconds(run))
@@ -66,6 +75,13 @@ def table(sweep: Sweep, now: Board) -> Table:
             last.worker if last and last.how is None else "-",
         )
     return found
+
+
+def shown(runs: Sequence[Run], room: int) -> list[Run]:
+    """The runs that there is room for: those that have ended go first, the earliest before others."""
+    ended = [run for run in runs if run.state in FINAL]
+    left_out = {run.name for run in ended[: max(0, len(runs) - room)]}
+    return [run for run in runs if run.name not in left_out]
 
 
 def seconds(run: Run) -> list[float]:

@@ -72,13 +72,13 @@ def table(sweep: Sweep, now: Board, height: int = 0) -> Table:
             *("-" if value is None else f"{value:.4g}" for value in values),
             duration(took) if took else "-",
             str(len(run.attempts) or "-"),
-            last.worker if last and last.how is None else "-",
+            last.worker if last else "-",
         )
     return found
 
 
 def shown(runs: Sequence[Run], room: int) -> list[Run]:
-    """The runs that there is room for: those that have ended go first, the earliest before others."""
+    """The runs that there is room for: of those that have ended the earliest are left out."""
     ended = [run for run in runs if run.state in FINAL]
     left_out = {run.name for run in ended[: max(0, len(runs) - room)]}
     return [run for run in runs if run.name not in left_out]

@@ -200,7 +200,6 @@ def sweep_command(actions: Any) -> None:
     sweep.add_argument(
         "--storage",
         metavar="URL",
-        default=os.environ.get("MIC_STORAGE") or None,
         help="any Optuna storage, as postgresql://USER@HOST/NAME (default: $MIC_STORAGE, else a "
         "journal file in the sweep's folder)",
     )

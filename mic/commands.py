@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,8 +124,9 @@ def sweep(options: argparse.Namespace) -> None:
 
     status, file = sweeps.file_of(options.words)
     found = read_sweep(file)
+    storage = options.storage or os.environ.get("MIC_STORAGE") or None
     if status:
-        sweeps.show_status(found, options.storage)
+        sweeps.show_status(found, storage)
     elif options.dry_run:
         sweeps.dry_run(found)
     elif options.engine == "wandb":
@@ -134,12 +136,11 @@ def sweep(options: argparse.Namespace) -> None:
     elif options.slurm:
         from mic.sweep.slurm import array_job
 
-        kept = [] if options.retries is None else [f"--retries={options.retries}"]
+        given = {"--storage": options.storage, "--retries": options.retries}
+        kept = [f"{name}={value}" for name, value in given.items() if value is not None]
         print(array_job(found, options.workers, kept))
     else:
-        sweeps.work_on(
-            found, options.storage, options.retries, options.retry_failed, options.workers
-        )
+        sweeps.work_on(found, storage, options.retries, options.retry_failed, options.workers)
 
 
 def sync(options: argparse.Namespace) -> None:

@@ -35,6 +35,7 @@ if __name__ == "__main__":
 
     import datasets  # noqa: F401  # what a run imports late
     import torch
+    from lightning.pytorch.utilities import rank_zero_only
     from transformers import BertModel, PreTrainedTokenizerFast  # noqa: F401
 
     torch.set_num_threads(1)
@@ -133,6 +134,7 @@ def rank_of(asked: dict[str, Any], rank: int, port: int) -> int:
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         os.environ.update({name: str(value) for name, value in names.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        rank_zero_only.rank = rank  # as Lightning does when it is imported
     for kill in asked.get("kills", ()):
         if kill.get("rank", rank) == rank:
             arm(kill["where"], kill.get("nth", 1), kill["by"])

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-START = (sys.executable, "-m", "mic.cli", "train")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
@@ -59,13 +58,11 @@ def logged(run: Path) -> list[dict[str, Any]]:
     return [{key: one for key, one in line.items() if not key.startswith(timed)} for line in lines]
 
 
-def test_two_nodes_train_what_two_ranks_on_one_train(tiny_config, tmp_path, started):
+def test_two_nodes_train_what_two_ranks_on_one_train(fork, tiny_config, tmp_path, started):
     runs, addresses = tmp_path / "runs", ("127.0.0.1", "127.0.0.2")
     ports = [free_port(address) for address in addresses]
-    done = subprocess.run(
-        [*START, str(tiny_config), "name=one", "trainer.devices=2"], env=ENVIRONMENT, timeout=120
-    )
-    assert done.returncode == 0
+    codes, words = fork("train", str(tiny_config), "name=one", "trainer.devices=2")  # starts two
+    assert codes == [0], words
     for address in addresses:
         started.append(node(address, ports[0], str(tiny_config), "name=two"))
     said = [one.communicate(timeout=180)[0] for one in started]

@@ -7,7 +7,6 @@ that is due, and the run ends with the bits of one that was left alone.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -138,7 +137,9 @@ def log(run: Path) -> list[dict[str, float]]:
     return [line for line in found if line.keys() > {"step", "epoch"}]
 
 
-def test_a_run_stopped_at_the_limit_ends_as_one_that_was_left_alone(submit, tiny_config, tmp_path):
+def test_a_run_stopped_at_the_limit_ends_as_one_that_was_left_alone(
+    submit, fork, tiny_config, tmp_path
+):
     """Two nodes of one task each; the run that is left alone has two ranks on one machine."""
     runs = tmp_path / "runs"
     arguments = (str(tiny_config), "trainer.max_steps=40", "trainer.validate_every=10")
@@ -159,10 +160,8 @@ def test_a_run_stopped_at_the_limit_ends_as_one_that_was_left_alone(submit, tiny
     assert job.wait() == 0, job.log.read_text()
     assert not job.requeued()
 
-    command = [sys.executable, "-m", "mic.cli", "train", *arguments, "name=whole"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, "trainer.devices=2"], env=environment, timeout=120)
-    assert done.returncode == 0
+    codes, said = fork("train", *arguments, "name=whole", ranks=2)
+    assert codes == [0, 0], said
 
     about = json.loads((runs / "stopped/run.json").read_text())
     assert about["id"] == before["id"]

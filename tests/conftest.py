@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
@@ -27,7 +27,9 @@ from sentences import ANIMALS, THINGS, VERBS, answer, sentence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from mic.config import load
 from mic.encoder import Encoder
+from mic.train import train
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WIDTH, LAYERS = 32, 3
@@ -99,14 +101,16 @@ def sts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture
-def tiny_config(tmp_path: Path, model_folder: Path, pairs_file: Path, sts_file: Path) -> Path:
-    """A config that trains the tiny model for four steps into tmp_path/runs/tiny."""
-    file = tmp_path / "tiny.yaml"
-    file.write_text(
-        f"""
+@pytest.fixture(scope="session")
+def tiny(model_folder: Path, pairs_file: Path, sts_file: Path) -> Callable[[Path], Path]:
+    """Writes a config into a folder that trains the tiny model for four steps into runs/tiny."""
+
+    def write(folder: Path) -> Path:
+        file = folder / "tiny.yaml"
+        file.write_text(
+            f"""
 name: tiny
-runs: {tmp_path / "runs"}
+runs: {folder / "runs"}
 dims: [4, 8, 16]
 encoder: {{name: {model_folder}, max_length: 16}}
 objective: {{align_layers: [1, 2]}}
@@ -121,8 +125,23 @@ evaluation:
   pca_texts: 100
 trainer: {{max_steps: 4, batch_size: 16, learning_rate: 1.0e-3, log_every: 1, validate_every: 2}}
 """
-    )
-    return file
+        )
+        return file
+
+    return write
+
+
+@pytest.fixture
+def tiny_config(tiny: Callable[[Path], Path], tmp_path: Path) -> Path:
+    return tiny(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of tiny_config, for all to read and nobody to change."""
+    config = tiny(tmp_path_factory.mktemp("trained"))
+    train(load(config))
+    return config.parent / "runs" / "tiny"
 
 
 @pytest.fixture

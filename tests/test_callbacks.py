@@ -42,10 +42,11 @@ def names(run: Path, above: str) -> set[str]:
     return {name for line in lines(run) for name in line if name.startswith(above)}
 
 
-@pytest.fixture
-def run(tiny_config, pairs_file, tmp_path) -> Path:
-    train(load(tiny_config, NAMED % pairs_file, "monitor.balance_every=2"))
-    return tmp_path / "runs" / "tiny"
+@pytest.fixture(scope="module")
+def run(tiny, pairs_file, tmp_path_factory) -> Path:
+    config = tiny(tmp_path_factory.mktemp("watched"))
+    train(load(config, NAMED % pairs_file, "monitor.balance_every=2"))
+    return config.parent / "runs" / "tiny"
 
 
 def test_the_geometry_is_that_of_all_validation_texts(run, model_folder):
@@ -264,19 +265,14 @@ def figures(run: Path, step: int) -> dict[str, float]:
     return {name: values(run, name)[step] for name in names(run, "geometry/")}
 
 
-def test_ten_healthy_seeds_trip_no_alarm(tiny_config, tmp_path, capsys):
+def test_ten_healthy_seeds_trip_no_alarm(fork, tiny_config):
+    alarm = ("monitor.alarm={checks: 1, stop: true}", "monitor.balance_every=0")
+    steps = ("trainer.max_steps=6", "trainer.validate_every=1")
     for seed in range(10):
-        train(
-            load(
-                tiny_config,
-                f"seed={seed}",
-                f"name=seed{seed}",
-                "monitor.alarm={checks: 1, stop: true}",
-                "trainer.max_steps=6",
-                "trainer.validate_every=1",
-            )
-        )
-    assert "collapse" not in capsys.readouterr().err
+        own = (f"seed={seed}", f"name=seed{seed}")
+        codes, said = fork("train", str(tiny_config), *own, *alarm, *steps)
+        assert codes == [0], said
+        assert "collapse" not in said
 
 
 HEALTHY = {"effective_rank_share": 0.8, "dead_share": 0.0, "mean_cosine": 0.1}

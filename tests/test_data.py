@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -447,41 +449,64 @@ def test_groups_too_few_for_a_batch_are_refused_with_row_and_cure(tmp_path, toke
     assert len(PairDataModule(config, tokenize, batch_size=5).train_dataloader()) == 36
 
 
+class Whole(NamedTuple):
+    """A run of 27 steps, in epochs of 11 batches, that nothing interrupts."""
+
+    batches: list[list[list[int]]]
+    kept: Path  # its checkpoints, by their steps
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tiny: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Whole]:
+    """That run with a number of workers, once."""
+
+    @cache
+    def run(workers: int) -> Whole:
+        folder = tmp_path_factory.mktemp(f"whole-{workers}")
+        saving = Keep(folder, *((1, 11, 15, 22) if workers == 0 else (15,)))
+        return Whole(batches_seen(tiny(folder), workers, [saving]), folder)
+
+    return run
+
+
 @pytest.mark.parametrize(("step", "workers"), [(15, 0), (15, 2), (11, 0), (22, 0), (1, 0)])
 def test_a_resumed_loader_begins_after_the_last_batch_trained_on(
-    tiny_config: Path, tmp_path: Path, step: int, workers: int
+    whole: Callable[[int], Whole], tiny_config: Path, step: int, workers: int
 ) -> None:
-    """Through Lightning itself; an epoch has 11 batches, so some resume between two."""
-    file = tmp_path / "checkpoints" / "kept.ckpt"
-    saving = KeepOne(file, step)
-    whole = batches_seen(tiny_config, workers, [saving])
-    assert len({str(batch) for batch in whole}) == 27  # no two alike
-    assert batches_seen(tiny_config, workers, resume=file) == whole[step:]
+    """Through Lightning itself; some resume between two epochs."""
+    batches, kept = whole(workers)
+    assert len({str(batch) for batch in batches}) == 27  # no two alike
+    found = batches_seen(tiny_config, workers, resume=kept / f"{step}.ckpt")
+    assert found == batches[step:]
 
 
-def test_a_finished_run_goes_on_with_the_next_batch(tiny_config: Path, tmp_path: Path) -> None:
+def test_a_finished_run_goes_on_with_the_next_batch(whole, tiny_config, tmp_path) -> None:
     file = tmp_path / "end.ckpt"
     begun = batches_seen(tiny_config, 0, steps=15, save=file)
-    assert begun + batches_seen(tiny_config, 0, resume=file) == batches_seen(tiny_config, 0)
+    assert begun + batches_seen(tiny_config, 0, resume=file) == whole(0).batches
 
 
-def test_a_limit_on_batches_ends_an_epoch_and_is_kept_on_resuming(tiny_config, tmp_path) -> None:
-    file = tmp_path / "kept.ckpt"
-    whole = batches_seen(tiny_config, 0, [KeepOne(file, 9)], limit_train_batches=5)
-    full = batches_seen(tiny_config, 0)
-    assert whole[:10] == full[:5] + full[11:16]
-    assert batches_seen(tiny_config, 0, resume=file, limit_train_batches=5) == whole[9:]
+def test_a_limit_on_batches_ends_an_epoch_and_is_kept_on_resuming(
+    whole, tiny_config, tmp_path
+) -> None:
+    limited = batches_seen(tiny_config, 0, [Keep(tmp_path, 9)], limit_train_batches=5)
+    full = whole(0).batches
+    assert limited[:10] == full[:5] + full[11:16]
+    file = tmp_path / "9.ckpt"
+    assert batches_seen(tiny_config, 0, resume=file, limit_train_batches=5) == limited[9:]
 
 
-class KeepOne(Callback):
-    """A checkpoint after one step, as ModelCheckpoint makes it."""
+class Keep(Callback):
+    """A checkpoint after each of some steps, as ModelCheckpoint makes it."""
 
-    def __init__(self, file: Path, step: int) -> None:
-        self.file, self.step = file, step
+    def __init__(self, folder: Path, *steps: int) -> None:
+        self.folder, self.steps = folder, steps
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.file)
+        if trainer.global_step in self.steps:
+            trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
 def batches_seen(

@@ -384,7 +384,7 @@ def test_settings_anywhere_have_a_surface_of_the_two_numbers_that_matter_most(tm
     assert scales == {"learning_rate": "log", "weight_decay": "linear"}
     assert len(axis.collections[-1].get_offsets()) == 9
     assert slices(view).pictures["slices"].axes[0].get_xscale() == "log"
-    assert any("no intervals" in line for line in warnings(view))
+    assert any("there is no interval" in line for line in warnings(view))
 
 
 # Sweeps that are not whole
@@ -449,8 +449,13 @@ def test_an_unfinished_sweep_shows_what_there_is(tmp_path):
 
 
 def test_a_sweep_without_any_run_has_a_page(tmp_path):
-    folder = begin(tmp_path / "empty", GRID)
-    assert "0 of 6 settings" in report_sweep(folder).read_text()
+    ranges = {"objective.gamma": {"distribution": "log_uniform_values", "min": 0.01, "max": 1}}
+    ranges["objective.threshold"] = {"min": 0.0, "max": 0.5}
+    content = {**GRID, "method": "bayes", "run_cap": 18, "parameters": ranges}
+    folder = begin(tmp_path / "empty", content)
+    text = report_sweep(folder).read_text()
+    assert "0 of 6 settings are finished with all seeds. Runs: none." in text
+    assert "Settings, the highest" in text
     assert rows(folder) == []
     assert not (folder / "best.yaml").exists()
 

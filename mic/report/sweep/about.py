@@ -78,10 +78,18 @@ def repeated(view: SweepView) -> list[str]:
     return [f"{listed(found)}: a seed is there twice, so that the interval is too narrow."]
 
 
-def one_seed(view: SweepView) -> list[str]:
-    if len(view.sweep.seeds) > 1:
-        return []
-    return ["One seed a setting: there are no intervals, and seeds may make all the differences."]
+def few_seeds(view: SweepView) -> list[str]:
+    match len(view.sweep.seeds):
+        case 1:
+            return [
+                "One seed a setting: there is no interval, and seeds may make every difference."
+            ]
+        case 2:
+            return [
+                "Two seeds a setting: a 95 % interval is 12.7 standard errors to either side; of "
+                "three seeds it would be 4.3."
+            ]
+    return []
 
 
 def chance(view: SweepView) -> list[str]:
@@ -109,7 +117,7 @@ def optimism(view: SweepView) -> list[str]:
     ]
 
 
-WARNINGS = (progress, failures, ended_early, unequal, repeated, one_seed, chance, optimism)
+WARNINGS = (progress, failures, ended_early, unequal, repeated, few_seeds, chance, optimism)
 
 
 def counted(count: int, what: str) -> str:

@@ -14,6 +14,7 @@ from mic.figures import WIDE
 from mic.report.sweep.importance import importances
 from mic.report.sweep.scale import Scale, scale_of
 from mic.report.sweep.view import SweepView, short
+from mic.report.sweep.widths import nothing
 from mic.report.view import Panel, number
 from mic.sweep.space import Parameter
 
@@ -47,6 +48,8 @@ class Surface(NamedTuple):
 def contour(view: SweepView) -> Panel:
     """gamma against tau where both are swept, else the two numbers that matter most."""
     title = "Contour"
+    if not view.values(view.metric.name):
+        return Panel(title, missing=nothing(view))
     axes = chosen(view)
     if isinstance(axes, str):
         return Panel(title, missing=axes)

@@ -88,7 +88,7 @@ class SweepView(NamedTuple):
         view = View([Group(one.label, one.finished) for one in settings if one.finished], "")
         sizes = {len(group.runs) for group in view.groups}
         many = f"{len(settings)} setting{'s' * (len(settings) != 1)}"
-        seeds = "one seed each, so that there is no interval"
+        seeds = "one seed each, so that there is no interval" if sizes else "none of them finished"
         if max(sizes, default=0) > 1:
             least, most = min(sizes), max(sizes)
             span = f"{least} to {most}" if least < most else f"{most}"

@@ -41,8 +41,9 @@ def best_per_width(view: SweepView) -> Panel:
     }
     what = (
         f"Quality against width of the settings that are best and worst by {view.metric.name}, and "
-        "of the untrained encoder, cut as it is or rotated by a PCA. In the table: apart is "
-        "whether the 95 % intervals of the best and the second best do not overlap."
+        "of the untrained encoder, cut as it is or rotated by a PCA, whose intervals are in the "
+        "table alone. There, apart says whether the intervals of the best and the second do not "
+        "overlap."
     )
     found = [table(view, family) for family in families]
     return Panel(title, pictures, view.caption(what, view.complete), found)
@@ -104,13 +105,14 @@ def picture(view: SweepView, family: Family) -> Figure:
             lines[f"{name} ({one.setting.label})"] = line
     task, _, metric = family.name.removeprefix("val/").rpartition("/")
 
-    def part(name: str) -> dict[str, figures.Results]:
+    def part(name: str, first: int = 0) -> dict[str, figures.Results]:
         return {
             label: {task: {metric: {dim: getattr(one, name) for dim, one in line.items()}}}
-            for label, line in lines.items()
+            for label, line in list(lines.items())[first:]
         }
 
-    return figures.quality({task: metric}, part("mean"), halves=part("half"), untrained=count)
+    halves = part("half", count)  # a PCA's of few seeds may be wider than all that is to be seen
+    return figures.quality({task: metric}, part("mean"), halves=halves, untrained=count)
 
 
 def baselines(view: SweepView, family: Family) -> dict[str, Line]:

@@ -195,7 +195,11 @@ def sweep_command(actions: Any) -> None:
     )
     sweep.add_argument("words", metavar="[status] FILE", nargs="+", help="a sweep file")
     sweep.add_argument(
-        "--workers", type=count, default=1, help="trials at a time on this machine (default: 1)"
+        "--workers",
+        type=count,
+        default=1,
+        metavar="N",
+        help="trials at a time on this machine (default: 1)",
     )
     sweep.add_argument(
         "--storage",

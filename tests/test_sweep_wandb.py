@@ -149,6 +149,8 @@ def test_a_registered_sweep_is_what_the_file_says(tiny_config, monkeypatch, capf
     contents = [for_wandb(sweep), for_wandb(read_sweep(own))]
     sent = [yaml.safe_load(one["config"]) for one in fake.sweeps]
     assert sent == [_validate_config_and_fill_distribution(one) for one in contents]
+    written = Path(sweep.base.runs) / "sweep1"  # where its reports look for it
+    assert read_sweep(written / "sweep.yaml", base=written / "base.yaml").metrics == sweep.metrics
     said = capfd.readouterr()
     assert said.out == ""
     assert "eta: a doubt of the server's" in said.err

@@ -44,11 +44,16 @@ def lay_out(sweep: Sweep) -> Path:
                 f"{folder}: a sweep over another config has begun: {'; '.join(wrong)}; give this "
                 "one another `name:`"
             )
+    write_down(sweep, folder)
+    return folder
+
+
+def write_down(sweep: Sweep, folder: Path) -> None:
+    """Write into a folder what is swept, which its reports need."""
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(sweep.content, sort_keys=False, allow_unicode=True)
     rundir.write_text(folder / SWEEP, text)
-    rundir.write_text(known, to_yaml(sweep.base))
-    return folder
+    rundir.write_text(folder / BASE, to_yaml(sweep.base))
 
 
 def config_of(sweep: Sweep, run: Run) -> Config:

@@ -4,12 +4,14 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from mic.errors import InputError, RunError
 from mic.progress import notice
 from mic.sweep.command import MACRO, command
 from mic.sweep.file import Sweep
+from mic.sweep.folder import write_down
 from mic.wandb_mirror import first_line
 from mic.wandb_server import dead_server, no_key
 
@@ -21,6 +23,8 @@ OURS = "or leave out --engine wandb"
 
 def register(sweep: Sweep) -> str:
     """Make the sweep at W&B; the command of an agent for it.
+
+    What is swept is written down in runs/ID, where the agents' runs will be.
 
     Raises InputError for what W&B cannot do and where there is no key, RunError when W&B fails.
     """
@@ -44,6 +48,7 @@ def register(sweep: Sweep) -> str:
         _, warning, text = line.partition("WARNING")
         if warning and text.strip():
             notice(f"W&B: {text.strip()}")
+    write_down(sweep, Path(sweep.base.runs) / number)
     return f"{AGENT} {'/'.join(filter(None, [*place, number]))}"
 
 

@@ -177,7 +177,9 @@ def test_a_failing_trial_is_tried_again_recorded_and_the_sweep_goes_on(sweep_fil
     assert f"{bad.name} failed: " in out
     assert "1 of 2 finished, 1 failed" in out
     Command(server, str(file), "--retry-failed").end()
-    assert [run.name for run in queue_of(file).board().runs] == ["t000-seed0", "t002-seed0"]
+    assert [run.name for run in queue_of(file).board().runs] == ["t000-seed0", "t001-seed0"]
+    again = queue_of(file).board().settings[1]
+    assert (again.number, again.state) == (2, "failed")  # another try, under the old name
 
 
 def test_a_trial_that_dies_is_tried_again_and_then_given_up(sweep_file, server, tmp_path):

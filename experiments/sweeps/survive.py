@@ -121,19 +121,17 @@ def verdict(queue: Queue, runs: int, killed: Run | None, ends: Sequence[int]) ->
 
 def one_machine() -> Row:
     file = sweep_file("one_machine", PLAIN, AXES)
-    began = time.monotonic()
     process = start(file, "--workers", "2")
     wait_for(WORK / "one_machine" / "journal.log")
     queue = queue_of(file)
     run, step = kill_a_worker(queue, 2)
     code = process.wait()
     told = f"2 workers of one `mic sweep`, journal file; one killed by SIGKILL at step {step}"
-    return [told, minutes(began), *verdict(queue, 12, run, [code])]
+    return [told, *verdict(queue, 12, run, [code])]
 
 
 def database() -> Row:
     file = sweep_file("database", PLAIN, AXES)
-    began = time.monotonic()
     with postgres.serving() as server:
         workers = [start(file, MIC_STORAGE=server.url) for _ in range(2)]
         wait_for(WORK / "database" / "t000-seed0" / "metrics.jsonl")
@@ -147,13 +145,12 @@ def database() -> Row:
         assert sorted(ends) == [-9, 0], ends
         told = "2 workers by hand, PostgreSQL, which crashes and restarts; "
         told += f"one worker killed at step {step}"
-        return [told, minutes(began), *verdict(queue, 12, run, [])]
+        return [told, *verdict(queue, 12, run, [])]
 
 
 def two_ranks() -> Row:
     axes = {"objective.gamma": {"values": [0, 0.1]}}
     file = sweep_file("two_ranks", TORCHRUN, axes)
-    began = time.monotonic()
     code = start(file).wait()
     queue = queue_of(file)
     row = verdict(queue, 2, None, [code])
@@ -161,16 +158,12 @@ def two_ranks() -> Row:
         about = json.loads((queue.sweep.folder / run.name / "run.json").read_text())
         if [one["ranks"] for one in about["segments"]] != [2]:
             row[-1] = "NO"
-    return ["trials of 2 ranks under torchrun, 1 worker", minutes(began), *row]
+    return ["trials of 2 ranks under torchrun, 1 worker", *row]
 
 
 def wait_for(file: Path) -> None:
     while not file.exists():
         time.sleep(0.1)
-
-
-def minutes(began: float) -> str:
-    return f"{(time.monotonic() - began) / 60:.1f}"
 
 
 def say(text: str) -> None:
@@ -180,7 +173,7 @@ def say(text: str) -> None:
 def write(rows: Sequence[Row]) -> None:
     packages = ("mic-embeddings", "optuna", "psycopg", "torch")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    head = ["sweep", "minutes", "runs finished", "attempts", "resumed at step", "as it should be"]
+    head = ["sweep", "runs finished", "attempts", "resumed at step", "as it should be"]
     lines = [
         "Written by `python experiments/sweeps/survive.py`; "
         f"Python {platform.python_version()}, {versions}, {os.cpu_count()} CPU cores.",

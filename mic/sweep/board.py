@@ -46,6 +46,15 @@ class Setting(NamedTuple):
     state: Literal["open", "finished", "pruned", "failed"]
     values: tuple[float, ...] = ()
 
+    @property
+    def label(self) -> int:
+        """Its number among the settings that people see: numbers that were withdrawn leave gaps."""
+        return self.number if self.planned is None else self.planned
+
+    @property
+    def name(self) -> str:
+        return f"t{self.label:03d}"
+
 
 class Run(NamedTuple):
     """A setting with a seed, and every attempt at it."""
@@ -58,7 +67,7 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """Its folder's."""
-        return f"t{self.setting.number:03d}-seed{self.seed}"
+        return f"{self.setting.name}-seed{self.seed}"
 
     @property
     def last(self) -> Attempt | None:

@@ -59,7 +59,7 @@ def write_down(sweep: Sweep, folder: Path) -> None:
 def config_of(sweep: Sweep, run: Run) -> Config:
     """The config of a run, in its own folder, grouped with the other seeds in W&B."""
     base = sweep.base.logging
-    group = base.group or f"{sweep.name}/t{run.setting.number:03d}"
+    group = base.group or f"{sweep.name}/{run.setting.name}"
     return sweep.config_of(
         run.setting.point,
         run.seed,
@@ -75,7 +75,7 @@ def tell(run: Run, config: Config, state: str, worker: str, lines: Sequence[str]
     folder = rundir.path_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "setting": run.setting.number,
+        "setting": run.setting.label,
         "seed": run.seed,
         "state": state,
         "parameters": run.setting.point,

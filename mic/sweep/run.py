@@ -98,7 +98,7 @@ def finish(sweep: Sweep, now: Board) -> None:
     metric = sweep.metrics[0]
     best = max(settled, key=lambda one: metric.sign * one.values[0])
     notice(
-        f"{progress(sweep, now)}; best: t{best.number:03d} ({setting(best.point)}), "
+        f"{progress(sweep, now)}; best: {best.name} ({setting(best.point)}), "
         f"{metric.name} {best.values[0]:.4g}"
     )
     notice(f"read it with: mic report --sweep {sweep.folder}")

@@ -8,6 +8,9 @@ from conftest import answer, sentence
 
 from mic.cli import parse
 from mic.config import load
+from mic.sweep.file import read_sweep
+from mic.sweep.plan import planned
+from mic.sweep.run import file_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,8 +32,18 @@ def test_every_command_parses_and_every_config_it_names_loads():
     assert len(commands()) >= 2
     for arguments in commands():
         options = parse(arguments)
-        if arguments[0] == "train":
+        if arguments[0] == "train" and not options.config.startswith("runs/"):  # made by others
             load(ROOT / options.config, *options.overrides)
+        if arguments[0] == "sweep":
+            read_sweep(ROOT / file_of(options.words)[1])
+
+
+def test_the_sweep_file_it_shows_is_one(tmp_path):
+    (shown,) = (block for language, block in BLOCKS if language == "yaml" and "method:" in block)
+    file = tmp_path / "mine.yaml"
+    file.write_text(shown)
+    sweep = read_sweep(file)
+    assert (len(planned(sweep)), sweep.seeds) == (8, (0, 1))
 
 
 def test_the_make_targets_it_names_exist():

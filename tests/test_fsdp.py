@@ -1,6 +1,7 @@
 """An encoder that ranks share out (FSDP2, here on CPUs) trains as one that each of them holds."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mic.cli import main
 
 TIMES = ("speed/", "memory/")
 EXACT = "trainer.gradient_clip=0.05"  # below what the gradients have: a sum over all shares
-WAYS = {"plain": (), "chunks": ("trainer.chunk_size=3",), "projection": ("encoder.projection=24",)}
+WAYS = {"plain": (), "chunks, projection": ("trainer.chunk_size=3", "encoder.projection=24")}
 
 
 @pytest.fixture
@@ -70,12 +71,15 @@ def test_a_shared_encoder_is_resumed_to_the_bit_and_by_ddp(fork, config):
     stop = [{"where": "batch", "nth": 3, "by": "SIGTERM"}]
     train(fork, config, "whole", shared)
     assert train(fork, config, "resumed", shared, kills=stop) == [143, 143]
+    runs = config.parent / "runs"
+    shutil.copytree(runs / "resumed", runs / "other")
     train(fork, config, "resumed", shared)
     assert lines(config, "resumed") == lines(config, "whole")
     found, expected = weights(config, "resumed"), weights(config, "whole")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert train(fork, config, "other", shared, kills=stop) == [143, 143]
     train(fork, config, "other")
+    begun, gone_on = json.loads((runs / "other" / "run.json").read_text())["segments"]
+    assert begun["step"] == 0 < gone_on["step"]
     for name, value in weights(config, "other").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
 

@@ -80,8 +80,11 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance
         assert error < tolerance, f"{name}: relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [1, 3, 7])
+# chunks of 3, 3 and 1 rows; of a row each; all rows in one
+SIZES = [*((3, name) for name in NAMES), (1, "mipic"), (7, "mic")]
+
+
+@pytest.mark.parametrize(("size", "name"), SIZES)
 def test_every_objective_has_the_loss_and_gradient_of_the_whole_batch(tiny_config, name, size):
     objective = load(CONFIGS / f"{name}.yaml", *SMALL)
     module = made(tiny_config, *SMALL, f"trainer.chunk_size={size}", *HARD)

@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 from mic.errors import InputError
 from mic.sampler import Drawn, NoBatchError, Order, Section
 
-untimed = settings(deadline=None)
+untimed = settings(deadline=None, max_examples=50)
 
 
 @untimed

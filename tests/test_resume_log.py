@@ -101,10 +101,7 @@ def test_a_resumed_run_has_every_line_once_in_every_mirror(resumed, tiny_config,
     assert [json.loads(str(one.summary["segment"])) for one in (first, second)] == [1, 2]
     assert (first.exit_code, second.exit_code) == (1, 0)
 
-
-def test_the_best_so_far_outlives_a_resume(resumed):
-    lines = logged(resumed)
-    best = [line for line in lines if "best/loss" in line]
+    best = [line for line in lines if "best/loss" in line]  # it outlives the resume
     assert [line["step"] for line in best] == [4, STEPS, STEPS]
     losses = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
     assert best[-1]["best/loss"] == pytest.approx(min(losses[4], losses[STEPS]))

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from mic.sampler import BatchSampler, Order, Section, turn
 
-untimed = settings(deadline=None)
+untimed = settings(deadline=None, max_examples=50)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8, 12])

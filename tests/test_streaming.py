@@ -358,7 +358,11 @@ def test_a_run_resumes_after_the_last_batch_trained_on(
 
 
 def trained(
-    config: Path, workers: int, callbacks: Sequence[Callback] = (), resume: Path | None = None
+    config: Path,
+    workers: int,
+    callbacks: Sequence[Callback] = (),
+    resume: Path | None = None,
+    steps: int = 40,
 ) -> tuple[list[list[list[int]]], PairDataModule]:
     """The numbers of the texts of every batch that a run trains on, and its data."""
     module = MICModule(load(config, "trainer.max_steps=40", f"data.num_workers={workers}"))
@@ -370,7 +374,7 @@ def trained(
             seen.append(batch.ids.tolist())
 
     trainer = Trainer(
-        max_steps=40,
+        max_steps=steps,
         max_epochs=-1,
         logger=False,
         callbacks=[Watch(), *callbacks],
@@ -425,7 +429,7 @@ def test_a_batch_that_failed_is_not_one_trained_on(streaming_config: Path, tmp_p
 
     with pytest.raises(StopError):
         trained(streaming_config, 0, [Break()])
-    again, _ = trained(streaming_config, 0, resume=file)
+    again, _ = trained(streaming_config, 0, resume=file, steps=9)
     assert again[0] == broken[-1]
     assert len(broken) == 8
 

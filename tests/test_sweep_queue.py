@@ -12,6 +12,7 @@ import optuna
 import postgres
 import pytest
 import yaml
+from optuna.storages import BaseStorage
 
 from mic.sweep import life
 from mic.sweep.board import Attempt, Board, Setting, board
@@ -161,6 +162,59 @@ def run_all(queue: Queue, values: Callable[[dict], tuple[float, ...]]) -> Board:
             queue.end(queue.claim(run, own()), "finished", values(run.setting.point))
         elif not queue.draw(now):
             return now
+
+
+class Breaks:
+    """Has a storage's connection break now and then, before or after what was asked is done."""
+
+    def __init__(self, storage: BaseStorage, dice: random.Random) -> None:
+        self.dice, self.count, self.least = dice, 0, 0.1
+        for name in (name for name in dir(BaseStorage) if name[:4] in ("get_", "set_", "crea")):
+            setattr(storage, name, self.breaking(getattr(storage, name)))
+
+    def breaking(self, function: Callable) -> Callable:
+        def call(*arguments, **options):
+            chance = self.dice.random()
+            if chance < self.least:
+                self.count += 1
+                raise away()
+            answer = function(*arguments, **options)
+            if chance > 1 - self.least:
+                self.count += 1
+                raise away()
+            return answer
+
+        return call
+
+
+@pytest.mark.parametrize("method", ["grid", "bayes"])
+def test_a_connection_that_breaks_anywhere_costs_nothing(sweep_of, monkeypatch, method):
+    monkeypatch.setattr("mic.sweep.storage.PAUSE", 0.0)
+    monkeypatch.setattr(life, "LEASE", 0.05)  # what is left of a broken ask is soon cleared away
+    more = {} if method == "grid" else {"run_cap": 12}
+    sweep = read_sweep(sweep_of(method=method, **more))
+    storage = open_storage(sweep.folder, None)
+    breaks = Breaks(storage, random.Random(1))
+    queue, watch, tried = Queue(sweep, storage), Watch(own()), 0
+    while True:
+        now = queue.board()
+        take_over(queue, now, watch)
+        if queue.settle(now):
+            continue
+        run = now.next(one_seed_first=False)
+        if run is not None:
+            tried += 1
+            queue.end(queue.claim(run, own()), "finished", (value(run.setting.point, run.seed),))
+        elif not queue.draw(now) and all(one.state != "open" for one in now.settings):
+            break
+    breaks.least = 0
+    now = queue.board()
+    assert breaks.count > 20
+    assert tried == len(now.runs) == 12
+    for run in now.runs:
+        assert [one.how for one in run.attempts] == ["finished"]
+    for setting in now.settings:
+        assert setting.values == pytest.approx((value(setting.point, 0) + 0.5,))
 
 
 def test_bayes_learns_from_the_means(sweep_of):

@@ -1,14 +1,11 @@
 """Whether a running trial is to be ended early, by what it has measured so far."""
 
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError
-
 from mic import rundir
 from mic.settings import Config
 from mic.sweep import trial
 from mic.sweep.board import Run
 from mic.sweep.queue import Queue
-from mic.sweep.storage import away
+from mic.sweep.storage import TROUBLE, away
 
 
 class Judge:
@@ -32,7 +29,7 @@ class Judge:
                 if self.queue.report(self.run.setting, number, value):
                     return True
                 self.told = number
-        except (StorageInternalError, DBAPIError) as error:
+        except TROUBLE as error:
             if not away(error):
                 raise
             self.size = -1

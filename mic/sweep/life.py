@@ -14,12 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError
-
 from mic.launch import LAST
 from mic.sweep.board import Attempt, Setting
-from mic.sweep.storage import away
+from mic.sweep.storage import TROUBLE, away
 
 BEAT = 15.0  # seconds between two signs of life
 LEASE = 120.0  # seconds without any after which a worker elsewhere is gone: above BEAT + LAST
@@ -95,7 +92,7 @@ class Signs:
         self.tried = now
         try:
             still_ours = self.give(self.count + 1)
-        except (StorageInternalError, DBAPIError) as error:
+        except TROUBLE as error:
             if not away(error):
                 raise
             return True

@@ -10,6 +10,7 @@ the other withdraws.
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -60,7 +61,7 @@ class Queue:
         self.attempts = self.study(f"{sweep.name}/attempts", ["maximize"])
         self.retries = RETRIES
         self.retried: set[int] = set()
-        known = self.settings.user_attrs.get("says")
+        known = patiently(lambda: self.settings.user_attrs).get("says")
         says = list(shared(sweep))
         if known is None:
             patiently(lambda: self.settings.set_user_attr("says", says))
@@ -90,8 +91,7 @@ class Queue:
         """What the storage holds now."""
         about = patiently(lambda: self.settings.user_attrs)
         self.retries, self.retried = about.get("retries", RETRIES), set(about.get("retried", ()))
-        settings = patiently(lambda: self.settings.get_trials(deepcopy=False))
-        attempts = patiently(lambda: self.attempts.get_trials(deepcopy=False))
+        settings, attempts = trials_of(self.settings), trials_of(self.attempts)
         return board(
             [self.setting(one) for one in settings if not self.void(one)],
             [attempt(one) for one in attempts],
@@ -144,7 +144,7 @@ class Queue:
             user_attrs={"planned": index, "ready": True, "token": token},
         )
         added = self.add(self.settings, trial, token)
-        trials = patiently(lambda: self.settings.get_trials(deepcopy=False))
+        trials = trials_of(self.settings)
         earlier = [one for one in trials[: added.number] if not self.void(one)]
         if any(one.user_attrs.get("planned") == index for one in earlier):
             self.withdraw(added)
@@ -156,7 +156,7 @@ class Queue:
             return False
         distributions = {axis.key: axis.distribution for axis in self.sweep.parameters}
         asked = patiently(lambda: self.settings.ask(distributions))
-        trials = patiently(lambda: self.settings.get_trials(deepcopy=False))
+        trials = trials_of(self.settings)
         drawn = trials[asked.number]
         before = [one for one in trials[: asked.number] if not self.void(one)]
         if len(before) >= limit:  # two workers asked at a time
@@ -167,14 +167,15 @@ class Queue:
 
     def withdraw(self, trial: FrozenTrial) -> None:
         """Take back a setting that nobody has begun."""
-        patiently(lambda: self.storage.set_trial_user_attr(trial._trial_id, "void", True))
+        with suppress(UpdateFinishedTrialError):  # somebody else did
+            patiently(lambda: self.storage.set_trial_user_attr(trial._trial_id, "void", True))
         self.finish(trial, TrialState.FAIL)
 
     def settle(self, now: Board) -> bool:
         """Tell the optimiser of settings whose runs have all ended; whether there were any."""
         found = now.settled()
         for setting, state, values in found:
-            trial = self.settings.trials[setting.number]
+            trial = trials_of(self.settings)[setting.number]
             end = ENDS.get(state, TrialState.FAIL)
             self.finish(trial, end, values if state == "finished" else None)
         return bool(found)
@@ -194,7 +195,7 @@ class Queue:
         added = self.add(
             self.attempts, create_trial(state=TrialState.RUNNING, user_attrs=about), token
         )
-        trials = patiently(lambda: self.attempts.get_trials(deepcopy=False))
+        trials = trials_of(self.attempts)
         rivals = [
             one
             for one in map(attempt, trials[: added.number])
@@ -243,7 +244,9 @@ class Queue:
                 self.storage.set_trial_user_attr(now._trial_id, f"how/{how}", about)
             except UpdateFinishedTrialError:
                 return False
-            return self.finish(now, ENDS.get(how, TrialState.FAIL), (0.0,))
+            if self.finish(now, ENDS.get(how, TrialState.FAIL), (0.0,)):
+                return True
+            return attempt(self.attempts.get_trials(deepcopy=False)[one.number]).how == how
 
         return patiently(tell)
 
@@ -270,6 +273,11 @@ class Queue:
             self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
         trial = self.settings.get_trials(deepcopy=False)[setting.number]
         return self.settings.pruner.prune(self.settings, trial)
+
+
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """All trials of a study, by their numbers."""
+    return patiently(lambda: study.get_trials(deepcopy=False))
 
 
 def attempt(trial: FrozenTrial) -> Attempt:

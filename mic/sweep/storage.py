@@ -23,6 +23,8 @@ PATIENCE = 600.0  # seconds that a database may be away
 TRIES = 10  # at opening a database that many workers open for the first time at once
 PAUSE = 2.0  # seconds between two tries
 
+TROUBLE = (StorageInternalError, SQLAlchemyError)  # some of it is that the database is away
+
 T = TypeVar("T")
 
 
@@ -84,7 +86,7 @@ def patiently(call: Callable[[], T], patience: float = PATIENCE) -> T:
     while True:
         try:
             found = call()
-        except (StorageInternalError, DBAPIError) as error:
+        except TROUBLE as error:
             if not away(error):
                 raise
             if time.monotonic() - began > patience:

@@ -21,7 +21,7 @@ from mic.sweep.board import Attempt, Board, How, Run
 from mic.sweep.folder import config_of, tell
 from mic.sweep.judge import Judge
 from mic.sweep.life import Signs, Watch, identity, own
-from mic.sweep.queue import Queue
+from mic.sweep.queue import Queue, trials_of
 from mic.sweep.words import outcome, progress, setting
 
 LOOK = 0.2  # seconds between two looks at a trial
@@ -69,7 +69,7 @@ def take_over(queue: Queue, now: Board, watch: Watch) -> None:
             notice(f"worker {attempt.worker} is gone; its run is resumed")
     for one in now.settings:
         if one.state == "open" and watch.abandoned(one):
-            queue.withdraw(queue.settings.trials[one.number])
+            queue.withdraw(trials_of(queue.settings)[one.number])
 
 
 def refuse_hopeless(now: Board) -> None:

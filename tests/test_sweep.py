@@ -113,7 +113,8 @@ def each_once(board: Board, runs: int) -> None:
 
 
 def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file, server):
-    file = sweep_file()
+    gammas = {"objective.gamma": {"values": [0, 10]}}
+    file = sweep_file(parameters=gammas, seeds=[0, 1])
     command = Command(server, str(file), "--workers", "2")
     queue = wait_for(lambda: (file.parent / "runs/grid/journal.log").exists() and queue_of(file))
     run = wait_for(lambda: training(queue))
@@ -122,7 +123,7 @@ def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file,
     out = command.end()
     assert f"worker {run.last.worker} is gone; its run is resumed" in out
     board = queue.board()
-    each_once(board, 8)
+    each_once(board, 4)
     again = next(one for one in board.runs if one.name == run.name)
     assert [one.how for one in again.attempts] == ["lost", "finished"]
     first, second = segments(queue, again)
@@ -142,7 +143,7 @@ def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file,
 
     before = {one.name: one.attempts for one in board.runs}
     out = Command(server, str(file)).end()  # nothing is left to do, and nothing is done
-    assert "8 of 8 finished; best: t" in out
+    assert "4 of 4 finished; best: t" in out
     assert {one.name: one.attempts for one in queue.board().runs} == before
 
 

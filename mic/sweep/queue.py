@@ -9,7 +9,6 @@ the other withdraws.
 
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,24 +24,9 @@ from mic.sweep.life import Life
 from mic.sweep.plan import meant, planned, pruner_of, quiet_study, sampler_of
 from mic.sweep.space import Point
 from mic.sweep.storage import patiently
+from mic.sweep.stored import ENDS, STATES, attempt, trials_of
 
 RETRIES = 2  # times that a failing run is tried again
-ENDS = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-STATES = {
-    TrialState.RUNNING: "open",
-    TrialState.WAITING: "open",
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
-
-WAYS: Mapping[TrialState, tuple[How, ...]] = {
-    TrialState.COMPLETE: ("finished",),
-    TrialState.PRUNED: ("pruned",),
-    TrialState.FAIL: ("duplicate", "lost", "preempted", "refused", "failed"),
-    TrialState.RUNNING: (),
-    TrialState.WAITING: (),
-}
 
 
 class Queue:
@@ -273,34 +257,3 @@ class Queue:
             self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
         trial = self.settings.get_trials(deepcopy=False)[setting.number]
         return self.settings.pruner.prune(self.settings, trial)
-
-
-def trials_of(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials of a study, by their numbers."""
-    return patiently(lambda: study.get_trials(deepcopy=False))
-
-
-def attempt(trial: FrozenTrial) -> Attempt:
-    """An attempt as the storage has it.
-
-    Of two that ended it at a time, one of whom took it for lost, the trial's state says who was
-    first.
-    """
-    about = trial.user_attrs
-    how = next((one for one in WAYS[trial.state] if f"how/{one}" in about), None)
-    end = about.get(f"how/{how}", {})
-    return Attempt(
-        number=trial.number,
-        setting=about["setting"],
-        seed=about["seed"],
-        place=about["place"],
-        worker=about["worker"],
-        worker_process=about["worker_process"],
-        beat=about.get("beat", 0),
-        process=about.get("process", ""),
-        how=how,
-        began=about["began"],
-        seconds=end.get("seconds", 0.0),
-        values=tuple(end.get("values", ())),
-        lines=tuple(end.get("lines", ())),
-    )

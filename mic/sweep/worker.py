@@ -21,7 +21,8 @@ from mic.sweep.board import Attempt, Board, How, Run
 from mic.sweep.folder import config_of, tell
 from mic.sweep.judge import Judge
 from mic.sweep.life import Signs, Watch, identity, own
-from mic.sweep.queue import Queue, trials_of
+from mic.sweep.queue import Queue
+from mic.sweep.stored import trials_of
 from mic.sweep.words import outcome, progress, setting
 
 LOOK = 0.2  # seconds between two looks at a trial

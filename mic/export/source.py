@@ -19,7 +19,7 @@ NEWEST = "newest"
 
 
 class Source(NamedTuple):
-    """An encoder and what is known of it.
+    """An encoder and what is known of it; `given` is the name that it was asked for by.
 
     `dims` are the widths that it was trained at, the full one last: that one alone where no nested
     training is known. `part` says in words whose weights they are, of `step` where they are a
@@ -36,6 +36,7 @@ class Source(NamedTuple):
     teacher: bool = False
     ended: bool = False
     folder: Path | None = None
+    given: str = ""
 
     @property
     def nested(self) -> bool:
@@ -61,7 +62,7 @@ def read_source(model: str, teacher: bool = False, checkpoint: str | None = None
     known = read_json(folder / "config.json", {}).get("matryoshka_dimensions") or []
     dims = with_full([dim for dim in known if dim < encoder.width], encoder.width)
     name = model.removeprefix("package:") if "/" not in model else place.name
-    return Source(encoder, name, "the model as it is", dims, folder=folder)
+    return Source(encoder, name, "the model as it is", dims, folder=folder, given=model)
 
 
 def read_trained(run: Run, teacher: bool, checkpoint: str | None) -> Source:

@@ -15,6 +15,7 @@ from mic import __version__, commands
 from mic.causes import BAD_INPUT, STOPPED, report
 from mic.config import Config, keys
 from mic.errors import InputError, Preempted, RunError
+from mic.export.options import export_command
 from mic.variables import in_slurm
 
 
@@ -133,6 +134,8 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument("--output", type=Path, help="write a .npy file instead of JSON lines")
     encode.add_argument("--batch-size", type=int, default=64, help="sentences at a time")
     encode.set_defaults(run=commands.encode)
+
+    export_command(actions).set_defaults(run=commands.export)
 
     report = actions.add_parser(
         "report",

@@ -118,6 +118,15 @@ def encode(options: argparse.Namespace) -> None:
     partial.replace(options.output)
 
 
+def export(options: argparse.Namespace) -> None:
+    quiet()
+    from mic.export.run import Wanted, export
+
+    told = vars(options)
+    for line in export(Wanted(**{name: told[name] for name in Wanted._fields})):
+        print(line)
+
+
 def sweep(options: argparse.Namespace) -> None:
     from mic.sweep import run as sweeps
     from mic.sweep.file import read_sweep

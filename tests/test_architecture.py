@@ -8,6 +8,7 @@ import pytest
 
 MIC = Path(__file__).parents[1] / "mic"
 PURE = ("nested", "losses", "pooling", "geometry", "metrics", "classification", "objective")
+PURE += ("quantized",)
 HEAVY = {"lightning", "transformers", "wandb", "datasets"}
 
 

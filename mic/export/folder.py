@@ -1,0 +1,100 @@
+"""The exported folder: weights, tokenizer, and the files that say how to use them.
+
+Modules: Transformer, Pooling, perhaps Dense, Normalize. A fixed width is rows of the Dense head,
+so that vectors are cut first and scaled then; sentence-transformers' own `truncate_dim` cuts after
+Normalize, and vectors cut that way are shorter than 1 until they are normalised once more.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mic.encoder import Encoder
+from mic.pretrained import read_json, write_folder, write_json
+
+PROMPTS = "config_sentence_transformers.json"
+NORMALIZE = "sentence_transformers.models.Normalize"
+
+
+def write_model(
+    folder: Path,
+    encoder: Encoder,
+    dim: int | None,
+    dims: tuple[int, ...],
+    dtype: torch.dtype,
+    prompts: dict[str, Any],
+) -> None:
+    """Write an encoder, cut to `dim` numbers where it is one, its weights stored as `dtype`.
+
+    `dims` are the nested widths that config.json names, for vLLM and others who serve them; a
+    single one is not nested. Weights of 16 bits are computed with in 32 unless a loader asks for
+    something else. The encoder has the stored weights afterwards.
+    """
+    head = cut_head(encoder, dim)
+    encoder.to(dtype)
+    write_folder(
+        folder,
+        encoder.backbone,
+        encoder.tokenizer,
+        encoder.pooling,
+        encoder.max_length,
+        None if head is None else head.to(dtype),
+    )
+    encoder.float()
+    config = read_json(folder / "config.json", {})
+    config |= {"dtype": "float32"}
+    config.pop("torch_dtype", None)
+    for key in ("is_matryoshka", "matryoshka_dimensions"):
+        config.pop(key, None)
+    if len(dims) > 1:
+        config |= {"is_matryoshka": True, "matryoshka_dimensions": list(dims)}
+    write_json(folder / "config.json", config)
+    modules = read_json(folder / "modules.json", [])
+    last = len(modules)
+    path = f"{last}_Normalize"
+    (folder / path).mkdir()
+    modules.append({"idx": last, "name": str(last), "path": path, "type": NORMALIZE})
+    write_json(folder / "modules.json", modules)
+    write_json(folder / path / "config.json", {})
+    write_json(folder / PROMPTS, about_use(prompts, dim))
+    for file in folder.rglob("*.safetensors"):  # which safetensors makes unreadable to others
+        file.chmod((folder / "config.json").stat().st_mode)
+
+
+def cut_head(encoder: Encoder, dim: int | None) -> nn.Linear | None:
+    """The linear head whose output is the first `dim` numbers of the embedding.
+
+    The rows of the encoder's own head, else those of the identity, which is exact.
+    """
+    own = encoder.projection
+    if dim is None or dim == encoder.width:
+        return own
+    head = nn.Linear(encoder.hidden_width, dim, bias=own is not None and own.bias is not None)
+    with torch.no_grad():
+        if own is None:
+            nn.init.eye_(head.weight)
+        else:
+            head.weight.copy_(own.weight[:dim])
+        if own is not None and own.bias is not None:
+            head.bias.copy_(own.bias[:dim])
+    return head
+
+
+def about_use(prompts: dict[str, Any], dim: int | None) -> dict[str, Any]:
+    """What sentence-transformers reads of prompts, width and similarity."""
+    return {
+        "model_type": "SentenceTransformer",
+        "__version__": {name: version(name) for name in ("transformers", "torch")},
+        "prompts": prompts.get("prompts") or {},
+        "default_prompt_name": prompts.get("default_prompt_name"),
+        "similarity_fn_name": "cosine",
+        **({} if dim is None else {"truncate_dim": dim}),
+    }
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,98 @@
+"""The exported encoder as one ONNX graph: tokens in, token states and the embedding out."""
+
+import importlib.util
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mic.encoder import Encoder
+from mic.errors import InputError, RunError
+from mic.export.check import PROBES
+from mic.export.folder import cut_head
+from mic.nested import unit
+from mic.pooling import pool
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+FILE = "onnx/model.onnx"
+LARGEST = 1e-4
+
+
+def refuse_missing() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"--onnx: {', '.join(missing)} not installed; pip install 'mic-embeddings[onnx]'"
+        )
+
+
+class Graph(nn.Module):
+    """An encoder whose inputs are tensors by position and whose embedding has length 1."""
+
+    def __init__(self, encoder: Encoder, dim: int | None, names: list[str]) -> None:
+        super().__init__()
+        self.backbone = encoder.backbone
+        self.pooling = encoder.pooling
+        self.head = cut_head(encoder, dim)
+        self.names = names
+
+    def forward(self, *tokens: Tensor) -> tuple[Tensor, Tensor]:
+        given = dict(zip(self.names, tokens, strict=True))
+        states: Tensor = self.backbone(**given).last_hidden_state
+        pooled = pool(states, given["attention_mask"].bool(), self.pooling)
+        return states, unit(pooled if self.head is None else self.head(pooled))
+
+
+def write(folder: Path, encoder: Encoder, dim: int | None) -> float:
+    """Write FILE, any number of texts of any length, and compare it with the encoder.
+
+    Outputs are `last_hidden_state` [batch, length, H] and `sentence_embedding` [batch, D] of length
+    1. Returns the largest difference of any coordinate, run by onnxruntime.
+
+    Raises RunError when it is more than rounding.
+    """
+    tokens = encoder.tokenize(PROBES[:3])
+    graph = Graph(encoder, dim, list(tokens)).eval()
+    to = folder / FILE
+    to.parent.mkdir()
+    axes = {name: {0: "batch", 1: "length"} for name in tokens}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                graph,
+                tuple(tokens.values()),
+                to,
+                input_names=list(tokens),
+                output_names=["last_hidden_state", "sentence_embedding"],
+                dynamic_shapes=(tuple(axes.values()),),
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+            )
+        except RuntimeError as error:  # what torch raises for a backbone that it cannot trace
+            kind = type(encoder.backbone).__name__
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise RunError(f"--onnx: {kind} has no ONNX graph: {reason}; leave it out") from error
+    found = difference(to, encoder, dim)
+    if not found <= LARGEST:
+        raise RunError(f"{FILE}: differs from the encoder by {found:.1e}; nothing was exported")
+    return found
+
+
+def difference(file: Path, encoder: Encoder, dim: int | None) -> float:
+    """The largest difference of any coordinate over texts of several batch sizes and lengths."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for texts in (PROBES[:1], PROBES[1:4], PROBES):
+        tokens = {name: value.numpy() for name, value in encoder.tokenize(texts).items()}
+        (found,) = session.run(["sentence_embedding"], tokens)
+        ours = encoder.encode(texts, dim=dim)
+        worst = max(worst, float(np.abs(found - ours).max()))
+    return worst

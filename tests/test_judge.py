@@ -229,6 +229,7 @@ def test_models_that_were_asked_other_questions_are_not_compared(judged, tmp_pat
     file = copy / "results.json"
     results = json.loads(file.read_text())
     results["meta"]["tasks"]["alike"] = "another"
+    results["meta"]["weights"] = "others"
     file.write_text(json.dumps(results))
     assert main(["compare", str(judged), str(copy), "--to", str(tmp_path / "to")]) == 2
     assert "task 'alike' was about other texts or labels" in capsys.readouterr().err
@@ -240,7 +241,8 @@ def test_runs_that_differ_by_their_seed_are_a_group_with_mean_and_interval(judge
 
     def seed(number, values):
         results = {"kinds": {"accuracy": dict(zip((4, 8), values, strict=True))}}
-        meta = {**first.meta, "group": "one", "headlines": {"kinds": "accuracy"}}
+        meta = {**first.meta, "group": "one", "weights": str(number)}
+        meta["headlines"] = {"kinds": "accuracy"}
         return Evaluation(f"mine-seed{number}", results, {}, first.items, meta)
 
     (group,) = grouped([seed(number, values) for number, values in enumerate(scores)])
@@ -253,6 +255,12 @@ def test_runs_that_differ_by_their_seed_are_a_group_with_mean_and_interval(judge
         assert found.half == pytest.approx(
             4.302653 * torch.tensor([values[at] for values in scores]).std().item() / math.sqrt(3)
         )
+
+
+def test_a_model_that_is_there_twice_is_no_second_seed(judged, tmp_path, capsys):
+    shutil.copytree(judged / "tiny-bert", tmp_path / "copy")
+    assert main(["compare", str(judged), str(tmp_path / "copy"), "--to", str(tmp_path / "to")]) == 2
+    assert "copy and tiny-bert have the same weights; name one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -29,15 +29,28 @@ class Compared(NamedTuple):
 
 
 def grouped(found: Sequence[Evaluation]) -> list[Group]:
-    """The groups in the order of their first members, each with a label of its own."""
+    """The groups in the order of their first members, each with a label of its own.
+
+    Raises InputError for a model that is there twice.
+    """
     groups: dict[str, list[Evaluation]] = {}
+    weights: dict[str, str] = {}
     for one in found:
+        if one.meta["weights"] in weights:
+            raise InputError(
+                f"{one.name} and {weights[one.meta['weights']]} have the same weights; name one"
+            )
+        weights[one.meta["weights"]] = one.name
         groups.setdefault(one.meta["group"], []).append(one)
     labels = [common([one.name for one in group]) for group in groups.values()]
     return [
-        Group(label if labels.count(label) == 1 else group[0].name, group)
+        Group(label if labels.count(label) == 1 else told_apart(group[0]), group)
         for label, group in zip(labels, groups.values(), strict=True)
     ]
+
+
+def told_apart(one: Evaluation) -> str:
+    return f"{one.name} ({one.meta['weights'][:8]})"
 
 
 def compared(groups: Sequence[Group], baselines: bool) -> Compared:

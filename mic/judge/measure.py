@@ -91,7 +91,7 @@ def evaluate_model(
         **asked,
         "model": model.given,
         "seed": model.config.seed if model.config else None,
-        "group": group_of(model),
+        "group": group_of(model, weights),
         "base": base,
         "suite": suite.name,
         "headlines": {task.name: task.headline for task in suite.tasks},
@@ -171,7 +171,7 @@ def measure_baselines(
         encoder, weights = untrained(model.config), weights_hash(model.config.encoder.name)
         own = embed(encoder, weights, suite, options, f"encoding {model.name}, untrained")
         found[RAW] = score_tasks(suite.tasks, own, dims)
-    with bar("scoring baselines", None) as advance:
+    with bar("scoring baselines", 2) as advance:
         for name, results in baselines(suite.tasks, own, dims):
             found[name] = results
             advance(1)

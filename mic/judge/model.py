@@ -106,10 +106,10 @@ def weights_hash(name: str) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def group_of(model: Model) -> str:
+def group_of(model: Model, weights: str) -> str:
     """Runs of one group differ by their seed alone; any other model is its own group."""
     if model.config is None:
-        return model.name
+        return weights
     kept = {
         key: value
         for key, value in dotted(model.config).items()

@@ -204,6 +204,21 @@ def test_a_runs_baselines_are_those_of_the_encoder_it_began_with(
     assert methods[OWN] != methods[RAW]
 
 
+def test_a_run_whose_untrained_encoder_is_gone_is_judged_without_baselines(
+    data, tiny_run, model_folder, encoded, tmp_path, capsys
+):
+    run, to = tmp_path / "moved", tmp_path / "to"
+    shutil.copytree(tiny_run, run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(model_folder), str(tmp_path / "gone")))
+    arguments = [*command(data, to), str(run), "--dims", "4"]
+    assert main(arguments) == 2
+    assert "or evaluate it with --no-baselines" in capsys.readouterr().err
+    assert not encoded
+    assert main([*arguments, "--no-baselines"]) == 0
+    assert list(read_results(to / "moved" / "results.json")[1]) == [OWN]
+
+
 def test_compare_reads_what_was_evaluated_and_says_who_beats_whom(
     data, judged, tiny_run, encoded, tmp_path, capsys
 ):

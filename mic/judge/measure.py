@@ -74,6 +74,7 @@ def evaluate_model(
     folder = options.to / model.name
     if folder.exists():
         return earlier(folder, asked, options.baselines, known)
+    base = base_of(model, encoder, weights, suite, dims) if options.baselines else None
     start = time.monotonic()
     own = embed(encoder, weights, suite, options, f"encoding {model.name}")
     encoded = time.monotonic()
@@ -83,7 +84,6 @@ def evaluate_model(
             found[task.name] = task.judge(own[task.name], dims)
             advance(1)
     scored = time.monotonic()
-    base = base_of(model, encoder, weights, suite, dims) if options.baselines else None
     if base is not None and base not in known:
         known[base] = measure_baselines(model, own, suite, dims, options)
     fitted = training_texts(suite.tasks)
@@ -154,12 +154,21 @@ def embed(
 
 
 def base_of(model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Sequence[int]) -> str:
-    """A key of the encoder whose baselines are a model's: a run's untrained one, else its own."""
+    """A key of the encoder whose baselines are a model's: a run's untrained one, else its own.
+
+    Raises InputError where a run's untrained encoder is not to be had any more.
+    """
     if model.config is None:
         return digest(weights, encoder.pooling, encoder.max_length, dims, suite.questions)
     begun = model.config.encoder
     settings = [begun.pooling, begun.max_length, begun.projection]
-    return digest(weights_hash(begun.name), settings, dims, suite.questions)
+    try:
+        return digest(weights_hash(begun.name), settings, dims, suite.questions)
+    except InputError as error:
+        raise InputError(
+            f"{model.given}: what it was before training, for the baselines: {error}; or evaluate "
+            "it with --no-baselines"
+        ) from error
 
 
 def measure_baselines(

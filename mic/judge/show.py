@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from mic import figures, rundir
-from mic.evaluate import RAW
+from mic.evaluate import PCA, RAW
 from mic.judge.evaluation import Evaluation
-from mic.judge.groups import Compared, Group, compared, grouped
-from mic.judge.significance import compare_groups, explanation, tables
+from mic.judge.groups import ALL, Compared, Group, compared, grouped
+from mic.judge.significance import compare_groups, explanation, tables, tasks_with_items
 from mic.report.quality import table, values
 from mic.report.sweep.table import row
 from mic.report.view import Table
@@ -71,11 +71,18 @@ def about(view: Compared, groups: Sequence[Group], baselines: bool) -> list[str]
         pca, runs = first["pca"], any(RAW in one.baselines for g in groups for one in g.members)
         whose = "the encoder before training" if runs else "the model itself"
         own = "" if runs else " Its own row is its raw truncation."
-        notes.append(
-            f"Baselines are of {whose}: PCA fitted on {pca['fitted_on']:,} training texts of "
-            f"{', '.join(pca['training_texts_of'])}, none of which is judged; random rotation, the "
-            f"mean of {first['rotations']}.{own}"
+        fitted = (
+            f"PCA fitted on {pca['fitted_on']:,} training texts of "
+            f"{', '.join(pca['training_texts_of'])}, none of which is judged"
+            if any(PCA in one.baselines for g in groups for one in g.members)
+            else f"no PCA, as {pca['fitted_on']:,} training texts are too few to fit it on"
         )
+        turned = f"random rotation, the mean of {first['rotations']}"
+        notes.append(f"Baselines are of {whose}: {fitted}; {turned}.{own}")
+    apart = view.headlines.keys() - {ALL, *tasks_with_items(groups, view.headlines)}
+    if len(groups) > 1 and apart:
+        names = ", ".join(sorted(apart))
+        notes.append(f"No bootstrap of {names}: of these no single items are known.")
     if view.left_out:
         notes.append(f"Left out, as not all models have them: {', '.join(view.left_out)}.")
     return notes

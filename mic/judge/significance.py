@@ -23,13 +23,15 @@ class Pair(NamedTuple):
 
 
 def compare_groups(groups: Sequence[Group], headlines: Mapping[str, str]) -> list[Pair]:
-    """Every two groups on the tasks whose scores are made of items, at their common widths."""
-    tasks = [
-        task
-        for task in headlines
-        if all(task in one.items for group in groups for one in group.members)
-    ]
+    """Every two groups on the tasks whose scores are made of items, at their common widths.
+
+    Nothing where there is no such task or width.
+    """
+    tasks = tasks_with_items(groups, headlines)
     dims = common_dims(groups)
+    if not tasks or not dims:
+        return []
+    whole = len(tasks) == len(headlines.keys() - {ALL}) > 1
     sizes = {task: len(groups[0].members[0].items[task].truth) for task in tasks}
     drawn: dict[str, Samples] = {group.label: {} for group in groups}
     with bar("bootstrap", len(groups) * len(tasks) * len(dims)) as advance:
@@ -39,7 +41,7 @@ def compare_groups(groups: Sequence[Group], headlines: Mapping[str, str]) -> lis
                 for dim in dims:
                     drawn[group.label][task, dim] = samples(task, items, dim)
                     advance(1)
-            if len(tasks) > 1:
+            if whole:
                 for dim in dims:  # tasks are drawn apart, so the draws' mean is one of all tasks
                     every = [drawn[group.label][task, dim] for task in tasks]
                     drawn[group.label][ALL, dim] = np.mean(every, axis=0)
@@ -57,6 +59,11 @@ def compare_groups(groups: Sequence[Group], headlines: Mapping[str, str]) -> lis
     ]
 
 
+def tasks_with_items(groups: Sequence[Group], headlines: Mapping[str, str]) -> list[str]:
+    members = [one for group in groups for one in group.members]
+    return [task for task in headlines if all(task in one.items for one in members)]
+
+
 def common_dims(groups: Sequence[Group]) -> list[int]:
     found = [set(one.meta["dims"]) for group in groups for one in group.members]
     return sorted(set.intersection(*found))
@@ -69,9 +76,9 @@ def tables(pairs: Sequence[Pair]) -> list[Table]:
     made = []
     for pair in pairs:
         dims = sorted({dim for _, dim in pair.found})
-        tasks = sorted({task for task, _ in pair.found}, key=lambda task: task != ALL)
+        tasks = dict.fromkeys(task for task, _ in pair.found)
         rows = []
-        for task in dict.fromkeys([*tasks[:1], *(task for task, _ in pair.found)]):
+        for task in sorted(tasks, key=lambda task: task != ALL):
             cells = [pair.found[task, dim] for dim in dims]
             shown = [told(one, held[id(one)]) for one in cells]
             rows.append([task, f"{cells[0].items:,}", *shown])
@@ -96,7 +103,7 @@ def explanation(pairs: Sequence[Pair], seeds: int) -> str:
     text = (
         f"Differences in points with {LEVEL:.0%} intervals, by a paired bootstrap of n test items "
         f"({DRAWS:,} draws, fixed seed). * the interval leaves out 0, which of {len(every)} "
-        f"comparisons about {0.05 * len(every):.0f} would by chance if no model differed from any "
+        f"comparisons about {(1 - LEVEL) * len(every):.1f} would by chance if no model differed from any "
         f"other ({apart} do); ** it also holds when all {len(every)} are counted (Holm, 5 %)."
     )
     if seeds > 1:

@@ -229,7 +229,7 @@ def test_compare_reads_what_was_evaluated_and_says_who_beats_whom(
     assert not (to / "tiny-bert").exists()
     table = (to / "table.md").read_text()
     assert "**tiny-bert minus tiny**" in table
-    assert "12 comparisons" in table  # 3 tasks and their mean at 3 widths
+    assert "of 12 do" in table  # 3 tasks and their mean at 3 widths
     assert "| kinds | 40 |" in table
     encoded.clear()
     assert main(["compare", str(judged), str(to / "tiny"), "--to", str(tmp_path / "again")]) == 0

@@ -99,12 +99,12 @@ def told(one: Difference, held: bool) -> str:
 def explanation(pairs: Sequence[Pair], seeds: int) -> str:
     """What the tables' intervals and stars mean, and what they do not."""
     every = [one for pair in pairs for one in pair.found.values()]
-    apart = sum(one.apart for one in every)
+    apart, chance = sum(one.apart for one in every), (1 - LEVEL) * len(every)
     text = (
         f"Differences in points with {LEVEL:.0%} intervals, by a paired bootstrap of n test items "
-        f"({DRAWS:,} draws, fixed seed). * the interval leaves out 0, which of {len(every)} "
-        f"comparisons about {(1 - LEVEL) * len(every):.1f} would by chance if no model differed from any "
-        f"other ({apart} do); ** it also holds when all {len(every)} are counted (Holm, 5 %)."
+        f"({DRAWS:,} draws, fixed seed). * the interval leaves out 0, as {apart} of {len(every)} "
+        f"do, and about {chance:.1f} would by chance if no model differed from any other; ** it "
+        f"also holds when all {len(every)} are counted (Holm, 5 %)."
     )
     if seeds > 1:
         text += " Of several seeds the mean is compared: the interval is about other test items,"

@@ -5,11 +5,11 @@ which a command that scores nothing need not wait for.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -33,30 +33,55 @@ def nested_classification(
     test_labels: Sequence[int],
     dims: Sequence[int],
 ) -> dict[str, dict[int, float]]:
-    """Accuracy and macro-F1 of a logistic regression on the embeddings at every width.
+    """Accuracy and macro-F1 of what `nested_answers` answers.
+
+    Macro-F1 is the mean over all classes that test rows have or are taken for. A test row of a
+    label that training never has is answered wrongly, of course, and its class has F1 0.
+
+    Raises InputError for widths that do not increase or exceed D.
+    """
+    return answer_scores(test_labels, nested_answers(train, train_labels, test, dims))
+
+
+def nested_answers(
+    train: Float[Tensor, "train dim"],
+    train_labels: Sequence[int],
+    test: Float[Tensor, "test dim"],
+    dims: Sequence[int],
+) -> dict[int, Int[Tensor, " test"]]:
+    """The test rows' labels by a logistic regression on the embeddings at every width.
 
     The protocol of MIPIC (arXiv 2604.24374): scikit-learn's LogisticRegression, its L2 penalty of
     weight 1 included, on embeddings that are cut but *not* normalised, so that their scale counts.
     It stops after 200 iterations, converged or not: what is scored is where it stands then, and
-    scikit-learn's warning is not shown. Macro-F1 is the mean over all classes that test rows have
-    or are taken for. A test row of a label that training never has is answered wrongly, of course,
-    and its class has F1 0.
+    scikit-learn's warning is not shown.
 
     Raises InputError for widths that do not increase or exceed D.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import accuracy_score, f1_score
 
-    scores: dict[str, dict[int, float]] = {"accuracy": {}, "macro_f1": {}}
+    answers = {}
     for dim in check_dims(dims, train.shape[1]):
         classifier = LogisticRegression(max_iter=200, random_state=SEED)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(prefix(train, dim).numpy(), train_labels)
-        answers = classifier.predict(prefix(test, dim).numpy())
-        scores["accuracy"][dim] = 100 * float(accuracy_score(test_labels, answers))
-        scores["macro_f1"][dim] = 100 * float(f1_score(test_labels, answers, average="macro"))
+        answers[dim] = torch.from_numpy(classifier.predict(prefix(test, dim).numpy())).long()
+    return answers
+
+
+def answer_scores(
+    truth: Sequence[int], answers: Mapping[int, Int[Tensor, " test"]]
+) -> dict[str, dict[int, float]]:
+    """Accuracy and macro-F1 of labels answered at every width."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    scores: dict[str, dict[int, float]] = {"accuracy": {}, "macro_f1": {}}
+    for dim, labels in answers.items():
+        found = labels.numpy()
+        scores["accuracy"][dim] = 100 * float(accuracy_score(truth, found))
+        scores["macro_f1"][dim] = 100 * float(f1_score(truth, found, average="macro"))
     return scores
 
 

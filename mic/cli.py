@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from mic import __version__, commands
+from mic.arguments import count, dims
 from mic.causes import BAD_INPUT, STOPPED, report
 from mic.config import Config, keys
 from mic.errors import InputError, Preempted, RunError
 from mic.export.options import export_command
+from mic.judge.command import add_commands
 from mic.variables import in_slurm
 
 
@@ -158,6 +160,7 @@ def parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(run=commands.report)
 
+    add_commands(actions)
     sweep_command(actions)
 
     sync = actions.add_parser(
@@ -229,13 +232,6 @@ def sweep_command(actions: Any) -> None:
     sweep.set_defaults(run=commands.sweep)
 
 
-def count(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number, 1 or more")
-    return int(text)
-
-
 def allow_change(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-change",
@@ -244,18 +240,6 @@ def allow_change(command: argparse.ArgumentParser) -> None:
         default=[],
         help="go on with the run although this setting, or section, is another; may be repeated",
     )
-
-
-def dims(text: str) -> list[int]:
-    """Widths as one writes them.
-
-    >>> dims("16,64")
-    [16, 64]
-    """
-    found = [int(one) for one in text.split(",")]
-    if found[0] < 1 or len(found) < 2 or found != sorted(set(found)):
-        raise argparse.ArgumentTypeError(f"{text}: two widths or more that increase, as 16,64,384")
-    return found
 
 
 def describe_keys() -> str:

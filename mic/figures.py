@@ -36,6 +36,7 @@ LINES = ("-", "--", "-.", ":")
 UNTRAINED = (
     {"color": "#999999", "linestyle": "--", "marker": "s"},
     {"color": "#555555", "linestyle": ":", "marker": "^"},
+    {"color": "#777777", "linestyle": "-.", "marker": "x"},
 )
 
 

@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,9 @@ from mic.data import PairDataModule
 from mic.encoder import Encoder
 from mic.evaluate import Results
 from mic.geometry import cross_correlation
+from mic.provenance import git_commit, versions
 from mic.settings import Config
 from mic.tasks import Task, fingerprints
-
-PACKAGES = (
-    "mic-embeddings",
-    "torch",
-    "lightning",
-    "transformers",
-    "datasets",
-    "numpy",
-    "scikit-learn",
-)
 
 
 def about(
@@ -58,7 +46,7 @@ def about(
             **fingerprints(config.evaluation.validation),
             **fingerprints(config.evaluation.test),
         },
-        "versions": {"python": sys.version.split()[0], **versions()},
+        "versions": versions(),
         "git_commit": git_commit(),
     }
 
@@ -132,22 +120,3 @@ def show(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def versions() -> dict[str, str]:
-    return {package: version(package) for package in PACKAGES}
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that mic runs from; None outside one."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()

@@ -4,21 +4,25 @@ A task is its texts and a pure function of their embeddings, so that one encodin
 width, and the same task scores raw truncations, a PCA of them, or a trained model.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from mic.classification import (
     JudgedPairs,
+    answer_scores,
+    nested_answers,
     nested_average_precision,
-    nested_classification,
     nested_pair_accuracy,
     nested_v_measure,
 )
 from mic.errors import InputError
+from mic.items import Items, Statistic
 from mic.labels import (
     Pair,
     read_judged_pairs,
@@ -27,6 +31,7 @@ from mic.labels import (
     refuse_unique_labels,
 )
 from mic.metrics import nested_retrieval, nested_spearman
+from mic.nested import paired_cosines
 from mic.rows import Row, fingerprint, id_of, number_of, read_rows, text_of
 from mic.settings_data import (
     ClassificationFiles,
@@ -39,19 +44,32 @@ from mic.settings_data import (
 Scores = dict[str, dict[int, float]]  # metric -> width -> value
 
 
+class Judged(NamedTuple):
+    """Every metric at every width, times 100, and the headline's items where it has some."""
+
+    scores: Scores
+    items: Items | None = None
+
+
 @dataclass(frozen=True)
 class Task:
-    """`score(embeddings [texts, D], dims)` gives every metric at every width, times 100.
+    """`judge(embeddings [texts, D], dims)` says what the texts' embeddings are worth.
 
-    `judged` are the texts that the score is about, each once: to have trained on them is unfair.
-    Documents to be found and the texts that a classifier or a threshold is fitted on are not.
+    `judged` are the texts that the scores are about, each once: to have trained on them is unfair.
+    Documents to be found are not, nor are `fitted`, those that a classifier or a threshold is
+    fitted on.
     """
 
     name: str
     texts: list[str]
-    score: Callable[[Float[Tensor, "texts dim"], Sequence[int]], Scores]
+    judge: Callable[[Float[Tensor, "texts dim"], Sequence[int]], Judged]
     headline: str  # the metric that tables and figures show
     judged: list[str]
+    fitted: Sequence[str] = ()
+
+    def score(self, embeddings: Float[Tensor, "texts dim"], dims: Sequence[int]) -> Scores:
+        """Every metric at every width, times 100."""
+        return self.judge(embeddings, dims).scores
 
 
 def build_tasks(config: TasksConfig) -> list[Task]:
@@ -97,9 +115,10 @@ def similarity_task(name: str, source: Source) -> Task:
     if len(set(scores)) < 2:
         raise InputError(f"{source.path}: column {score!r} never varies; nothing to correlate with")
 
-    def spearman(embeddings: Tensor, dims: Sequence[int]) -> Scores:
+    def spearman(embeddings: Tensor, dims: Sequence[int]) -> Judged:
         a, b = embeddings[index].chunk(2)
-        return {"spearman": nested_spearman(a, b, scores, dims)}
+        scored = {"spearman": nested_spearman(a, b, scores, dims)}
+        return Judged(scored, items_of("spearman", scores, paired_cosines(a, b, dims)))
 
     return Task(name, texts, spearman, "spearman", texts)
 
@@ -172,9 +191,9 @@ def ranking_task(
     relevant: list[dict[int, float]],
     own: list[int | None],
 ) -> Task:
-    def rank(embeddings: Tensor, dims: Sequence[int]) -> Scores:
+    def rank(embeddings: Tensor, dims: Sequence[int]) -> Judged:
         asked, answers = embeddings[: len(queries)], embeddings[len(queries) :]
-        return nested_retrieval(asked, answers, relevant, dims, own)
+        return Judged(nested_retrieval(asked, answers, relevant, dims, own))
 
     judged, _ = unique(queries)
     return Task(name, queries + corpus, rank, "ndcg@10", judged)
@@ -187,15 +206,15 @@ def classification_task(name: str, files: ClassificationFiles) -> Task:
     texts, index = unique(row.text for row in (*train, *test))
     _, labels = unique(row.label for row in (*train, *test))
     judged, _ = unique(row.text for row in test)
+    fitted, _ = unique(row.text for row in train)
     count = len(train)
 
-    def classify(embeddings: Tensor, dims: Sequence[int]) -> Scores:
-        rows = embeddings[index]
-        return nested_classification(
-            rows[:count], labels[:count], rows[count:], labels[count:], dims
-        )
+    def classify(embeddings: Tensor, dims: Sequence[int]) -> Judged:
+        rows, truth = embeddings[index], labels[count:]
+        answers = nested_answers(rows[:count], labels[:count], rows[count:], dims)
+        return Judged(answer_scores(truth, answers), items_of("accuracy", truth, answers))
 
-    return Task(name, texts, classify, "accuracy", judged)
+    return Task(name, texts, classify, "accuracy", judged, fitted)
 
 
 def pair_classification_task(name: str, files: PairClassificationFiles) -> Task:
@@ -203,6 +222,7 @@ def pair_classification_task(name: str, files: PairClassificationFiles) -> Task:
     test = read_judged_pairs(files.test)
     tune = read_judged_pairs(files.tune) if files.tune else []
     judged, _ = unique(text for pair in test for text in (pair.left, pair.right))
+    fitted, _ = unique(text for pair in tune for text in (pair.left, pair.right))
     texts, _ = unique(text for pair in (*test, *tune) for text in (pair.left, pair.right))
     places = {text: at for at, text in enumerate(texts)}
 
@@ -211,14 +231,15 @@ def pair_classification_task(name: str, files: PairClassificationFiles) -> Task:
         right = embeddings[[places[pair.right] for pair in pairs]]
         return JudgedPairs(left, right, [pair.label for pair in pairs])
 
-    def match(embeddings: Tensor, dims: Sequence[int]) -> Scores:
+    def match(embeddings: Tensor, dims: Sequence[int]) -> Judged:
         asked = embedded(test, embeddings)
+        cosines = paired_cosines(asked.left, asked.right, dims)
         scores = {"ap": nested_average_precision(asked, dims)}
         if tune:
             scores["accuracy"] = nested_pair_accuracy(asked, embedded(tune, embeddings), dims)
-        return scores
+        return Judged(scores, items_of("ap", asked.labels, cosines))
 
-    return Task(name, texts, match, "ap", judged)
+    return Task(name, texts, match, "ap", judged, fitted)
 
 
 def clustering_task(name: str, source: Source) -> Task:
@@ -228,10 +249,17 @@ def clustering_task(name: str, source: Source) -> Task:
     texts, index = unique(row.text for row in rows)
     _, labels = unique(row.label for row in rows)
 
-    def cluster(embeddings: Tensor, dims: Sequence[int]) -> Scores:
-        return {"v_measure": nested_v_measure(embeddings[index], labels, dims)}
+    def cluster(embeddings: Tensor, dims: Sequence[int]) -> Judged:
+        return Judged({"v_measure": nested_v_measure(embeddings[index], labels, dims)})
 
     return Task(name, texts, cluster, "v_measure", texts)
+
+
+def items_of(
+    statistic: Statistic, truth: Sequence[float], found: Mapping[int, Num[Tensor, " items"]]
+) -> Items:
+    answered = {dim: values.double() for dim, values in found.items()}
+    return Items(statistic, torch.tensor(truth, dtype=torch.double), answered)
 
 
 def unique(texts: Iterable[str]) -> tuple[list[str], list[int]]:

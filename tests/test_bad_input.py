@@ -245,7 +245,7 @@ def test_a_link_is_not_followed(
 def test_a_disk_without_room_for_the_model_is_refused_before_training(
     refusal: Refusal, tiny_config: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=9e4))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=90_000))
     message = refusal("train", tiny_config)
     assert "0 MB free, and the checkpoints and the trained model take 1 MB; free some" in message
     assert not runs.exists()

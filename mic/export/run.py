@@ -167,10 +167,7 @@ def refuse_foreign(folder: Path) -> None:
 
 def refuse_full_disk(to: Path, needed: int) -> None:
     """Raise an InputError when the disk of `to` has less than `needed` bytes free."""
-    place = to.absolute().parent
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = rundir.free_bytes(to.parent)
     if free < needed:
         raise InputError(
             f"--to {to}: {free / 1e6:.0f} MB free, and the export takes {needed / 1e6:.0f} MB; "

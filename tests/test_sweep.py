@@ -34,6 +34,12 @@ def server(trial_server: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """The file by which a run says that it waits."""
+    return tmp_path / "held"
+
+
+@pytest.fixture
 def sweep_file(tmp_path: Path, tiny_config: Path) -> Callable[..., Path]:
     """Writes a sweep of the tiny config: a grid of gamma and tau with two seeds, unless told."""
 
@@ -91,13 +97,10 @@ def wait_for(found: Callable[[], Any], patience: float = 60) -> Any:
     return value
 
 
-def training(queue: Queue, least: int = 4) -> Run | None:
-    """A run that is in the middle of its steps."""
-    for run in queue.board().runs:
-        steps = read_metrics(queue.sweep.folder / run.name / "metrics.jsonl").get("train/loss", {})
-        if run.state == "running" and least <= max(steps, default=0) < STEPS - 10:
-            return run
-    return None
+def held(queue: Queue, mark: Path) -> Run:
+    """The run that waits in the middle of its steps, which its file says."""
+    name = wait_for(lambda: mark.exists() and mark.read_text())
+    return next(run for run in queue.board().runs if run.name == name)
 
 
 def segments(queue: Queue, run: Run) -> list[dict[str, Any]]:
@@ -111,12 +114,12 @@ def each_once(board: Board, runs: int) -> None:
         assert [one.how for one in run.attempts].count("finished") == 1
 
 
-def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file, server):
+def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file, server, mark):
     gammas = {"objective.gamma": {"values": [0, 10]}}
     file = sweep_file(parameters=gammas, seeds=[0, 1])
-    command = Command(server, str(file), "--workers", "2")
+    command = Command({**server, "HOLD": str(mark)}, str(file), "--workers", "2")
     queue = wait_for(lambda: (file.parent / "runs/grid/journal.log").exists() and queue_of(file))
-    run = wait_for(lambda: training(queue))
+    run = held(queue, mark)
     killed = int(run.last.worker_process.partition(":")[0])
     os.kill(killed, signal.SIGKILL)
     out = command.end()
@@ -146,11 +149,11 @@ def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file,
     assert {one.name: one.attempts for one in queue.board().runs} == before
 
 
-def test_a_stopped_worker_puts_its_run_back_and_the_same_command_goes_on(sweep_file, server):
+def test_a_stopped_worker_puts_its_run_back_and_the_same_command_goes_on(sweep_file, server, mark):
     file = sweep_file(parameters={"objective.gamma": {"values": [0, 10]}})
-    command = Command(server, str(file))
+    command = Command({**server, "HOLD": str(mark)}, str(file))
     queue = wait_for(lambda: (file.parent / "runs/grid/journal.log").exists() and queue_of(file))
-    run = wait_for(lambda: training(queue))
+    run = held(queue, mark)
     command.process.send_signal(signal.SIGTERM)
     out = command.end(143)
     assert f"{run.name}: stopped, back in the queue" in out
@@ -257,7 +260,6 @@ def test_two_workers_by_hand_and_a_database_that_crashes_in_between(sweep_file, 
         workers = [Command(environment, str(file)) for _ in range(2)]
         wait_for(lambda: (file.parent / "runs/grid/t000-seed0/metrics.jsonl").exists())
         queue = queue_of(file, database.url)
-        wait_for(lambda: training(queue, 1))
         database.control("restart", "-m", "immediate")
         outs = [worker.end() for worker in workers]
         now = queue.board()

@@ -4,6 +4,9 @@
 real one, and `python trials.py --nproc-per-node=2 train CONFIG` where torchrun does. It has the
 server at $TRIALS fork processes that do what `mic train CONFIG` does, with this one's environment
 and output; it passes signals on and ends as they end. When it is killed, so are they.
+
+The first run that comes to its step HELD_AT makes the file $HOLD, with its folder's name, and waits
+there until it is asked to stop, so that a test can end it in its middle.
 """
 
 import json
@@ -13,11 +16,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+HELD_AT = 12
 
 
 def ask(arguments: list[str]) -> int:
@@ -106,6 +111,8 @@ def train(asked: dict, fds: list[int]) -> None:
     os.environ.update(asked["environment"])
     rank_zero_only.rank = int(os.environ.get("RANK", 0))  # which it read when it was imported
     os.chdir(asked["cwd"])
+    if "HOLD" in os.environ:
+        hold(Path(os.environ["HOLD"]), asked["arguments"][1])
     code = 1
     try:
         code = cli.main(asked["arguments"])
@@ -117,6 +124,24 @@ def train(asked: dict, fds: list[int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def hold(mark: Path, config: str) -> None:
+    """Wait at step HELD_AT to be asked to stop, unless another run has done so."""
+    from mic.module import MICModule
+
+    step = MICModule.training_step
+
+    def held(self, *args, **kwargs):
+        if self.global_step == HELD_AT:
+            with suppress(FileExistsError), mark.open("x") as file:
+                file.write(Path(config).parent.name)
+                file.flush()
+                while signal.getsignal(signal.SIGTERM).asked is None:
+                    time.sleep(0.02)
+        return step(self, *args, **kwargs)
+
+    MICModule.training_step = held
 
 
 def attend(client: socket.socket, child: int) -> None:

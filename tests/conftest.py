@@ -22,7 +22,6 @@ install_import_hook("mic", "typecheck.checked")
 
 import pytest
 import torch
-import trials
 from forked import Forked, forked
 from sentences import ANIMALS, THINGS, VERBS, answer, sentence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -70,17 +69,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trial_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which `python trials.py train CONFIG` finds its server."""
-    with trials.serving(tmp_path_factory.mktemp("trials") / "socket") as found:
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Runs of one rank or more, each a fork of a process that has imported all of it."""
+    with forked(tmp_path_factory.mktemp("forked")) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
-def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    """Runs of one rank or more, each a fork of a process that has imported all of it."""
-    with forked(tmp_path_factory.mktemp("forked") / "log") as found:
-        yield found
+def trial_server(fork: Forked) -> dict[str, str]:
+    """The environment in which `python trials.py train CONFIG` finds its server."""
+    return {"TRIALS": str(fork.socket), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
 """Runs of `mic train` that are killed at chosen places, without importing torch for each anew.
 
-`python forked.py` imports mic once and then forks the ranks of every run that it reads, one JSON
-line each, from standard input:
+`python forked.py SOCKET` imports mic once, serves trials at SOCKET (trials.py), and forks the ranks
+of every run that it reads, one JSON line each, from standard input:
 
-    {"arguments": ["train", ...], "ranks": 2, "log": "FILE", "without": [],
+    {"arguments": ["train", ...], "ranks": 2, "log": "FILE", "without": [], "checked": false,
      "kills": [{"where": "batch", "nth": 5, "by": "SIGKILL", "rank": 1}]}
 
 It answers with the ranks' exit statuses. The signals are real and so are the processes; `where` is
 a place in the code that the rank kills itself at when it comes there for the n-th time. Functions
-of mic.callbacks.resume named in `without` do nothing. `python forked.py checked` checks shapes as
-the tests themselves do, which makes a run a third longer.
+of mic.callbacks.resume named in `without` do nothing. `checked` has the shapes checked as the tests
+themselves do, which makes a run a third longer.
 """
 
 import importlib
@@ -28,13 +28,13 @@ from typing import Any
 if __name__ == "__main__":
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
-    if "checked" in sys.argv:
-        from jaxtyping import install_import_hook
+    import jaxtyping
 
-        install_import_hook("mic", "typecheck.checked")
+    jaxtyping.install_import_hook("mic", "typecheck.checked")
 
     import datasets  # noqa: F401  # what a run imports late
     import torch
+    import trials
     from lightning.pytorch.utilities import rank_zero_only
     from transformers import BertModel, PreTrainedTokenizerFast  # noqa: F401
 
@@ -45,16 +45,17 @@ if __name__ == "__main__":
     from mic.module import MICModule
 
     training.draw = lambda *_: None  # its pictures take a third of a run's time
+    jaxtyping.config.update("jaxtyping_disable", True)
 
 PATIENCE = 120.0  # seconds for the ranks of a run to end
 
 
 class Forked:
-    """The process that forks runs, seen from a test."""
+    """The process that forks runs, seen from a test; at `socket` it serves trials."""
 
-    def __init__(self, log: Path, *options: str) -> None:
-        self.log = log
-        command = [sys.executable, __file__, *options]
+    def __init__(self, folder: Path) -> None:
+        self.log, self.socket = folder / "log", folder / "socket"
+        command = [sys.executable, __file__, str(self.socket)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -66,13 +67,14 @@ class Forked:
         kills: Sequence[Mapping[str, Any]] = (),
         without: Sequence[str] = (),
         module: str = "",
+        checked: bool = False,
     ) -> tuple[list[int], str]:
         """The exit statuses of a run's ranks, and what they wrote.
 
         Of `mic` with the arguments, or of the `main` of another module of the tests.
         """
         asked = {"arguments": arguments, "ranks": ranks, "kills": kills, "without": without}
-        asked["module"] = module
+        asked |= {"module": module, "checked": checked}
         self.log.unlink(missing_ok=True)
         assert self.process.stdin
         self.process.stdin.write(json.dumps({**asked, "log": str(self.log)}) + "\n")
@@ -85,9 +87,9 @@ class Forked:
 
 
 @contextmanager
-def forked(log: Path, *options: str) -> Iterator[Forked]:
+def forked(folder: Path) -> Iterator[Forked]:
     """A process that forks runs, for as long as one wants it."""
-    found = Forked(log, *options)
+    found = Forked(folder)
     with found.process:
         assert found.hear() == "ready\n"
         yield found
@@ -140,6 +142,7 @@ def rank_of(asked: dict[str, Any], rank: int, port: int) -> int:
             arm(kill["where"], kill.get("nth", 1), kill["by"])
     for name in asked.get("without", ()):
         setattr(resume, name, lambda *_: None)
+    jaxtyping.config.update("jaxtyping_disable", not asked["checked"])
     try:
         if asked["module"]:
             importlib.import_module(asked["module"]).main(*asked["arguments"])
@@ -183,6 +186,7 @@ def run(asked: dict[str, Any]) -> list[int]:
 
 
 if __name__ == "__main__":
+    trials.serve(sys.argv[1])
     print("ready", flush=True)  # noqa: T201
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)  # noqa: T201

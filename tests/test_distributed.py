@@ -4,21 +4,13 @@ from functools import cache
 
 import pytest
 import torch
-from forked import forked
 from ranks import CHUNKED, OBJECTIVES, SIZES_KNOWN, steps
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 @pytest.fixture(scope="module")
-def checked(tmp_path_factory):
-    """Ranks whose shapes are checked, too."""
-    with forked(tmp_path_factory.mktemp("checked") / "log", "checked") as fork:
-        yield fork
-
-
-@pytest.fixture(scope="module")
-def ranks(checked, model_folder, tmp_path_factory):
+def ranks(fork, model_folder, tmp_path_factory):
     """Loss and gradients of every objective on every rank, by the number of ranks and the dtype."""
     done: dict[tuple[int, str], list] = {}
 
@@ -26,7 +18,7 @@ def ranks(checked, model_folder, tmp_path_factory):
         if (world, dtype) not in done:
             folder = tmp_path_factory.mktemp(f"{world}-{dtype}")
             options = (str(folder), str(model_folder), dtype)
-            codes, said = checked(*options, ranks=world, module="ranks")
+            codes, said = fork(*options, ranks=world, module="ranks", checked=True)
             assert codes == [0] * world, said
             done[world, dtype] = [torch.load(folder / f"{rank}.pt") for rank in range(world)]
         return done[world, dtype]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trials
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
@@ -40,14 +41,20 @@ def free_port(address: str) -> int:
         return int(free.getsockname()[1])
 
 
-def node(address: str, port: int, *arguments: str) -> subprocess.Popen[str]:
+def node(
+    environment: dict[str, str], address: str, port: int, *arguments: str
+) -> subprocess.Popen[str]:
     """torchrun on a machine, with one rank of two."""
     torchrun = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1")
     meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}")
     where = ("--rdzv-id", "mic", "--local-addr", address)
-    command = [sys.executable, *torchrun, *meeting, *where, "-m", "mic.cli", "train", *arguments]
+    command = [sys.executable, *torchrun, *meeting, *where, trials.__file__, "train", *arguments]
     return subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=ENVIRONMENT | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -58,13 +65,15 @@ def logged(run: Path) -> list[dict[str, Any]]:
     return [{key: one for key, one in line.items() if not key.startswith(timed)} for line in lines]
 
 
-def test_two_nodes_train_what_two_ranks_on_one_train(fork, tiny_config, tmp_path, started):
+def test_two_nodes_train_what_two_ranks_on_one_train(
+    fork, trial_server, tiny_config, tmp_path, started
+):
     runs, addresses = tmp_path / "runs", ("127.0.0.1", "127.0.0.2")
     ports = [free_port(address) for address in addresses]
-    codes, words = fork("train", str(tiny_config), "name=one", "trainer.devices=2")  # starts two
-    assert codes == [0], words
+    codes, words = fork("train", str(tiny_config), "name=one", ranks=2)
+    assert codes == [0, 0], words
     for address in addresses:
-        started.append(node(address, ports[0], str(tiny_config), "name=two"))
+        started.append(node(trial_server, address, ports[0], str(tiny_config), "name=two"))
     said = [one.communicate(timeout=180)[0] for one in started]
     assert [one.returncode for one in started] == [0, 0], "\n".join(said)
     assert sum("sts: spearman" in text for text in said) == 1  # the table, by rank 0

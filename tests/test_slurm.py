@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trials
 from fake_slurm import Job, put_command
 
 SCRIPT = Path(__file__).parents[1] / "experiments/slurm/train.sbatch"
@@ -138,13 +139,14 @@ def log(run: Path) -> list[dict[str, float]]:
 
 
 def test_a_run_stopped_at_the_limit_ends_as_one_that_was_left_alone(
-    submit, fork, tiny_config, tmp_path
+    submit, trial_server, fork, tiny_config, tmp_path, monkeypatch
 ):
     """Two nodes of one task each; the run that is left alone has two ranks on one machine."""
+    monkeypatch.setenv("TRIALS", trial_server["TRIALS"])
     runs = tmp_path / "runs"
     arguments = (str(tiny_config), "trainer.max_steps=40", "trainer.validate_every=10")
     job = submit(
-        ["-m", "mic.cli"],
+        [trials.__file__],
         *(*arguments, "logging.wandb=offline"),
         **{"nodes": 2, "ntasks-per-node": 1, "job-name": "stopped"},
     )

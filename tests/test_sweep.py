@@ -25,7 +25,7 @@ from mic.sweep.queue import Queue
 from mic.sweep.storage import open_storage
 
 METRIC = "val/sts/spearman/d4"
-STEPS = 30
+STEPS = 20
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def sweep_file(tmp_path: Path, tiny_config: Path) -> Callable[..., Path]:
     def write(*overrides: str, launcher: tuple[str, ...] = (), **content: Any) -> Path:
         first = launcher or ("python", trials.__file__)
         often = {"max_steps": STEPS, "save_every": 4, "validate_every": 10}
-        settings = [f"trainer.{key}={value}" for key, value in often.items()]
+        settings = ["dims=[4,16]", *(f"trainer.{key}={value}" for key, value in often.items())]
         command = [*first, "train", str(tiny_config), *settings, *overrides]
         whole = {
             "method": "grid",

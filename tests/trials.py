@@ -1,9 +1,10 @@
-"""Trials of a sweep without importing torch for each: a process that imports it once and forks.
+"""Runs of `mic train` without importing torch for each: a process that has imported it forks.
 
-`python trials.py train CONFIG` stands in a sweep file's command where `mic train` stands in a
-real one, and `python trials.py --nproc-per-node=2 train CONFIG` where torchrun does. It has the
-server at $TRIALS fork processes that do what `mic train CONFIG` does, with this one's environment
-and output; it passes signals on and ends as they end. When it is killed, so are they.
+`python trials.py train CONFIG` stands where `mic train` stands in a sweep file's command, under
+srun or torchrun, and `python trials.py --nproc-per-node=2 train CONFIG` where torchrun does. It has
+the server at $TRIALS, a fork of forked.py's process, fork others that do what `mic train CONFIG`
+does, with this one's environment and output; it passes signals on and ends as they end. When it is
+killed, so are they.
 
 The first run that comes to its step HELD_AT makes the file $HOLD, with its folder's name, and waits
 there until it is asked to stop, so that a test can end it in its middle.
@@ -13,12 +14,10 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -65,21 +64,17 @@ class Trial:
 
 
 def serve(path: str) -> None:
-    """Fork a trial for everyone who asks."""
-    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
-    import datasets  # noqa: F401  # what a run imports late
-    import torch
-    from transformers import BertModel, PreTrainedTokenizerFast  # noqa: F401
-
-    from mic import train as training
-
-    torch.set_num_threads(1)
-    training.draw = lambda *_: None  # its pictures take a third of a run's time
+    """Fork a process that forks a trial for everyone who asks, and lives as long as this one."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen()
-    print("ready", flush=True)  # noqa: T201
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    parent = os.getpid()
+    if os.fork():
+        server.close()
+        return
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     while True:
         client, _ = server.accept()
         head, fds, _, _ = socket.recv_fds(client, 8, 2)
@@ -97,6 +92,12 @@ def serve(path: str) -> None:
         threading.Thread(target=attend, args=(client, child), daemon=True).start()
 
 
+def end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(0)
+
+
 def train(asked: dict, fds: list[int]) -> None:
     """In the fork: be the trial."""
     from lightning.pytorch.utilities import rank_zero_only
@@ -109,7 +110,8 @@ def train(asked: dict, fds: list[int]) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(asked["environment"])
-    rank_zero_only.rank = int(os.environ.get("RANK", 0))  # which it read when it was imported
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))
+    rank_zero_only.rank = int(rank)  # which it read when it was imported
     os.chdir(asked["cwd"])
     if "HOLD" in os.environ:
         hold(Path(os.environ["HOLD"]), asked["arguments"][1])
@@ -161,19 +163,5 @@ def attend(client: socket.socket, child: int) -> None:
         client.shutdown(socket.SHUT_RDWR)
 
 
-@contextmanager
-def serving(path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which sweeps find a server of trials."""
-    process = subprocess.Popen([sys.executable, __file__, "serve", str(path)], stdout=-1, text=True)
-    with process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        yield {"TRIALS": str(path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        process.kill()
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2])
-    else:
-        sys.exit(ask(sys.argv[1:]))
+    sys.exit(ask(sys.argv[1:]))

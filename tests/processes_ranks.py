@@ -17,11 +17,9 @@ from mic.errors import InputError, RunError
 from mic.launch import report, watch_parent
 from mic.processes import environment, first_on_node, from_rank_zero, group
 
-FOLDER = Path((*sys.argv, "")[1])  # pytest looks in for doctests
 
-
-def main() -> None:
-    watch_parent()
+def main(folder: str, then: str = "") -> None:
+    into = Path(folder)
     with group(cuda=False) as here:
         seen: dict[str, Any] = {
             "place": here,
@@ -35,26 +33,27 @@ def main() -> None:
         with group() as within:  # a group in a group is the same
             assert within == here
         for name in ("one", "two"):
-            seen[f"first {name}"] = first_on_node(lambda name=name: once(name, here.rank))
+            seen[f"first {name}"] = first_on_node(
+                lambda name=name: once(into / f"{name}.cache", here.rank)
+            )
         seen["first failed"] = raised(lambda: first_on_node(lambda: fail(RunError("disk full"))))
         seen["first boom"] = raised(lambda: first_on_node(lambda: fail(KeyError("boom"))))
-        if "dies" in sys.argv:
+        if then == "dies":
             distributed.barrier()
-            save(here.rank, seen)
+            save(into, here.rank, seen)
             if here.rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
                 distributed.all_reduce(torch.ones(1))
             except RuntimeError as error:
-                save(here.rank, seen | {"lost": lost(error)})
+                save(into, here.rank, seen | {"lost": lost(error)})
                 report(error, 1)
                 os._exit(1)
-    save(here.rank, seen | {"left": not distributed.is_initialized()})
+    save(into, here.rank, seen | {"left": not distributed.is_initialized()})
 
 
-def once(name: str, rank: int) -> str:
+def once(file: Path, rank: int) -> str:
     """What was there, as a cache is filled: slowly, by whoever comes first."""
-    file = FOLDER / f"{name}.cache"
     if not file.exists():
         time.sleep(0.6)
         file.write_text(f"by rank {rank}")
@@ -74,9 +73,10 @@ def raised(call: Callable[[], Any]) -> list[Any]:
     return []
 
 
-def save(rank: int, seen: dict[str, Any]) -> None:
-    (FOLDER / f"{rank}.json").write_text(json.dumps(seen))
+def save(into: Path, rank: int, seen: dict[str, Any]) -> None:
+    (into / f"{rank}.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":
-    main()
+    watch_parent()
+    main(*sys.argv[1:])

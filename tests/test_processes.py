@@ -88,10 +88,9 @@ def test_a_rank_dies_while_the_other_waits_in_a_collective(tmp_path):
     assert (first, second) == ({"lost": True}, {})
 
 
-def test_torchrun(tmp_path, variables):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(SCRIPT), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)
+def test_two_ranks_of_torchrun(tmp_path, fork):
+    codes, said = fork(str(tmp_path), module="processes_ranks", ranks=2)
+    assert codes == [0, 0], said
     assert check_shared(tmp_path, "TorchElasticEnvironment") == [{"left": True}] * 2
 
 

@@ -53,10 +53,8 @@ def baselines(
     full = next(iter(embeddings.values())).shape[1]
     if len(rows) > full:
         project = fit_pca(torch.stack([rows[text] for text in sorted(rows)]))
-        yield (
-            PCA,
-            score_tasks(tasks, {name: changed(x, project) for name, x in embeddings.items()}, dims),
-        )
+        projected = {name: changed(x, project) for name, x in embeddings.items()}
+        yield PCA, score_tasks(tasks, projected, dims)
     found = []
     for seed in range(ROTATIONS):
         turned = partial(torch.matmul, other=rotation(full, seed))

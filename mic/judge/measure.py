@@ -18,6 +18,7 @@ from mic.judge.baselines import ROTATIONS, baselines, training_texts
 from mic.judge.embed import embed_all
 from mic.judge.evaluation import Evaluation
 from mic.judge.model import Model, group_of, trained, untrained, weights_hash, widths
+from mic.judge.truncation import trained_nested
 from mic.nested import check_dims
 from mic.progress import bar, notice
 from mic.provenance import git_commit, versions
@@ -89,6 +90,8 @@ def evaluate_model(
     meta = {
         **asked,
         "model": model.given,
+        "width": encoder.width,
+        "nested": trained_nested(model, encoder.width),
         "seed": model.config.seed if model.config else None,
         "group": group_of(model, weights),
         "base": base,

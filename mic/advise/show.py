@@ -21,7 +21,7 @@ TABLE, ADVICE, PICTURE = "table.md", "advice.json", "kept.png"
 def show(report: Report) -> None:
     """Print the table, what it means, and last what to do."""
     console = Console()
-    console.print(as_rich(table(report, metric=False)))
+    console.print(as_rich(table(report, narrow=True)))
     for text in [*notes(report), "", *verdict(report), *ladder(report), *how_to(report)]:
         console.print(text, highlight=False, markup=False, soft_wrap=text.startswith("  "))
 
@@ -94,6 +94,7 @@ def picture(report: Report, caption: str) -> Figure:
     ticks = sorted({size(point) for point in report.kept})
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45, fontsize=7)
     axis.minorticks_off()
+    axis.margins(x=0.08)
     axis.set(xlabel="bytes of a vector (beside a point: its numbers)")
     axis.set_ylabel(f"{report.found.metric} kept, of the full vectors' (%)")
     figures.legend(figure, axis)

@@ -39,7 +39,10 @@ class Search(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Queries per second over the whole corpus, and how many times the full vectors'."""
+    """Queries per second over the whole corpus, and how many times as many as the full vectors.
+
+    `times` is measured for each point beside the full vectors; `per_second` is theirs, times it.
+    """
 
     per_second: float
     times: float
@@ -59,48 +62,48 @@ def measure_speed(
     rows = min(len(documents), max(1, BYTES // (4 * documents.width)))
     matrix, asked = documents[:rows], queries[: min(len(queries), 64)]
     ranges = int8_ranges_of(documents, [point.dim for point in points])
-    share = rows / len(documents)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = {}
+        times: dict[Point, float] = {}
+        taken: list[float] = []
         with bar("timing the search", len(points)) as advance:
             whole = searcher(matrix, full, ranges[full.dim])
             for point in points:
                 search = whole if point == full else searcher(matrix, point, ranges[point.dim])
-                found[point] = timed(search, whole, asked, point.dim, share)
+                rounds = timed(search, whole, asked, point.dim)
+                times[point] = 1.0 if point == full else median(b / a for a, b in rounds)
+                taken += [full for _, full in rounds]
                 advance(1)
     finally:
         torch.set_num_threads(threads)
-    return Speeds(rows, found)
+    rate = rows / len(documents) / median(taken)
+    return Speeds(rows, {point: Speed(rate * one, one) for point, one in times.items()})
 
 
 def timed(
-    search: Search, whole: Search, asked: Float[Tensor, "queries dim"], dim: int, share: float
-) -> Speed:
-    """Both searches in turn, some rounds; the ratio is the median of the rounds' ratios."""
+    search: Search, whole: Search, asked: Float[Tensor, "queries dim"], dim: int
+) -> list[tuple[float, float]]:
+    """Seconds of both searches, in turn, in every round."""
     own, full = search.prepare(unit(prefix(asked, dim))), whole.prepare(unit(asked))
     counts = [how_many(search, own), how_many(whole, full)]
-    taken, ratios = [], []
-    for _ in range(ROUNDS):
-        mine, theirs = seconds(search, own, counts[0]), seconds(whole, full, counts[1])
-        taken.append(mine)
-        ratios.append(theirs / mine)
-    return Speed(share / median(taken), 1.0 if search is whole else median(ratios))
+    return [
+        (seconds(search, own, counts[0]), seconds(whole, full, counts[1])) for _ in range(ROUNDS)
+    ]
 
 
 def how_many(search: Search, queries: Prepared) -> int:
     """How many searches fill a round; the first ones warm it up."""
     once = min(seconds(search, queries, 1) for _ in range(3))
-    return max(2, min(500, int(SECONDS / once)))
+    return max(2, min(500, int(SECONDS / max(once, 1e-6))))
 
 
 def seconds(search: Search, queries: Prepared, count: int) -> float:
-    """Seconds that a search takes, over `count` of them."""
-    start = time.perf_counter()
+    """Seconds of this thread that a search takes, over `count` of them."""
+    start = time.thread_time()  # which other programs do not lengthen
     for at in range(count):
         search.best(queries[at % len(queries)])
-    return (time.perf_counter() - start) / count
+    return (time.thread_time() - start) / count
 
 
 def searcher(

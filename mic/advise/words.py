@@ -14,7 +14,7 @@ from mic.judge.truncation import cost
 from mic.report.view import Table
 
 LESS = (0.98, 0.95, 0.9, 0.8)  # shares whose price is told beside the wanted one's
-QUICK = 5000  # queries a second of the full vectors beyond which speed is no reason
+QUICK = 1000  # searches a second of the full vectors beyond which speed is no reason
 
 
 class Report(NamedTuple):
@@ -132,15 +132,20 @@ def how_to(report: Report) -> list[str]:
     return lines
 
 
-def table(report: Report, metric: bool = True) -> Table:
-    """A row a point: what it costs, perhaps its metric, what it keeps, how fast it is searched."""
+def table(report: Report, narrow: bool = False) -> Table:
+    """A row a point: what it costs, what it keeps, how fast it is searched.
+
+    A narrow one has room on a terminal of 80 columns; it does without the metric itself.
+    """
     marks = {report.full: "full"}
     for name in ("perhaps", "sure"):
         point = getattr(report.advice, name)
         if point is not None:
             marks[point] = "use" if name == "sure" else name
-    head = ["numbers", "bytes", "index, MB", *[report.found.metric] * metric]
-    head += [f"kept, % [{LEVEL:.0%} interval]", "queries a s", "times", ""]
+    head = ["numbers", "bytes a vector", "index, MB", report.found.metric]
+    head += [f"kept, % [{LEVEL:.0%} interval]", "queries a second", "times the full ones'", ""]
+    if narrow:
+        head = ["numbers", "bytes", "MB", f"kept, % [{LEVEL:.0%}]", "per s", "times", ""]
     rows = []
     for point, kept in report.kept.items():
         speed = report.speeds.found[point]
@@ -149,8 +154,8 @@ def table(report: Report, metric: bool = True) -> Table:
                 f"{point.dim} {point.precision}",
                 f"{size(point):,}",
                 megabytes(size(point) * report.documents),
-                *[f"{kept.quality:.1f}"] * metric,
-                f"{kept.share:.1f} {interval(kept)}",
+                *[f"{kept.quality:.1f}"] * (not narrow),
+                "100" if point == report.full else f"{kept.share:.1f} {interval(kept)}",
                 f"{speed.per_second:,.0f}",
                 f"{speed.times:.1f}",
                 marks.get(point, ""),
@@ -194,18 +199,17 @@ def notes(report: Report) -> Iterator[str]:
         f"whose whole interval is at least {100 * report.keep:g} %, `perhaps` smaller ones whose "
         "own figure is, which may be luck."
     )
-    rows = report.speeds.rows
+    rows, full = report.speeds.rows, report.speeds.found[report.full].per_second
     part = f" ({rows:,} were, the rest is in proportion)" if rows < report.documents else ""
+    quick = (
+        f" With {full:,.0f} searches a second of the full vectors, choose by size, not by speed."
+    )
     yield (
         f"Search is exact, over all {report.documents:,} documents{part}: one query after the "
-        "other on one CPU thread, with torch and numpy; `times` is beside the full vectors in the "
-        "same run. The kernels and indexes of a vector database have other speeds."
+        "other, with torch and numpy on one CPU thread, in CPU seconds; `times` is beside the full "
+        "vectors in the same run. MB are of the whole index. The kernels and indexes of a vector "
+        f"database have other speeds.{quick if full > QUICK else ''}"
     )
-    if report.speeds.found[report.full].per_second > QUICK:
-        yield (
-            "So small a corpus is searched in no time whatever its vectors are, and what is timed "
-            "is little more than the calls: choose by size."
-        )
     sample = min(CALIBRATION, report.documents)
     yield (
         f"int8: a range a coordinate, from {sample:,} documents; binary: the sign, ranked by "

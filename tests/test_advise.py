@@ -407,7 +407,11 @@ def nothing_else(files, file, change):
             lambda text: text.replace(sentence(4), " "),
             "queries.jsonl: row 5: column 'text' is ' ', not text; mend the row, or remove it",
         ),
-        ("qrels.tsv", lambda text: text.replace("\td3\t", "\td3000\t"), "document 'd3000' is not"),
+        (
+            "qrels.tsv",
+            lambda text: text.replace("\td3\t", "\td3000\t"),
+            "document 'd3000' is not in the file of --corpus",
+        ),
         ("qrels.tsv", lambda text: text.replace("q3\t", "q3000\t"), "query 'q3000' is not in the"),
         ("qrels.tsv", lambda text: text.replace("\t2\n", "\tx\n"), "'x', not a number"),
         ("qrels.tsv", lambda text: text.replace("query-id", "query"), "no column 'query_id' or 'q"),
@@ -440,6 +444,7 @@ def test_bad_files_are_refused_before_anything_is_encoded(
     [
         ({"--corpus": "nowhere.txt"}, "--corpus nowhere.txt: no such file"),
         ({"--queries": "some/dataset"}, "--queries some/dataset: no such file"),
+        ({"--corpus": __file__}, "unknown format; name it .jsonl, .csv, .tsv, .parquet or .txt"),
         ({"--dims": "8,64"}, "width 64 is above the embedding's 32"),
         ({"--to": __file__}, "is a file; name a folder"),
     ],

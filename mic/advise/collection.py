@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mic.errors import InputError
-from mic.rows import Row, files_of, id_of, number_of, read_file, text_of
+from mic.rows import FORMATS, Row, file_format, files_of, id_of, number_of, read_file, text_of
 from mic.settings_data import Source
 from mic.tasks import document_text
 
@@ -104,6 +104,9 @@ def read_any(path: str, option: str) -> Iterator[Row]:
     if files is None:
         raise InputError(f"{option} {path}: no such file (paths start at {Path.cwd()})")
     for file in files:
+        if file_format(file) is None:
+            named = ", .".join(FORMATS)
+            raise InputError(f"{file}: unknown format; name it .{named} or .txt (or .gz)")
         yield from read_file(file)
 
 
@@ -127,11 +130,14 @@ def read_judgements(
         query = id_of(row, column_of(row, QUERY_IDS))
         document = id_of(row, column_of(row, DOCUMENT_IDS))
         gain = number_of(row, column_of(row, SCORES))
-        for what, one, known in (("query", query, queries), ("document", document, documents)):
+        for what, option, one, known in (
+            ("query", "--queries", query, queries),
+            ("document", "--corpus", document, documents),
+        ):
             if one not in known:
                 raise InputError(
-                    f"{row.place}: {what} {one!r} is not in the {what}s' file; remove the row, or "
-                    "give the file that it was judged on"
+                    f"{row.place}: {what} {one!r} is not in the file of {option}; remove the row, "
+                    "or give the file that it was judged on"
                 )
         if gain > 0:
             found.setdefault(queries[query], {})[documents[document]] = gain

@@ -10,6 +10,22 @@ def count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A share of a whole: above 0, at most 1.
+
+    >>> share("0.99")
+    0.99
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 1:
+        hint = f"; for {found:g} % write {found / 100:g}" if 1 < found <= 100 else ""
+        raise argparse.ArgumentTypeError(f"{text}: a share above 0 and at most 1, as 0.99{hint}")
+    return found
+
+
 def widths(text: str) -> list[int]:
     """One width or more.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from mic import __version__, commands
+from mic.advise.command import add_advise
 from mic.arguments import count, dims
 from mic.causes import BAD_INPUT, STOPPED, report
 from mic.config import Config, keys
@@ -161,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     report.set_defaults(run=commands.report)
 
     add_commands(actions)
+    add_advise(actions)
     sweep_command(actions)
 
     sync = actions.add_parser(

@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mic.errors import InputError
 from mic.settings import Config
+from mic.settings_data import TasksConfig
 
 __all__ = ["Config", "keys", "load", "to_yaml"]
 
@@ -35,6 +36,8 @@ def load(path: str | Path, *overrides: str) -> Config:
     """
     merged = defaults()
     for file, content in layers(find(path), ()):
+        if content and content.keys() <= {item.name for item in fields(TasksConfig)}:
+            raise InputError(f"{file}: a suite; use it with `mic evaluate MODEL --suite {file}`")
         merged = merge(merged, content, str(file))
     for text in overrides:
         content = with_nulls(merged, parse_override(text))

@@ -1,6 +1,6 @@
 """Score an encoder at every width from one encoding, beside the baselines that need no training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,6 +8,7 @@ from rich.table import Table
 from torch import Tensor
 
 from mic.collectives import gather, rank, world_size
+from mic.embeddings import Vectors
 from mic.encoder import Encoder
 from mic.errors import RunError
 from mic.geometry import covariance
@@ -28,16 +29,28 @@ def embed_tasks(
     label: str,
     check: Callable[[], None] | None = None,
 ) -> dict[str, Tensor]:
-    """The full embeddings of every task's texts, by the task's name; each rank encodes its share.
+    """The full embeddings of every task's texts, by the task's name, all in memory."""
+    return {
+        task.name: found for task, found in embed_each(encoder, tasks, batch_size, label, check)
+    }
+
+
+def embed_each(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    batch_size: int,
+    label: str,
+    check: Callable[[], None] | None = None,
+) -> Iterator[tuple[Task, Float[Tensor, "texts dim"]]]:
+    """The full embeddings of one task's texts after the other's; each rank encodes its share.
 
     `check` is called now and then, on all ranks as often, for whoever wants to break off.
 
     Raises RunError when an embedding is not finite, as those of a diverged model are.
     """
     if not tasks:
-        return {}
+        return
     shares = {task.name: share(task.texts) for task in tasks}
-    found = {}
     with bar(label, sum(map(len, shares.values()))) as advance:
         for task in tasks:
             own, parts = shares[task.name], []
@@ -48,13 +61,13 @@ def embed_tasks(
                 if check:
                     check()
             joined = from_all_ranks(torch.cat(parts), encoder.backbone.device)
-            found[task.name] = joined[: len(task.texts)]
-    for name, embeddings in found.items():
-        if not embeddings.isfinite().all():
-            raise RunError(
-                f"{label}: embeddings of {name} are not finite; lower trainer.learning_rate"
-            )
-    return found
+            found = joined[: len(task.texts)]
+            if not found.isfinite().all():
+                raise RunError(
+                    f"{label}: embeddings of {task.name} are not finite; lower "
+                    "trainer.learning_rate"
+                )
+            yield task, found
 
 
 def share(texts: Sequence[str]) -> list[str]:
@@ -75,7 +88,7 @@ def from_all_ranks(
 
 
 def score_tasks(
-    tasks: Sequence[Task], embeddings: Mapping[str, Tensor], dims: Sequence[int]
+    tasks: Sequence[Task], embeddings: Mapping[str, Vectors], dims: Sequence[int]
 ) -> Results:
     """Every metric of every task at every width."""
     return {task.name: task.score(embeddings[task.name], dims) for task in tasks}

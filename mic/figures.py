@@ -212,7 +212,8 @@ def legend(figure: Figure, axis: Axes) -> None:
 
 def captioned(figure: Figure, caption: str) -> Figure:
     if caption:
-        figure.supxlabel(fill(caption, 120), fontsize=8, color="#444444")
+        letters = round(120 * figure.get_figwidth() / WIDE)
+        figure.supxlabel(fill(caption, letters), fontsize=8, color="#444444")
     return figure
 
 

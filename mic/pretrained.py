@@ -145,6 +145,16 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
+def read_nested_dims(folder: Path) -> list[int] | None:
+    """The widths that a model's config.json says it was trained at, as vLLM reads them.
+
+    None where it does not speak of nested training; empty where it names no widths.
+    """
+    known = read_json(folder / "config.json", {})
+    dims = known.get("matryoshka_dimensions")
+    return list(dims) if dims else [] if known.get("is_matryoshka") else None
+
+
 def read_json(file: Path, default: Any) -> Any:
     if not file.is_file():
         return default

@@ -143,12 +143,13 @@ def checked(rows: Iterator[Row], columns: Sequence[str]) -> Iterator[Row]:
         yield row
 
 
-def read_file(path: Path) -> Iterator[Row]:
-    """The rows of a file in the format of its name."""
-    kind = file_format(path)
+def read_file(path: Path, kind: str | None = None) -> Iterator[Row]:
+    """The rows of a file in the format of its name; as "txt", its lines are their column text."""
+    kind = kind or file_format(path)
     if kind is None:
         raise InputError(f"{path}: unknown format; name it .{', .'.join(FORMATS)} (or .gz)")
     readers = {"jsonl": read_jsonl, "csv": read_csv, "tsv": read_csv, "parquet": read_parquet}
+    readers["txt"] = read_text
     number = 0
     try:
         for number, values in enumerate(readers[kind](path), 1):
@@ -185,6 +186,12 @@ def read_lines(path: Path) -> Iterator[str]:
         for line in lines:
             line.encode()
             yield line
+
+
+def read_text(path: Path) -> Iterator[Mapping[str, Any]]:
+    for line in read_lines(path):
+        if line.strip():
+            yield {"text": line.rstrip("\r\n")}
 
 
 def read_jsonl(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Num
 from torch import Tensor
 
 from mic.classification import (
@@ -21,6 +21,8 @@ from mic.classification import (
     nested_pair_accuracy,
     nested_v_measure,
 )
+from mic.device import accelerator
+from mic.embeddings import Vectors
 from mic.errors import InputError
 from mic.items import Items, Statistic
 from mic.labels import (
@@ -30,7 +32,9 @@ from mic.labels import (
     refuse_strange_labels,
     refuse_unique_labels,
 )
-from mic.metrics import nested_retrieval, nested_spearman
+from mic.metrics import NestedRetrieval, nested_spearman
+from mic.metrics.moments import exact_device
+from mic.metrics.retrieval import CHUNK
 from mic.nested import paired_cosines
 from mic.rows import Row, fingerprint, id_of, number_of, read_rows, text_of
 from mic.settings_data import (
@@ -62,12 +66,12 @@ class Task:
 
     name: str
     texts: list[str]
-    judge: Callable[[Float[Tensor, "texts dim"], Sequence[int]], Judged]
+    judge: Callable[[Vectors, Sequence[int]], Judged]
     headline: str  # the metric that tables and figures show
     judged: list[str]
     fitted: Sequence[str] = ()
 
-    def score(self, embeddings: Float[Tensor, "texts dim"], dims: Sequence[int]) -> Scores:
+    def score(self, embeddings: Vectors, dims: Sequence[int]) -> Scores:
         """Every metric at every width, times 100."""
         return self.judge(embeddings, dims).scores
 
@@ -115,7 +119,7 @@ def similarity_task(name: str, source: Source) -> Task:
     if len(set(scores)) < 2:
         raise InputError(f"{source.path}: column {score!r} never varies; nothing to correlate with")
 
-    def spearman(embeddings: Tensor, dims: Sequence[int]) -> Judged:
+    def spearman(embeddings: Vectors, dims: Sequence[int]) -> Judged:
         a, b = embeddings[index].chunk(2)
         scored = {"spearman": nested_spearman(a, b, scores, dims)}
         return Judged(scored, items_of("spearman", scores, paired_cosines(a, b, dims)))
@@ -191,9 +195,14 @@ def ranking_task(
     relevant: list[dict[int, float]],
     own: list[int | None],
 ) -> Task:
-    def rank(embeddings: Tensor, dims: Sequence[int]) -> Judged:
-        asked, answers = embeddings[: len(queries)], embeddings[len(queries) :]
-        return Judged(nested_retrieval(asked, answers, relevant, dims, own))
+    def rank(embeddings: Vectors, dims: Sequence[int]) -> Judged:
+        asked = embeddings[: len(queries)].to(exact_device(accelerator()))
+        found = NestedRetrieval(asked, relevant, dims, own, sync_on_compute=False)
+        for first in range(0, len(corpus), CHUNK):  # which may be too large for the memory
+            last = min(first + CHUNK, len(corpus))
+            some = embeddings[len(queries) + first : len(queries) + last]
+            found.update(some, torch.arange(first, last))
+        return Judged(found.compute())
 
     judged, _ = unique(queries)
     return Task(name, queries + corpus, rank, "ndcg@10", judged)
@@ -209,7 +218,7 @@ def classification_task(name: str, files: ClassificationFiles) -> Task:
     fitted, _ = unique(row.text for row in train)
     count = len(train)
 
-    def classify(embeddings: Tensor, dims: Sequence[int]) -> Judged:
+    def classify(embeddings: Vectors, dims: Sequence[int]) -> Judged:
         rows, truth = embeddings[index], labels[count:]
         answers = nested_answers(rows[:count], labels[:count], rows[count:], dims)
         return Judged(answer_scores(truth, answers), items_of("accuracy", truth, answers))
@@ -226,12 +235,12 @@ def pair_classification_task(name: str, files: PairClassificationFiles) -> Task:
     texts, _ = unique(text for pair in (*test, *tune) for text in (pair.left, pair.right))
     places = {text: at for at, text in enumerate(texts)}
 
-    def embedded(pairs: Sequence[Pair], embeddings: Tensor) -> JudgedPairs:
+    def embedded(pairs: Sequence[Pair], embeddings: Vectors) -> JudgedPairs:
         left = embeddings[[places[pair.left] for pair in pairs]]
         right = embeddings[[places[pair.right] for pair in pairs]]
         return JudgedPairs(left, right, [pair.label for pair in pairs])
 
-    def match(embeddings: Tensor, dims: Sequence[int]) -> Judged:
+    def match(embeddings: Vectors, dims: Sequence[int]) -> Judged:
         asked = embedded(test, embeddings)
         cosines = paired_cosines(asked.left, asked.right, dims)
         scores = {"ap": nested_average_precision(asked, dims)}
@@ -249,7 +258,7 @@ def clustering_task(name: str, source: Source) -> Task:
     texts, index = unique(row.text for row in rows)
     _, labels = unique(row.label for row in rows)
 
-    def cluster(embeddings: Tensor, dims: Sequence[int]) -> Judged:
+    def cluster(embeddings: Vectors, dims: Sequence[int]) -> Judged:
         return Judged({"v_measure": nested_v_measure(embeddings[index], labels, dims)})
 
     return Task(name, texts, cluster, "v_measure", texts)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mic.device import accelerator
 from mic.encoder import Encoder
 from mic.errors import InputError, check_choice
 from mic.settings import TeacherConfig
@@ -197,9 +198,3 @@ def load_teacher(config: TeacherConfig, name: str, max_length: int) -> Encoder:
     except InputError as error:
         said = re.sub(r"\bencoder\.(sha256|pooling)\b", r"teacher.\1", str(error))
         raise InputError(f"teacher.name={name}: {said}") from error
-
-
-def accelerator() -> torch.device:
-    """Where a network that no trainer has placed should compute."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")

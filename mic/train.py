@@ -13,6 +13,7 @@ from mic.collectives import rank, world_size
 from mic.config import to_yaml
 from mic.corpus_report import overlap
 from mic.data import PairDataModule
+from mic.device import accelerator
 from mic.errors import InputError
 from mic.evaluate import RAW, Results
 from mic.fit import fit
@@ -28,7 +29,6 @@ from mic.settings import Config
 from mic.signals import Stop, listening
 from mic.start import refuse_batch, start_ranks, starts_ranks
 from mic.tasks import Task, build_tasks, retrieval_from_pairs
-from mic.teacher import accelerator
 from mic.tokenization import Tokenize
 from mic.untrained import Untrained
 

@@ -122,6 +122,12 @@ def test_a_bad_data_file_is_refused_before_anything_is_written(
     assert not runs.exists()
 
 
+def test_a_suite_is_judged_by_and_not_trained(refusal: Refusal) -> None:
+    file = Path(__file__).parents[1] / "configs" / "suite" / "paper.yaml"
+    message = refusal("train", file)
+    assert message == f"{file}: a suite; use it with `mic evaluate MODEL --suite {file}`"
+
+
 def test_a_task_of_a_taken_name_is_refused(
     refusal: Refusal, tiny_config: Path, pairs_file: Path, runs: Path
 ) -> None:

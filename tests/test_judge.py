@@ -17,8 +17,9 @@ from mic.judge.baselines import ROTATION, rotation, training_texts
 from mic.judge.embed import fresh_texts
 from mic.judge.evaluation import Evaluation
 from mic.judge.groups import compared, grouped
-from mic.judge.model import name_of
+from mic.judge.model import find_models, name_of
 from mic.judge.suite import read_suite
+from mic.judge.truncation import trained_nested
 from mic.report.groups import interval
 from mic.report.read import OWN, read_results
 from mic.tasks import build_tasks
@@ -129,6 +130,15 @@ def test_results_have_the_shape_of_a_runs_and_say_where_they_come_from(judged, m
     assert table.startswith("Made by `mic evaluate")
     assert "**match: accuracy (%)**" in table
     assert "none of which is judged" in table
+    told = "No nested training is known of tiny-bert: at 8 of 32 numbers it keeps "
+    assert meta["nested"] is False
+    share = float(table.split(told)[1].split(" %")[0])
+    kept = [
+        sum(methods[OWN][task][metric][dim] for task, metric in meta["headlines"].items())
+        for dim in (8, 32)
+    ]
+    assert share == pytest.approx(100 * kept[0] / kept[1], abs=0.05)
+    assert f"{share} % of its quality on this suite; `mic train` can make it elastic." in table
 
 
 def test_the_pca_is_fitted_on_training_texts_that_no_task_judges(tasks):
@@ -170,7 +180,8 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
         assert main([*command(data, to), *arguments]) == 1
     assert [one.name for one in to.iterdir()] == [".embeddings"]
     assert main([*command(data, to), *arguments]) == 0
-    assert encoded == list(fresh_texts(tasks).values())
+    fresh = fresh_texts({task.name: task.texts for task in tasks}).values()
+    assert [sorted(call) for call in encoded] == [sorted(texts) for texts in fresh]
     assert (
         read_results(to / "tiny-bert/results.json")[1]
         == (read_results(judged / "tiny-bert/results.json")[1])
@@ -196,6 +207,9 @@ def test_a_runs_baselines_are_those_of_the_encoder_it_began_with(
     meta, methods = read_results(tmp_path / "to" / "tiny" / "results.json")
     assert list(methods) == [RAW, PCA, ROTATION, OWN]
     assert meta["seed"] == 0
+    assert meta["nested"] is True
+    assert "No nested training is known" not in (tmp_path / "to" / "table.md").read_text()
+    assert trained_nested(find_models([str(tiny_run / "encoder")])[0], 32)  # a run's, by itself
     _, before = read_results(judged / "tiny-bert" / "results.json")
     for task, metrics in before[OWN].items():
         for metric, values in metrics.items():

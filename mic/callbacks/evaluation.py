@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mic.evaluate import Results, embed_tasks, score_tasks
+from mic.evaluate import Results, embed_each
 from mic.module import MICModule
 from mic.record import record
 from mic.tasks import Task
@@ -37,8 +37,9 @@ class NestedEvaluation(Callback):
             return
         check = None if self.check is None else partial(self.check, trainer)
         encoder = pl_module.encoder
-        embeddings = embed_tasks(encoder, self.tasks, self.batch_size, "validating", check)
-        scores = score_tasks(self.tasks, embeddings, self.dims)
+        scores = {}
+        for task, found in embed_each(encoder, self.tasks, self.batch_size, "validating", check):
+            scores[task.name] = task.score(found, self.dims)  # one task's embeddings at a time
         record(trainer, pl_module, flat(scores, "val"))
 
 

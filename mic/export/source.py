@@ -11,7 +11,7 @@ from mic.checkpoints import CHECKPOINTS, NAME, Checkpoint, candidates, digest
 from mic.encoder import Encoder
 from mic.errors import InputError
 from mic.nested import with_full
-from mic.pretrained import locate, read_json
+from mic.pretrained import locate, read_nested_dims
 from mic.progress import notice
 from mic.report.read import Run, read_run
 
@@ -59,7 +59,7 @@ def read_source(model: str, teacher: bool = False, checkpoint: str | None = None
             raise InputError(f"{option}: {model} is no run of mic; leave it out, or name a run")
     encoder = Encoder.from_pretrained(model)
     folder = locate(model)
-    known = read_json(folder / "config.json", {}).get("matryoshka_dimensions") or []
+    known = read_nested_dims(folder) or []
     dims = with_full([dim for dim in known if dim < encoder.width], encoder.width)
     name = model.removeprefix("package:") if "/" not in model else place.name
     return Source(encoder, name, "the model as it is", dims, folder=folder, given=model)

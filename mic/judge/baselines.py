@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mic.embeddings import Vectors, changed
 from mic.evaluate import PCA, Results, fit_pca, score_tasks
 from mic.tasks import Task
 
@@ -36,27 +38,28 @@ def training_texts(tasks: Sequence[Task]) -> Fitted:
 
 
 def baselines(
-    tasks: Sequence[Task], embeddings: Mapping[str, Tensor], dims: Sequence[int]
+    tasks: Sequence[Task], embeddings: Mapping[str, Vectors], dims: Sequence[int]
 ) -> Iterator[tuple[str, Results]]:
     """PCA and random rotation of a model's embeddings, one after the other as they are scored.
 
     No PCA where fewer training texts than coordinates are there to fit it on.
     """
     chosen = set(training_texts(tasks).texts)
-    rows = {
-        text: row
-        for task in tasks
-        for text, row in zip(task.texts, embeddings[task.name], strict=True)
-        if text in chosen
-    }
+    rows: dict[str, Tensor] = {}
+    for task in tasks:
+        found_at = [at for at, text in enumerate(task.texts) if text in chosen]
+        texts = (task.texts[at] for at in found_at)
+        rows |= zip(texts, embeddings[task.name][found_at], strict=True)
     full = next(iter(embeddings.values())).shape[1]
     if len(rows) > full:
         project = fit_pca(torch.stack([rows[text] for text in sorted(rows)]))
-        yield PCA, score_tasks(tasks, {name: project(x) for name, x in embeddings.items()}, dims)
+        projected = {name: changed(x, project) for name, x in embeddings.items()}
+        yield PCA, score_tasks(tasks, projected, dims)
     found = []
     for seed in range(ROTATIONS):
-        turn = rotation(full, seed)
-        found.append(score_tasks(tasks, {name: x @ turn for name, x in embeddings.items()}, dims))
+        turned = partial(torch.matmul, other=rotation(full, seed))
+        rotated = {name: changed(x, turned) for name, x in embeddings.items()}
+        found.append(score_tasks(tasks, rotated, dims))
     yield ROTATION, mean(found)
 
 

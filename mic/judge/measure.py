@@ -8,22 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
+from mic.device import accelerator
+from mic.embeddings import Embeddings
 from mic.encoder import Encoder
 from mic.errors import InputError
 from mic.evaluate import RAW, Results, score_tasks
 from mic.judge import evaluation
 from mic.judge.baselines import ROTATIONS, baselines, training_texts
-from mic.judge.embed import embed_suite
+from mic.judge.embed import embed_all
 from mic.judge.evaluation import Evaluation
 from mic.judge.model import Model, group_of, trained, untrained, weights_hash, widths
+from mic.judge.truncation import trained_nested
 from mic.nested import check_dims
 from mic.progress import bar, notice
 from mic.provenance import git_commit, versions
 from mic.settings_data import TasksConfig
 from mic.tasks import Task, build_tasks, fingerprints
-from mic.teacher import accelerator
 
 EMBEDDINGS = ".embeddings"  # of the evaluation that is under way
 
@@ -90,6 +90,8 @@ def evaluate_model(
     meta = {
         **asked,
         "model": model.given,
+        "width": encoder.width,
+        "nested": trained_nested(model, encoder.width),
         "seed": model.config.seed if model.config else None,
         "group": group_of(model, weights),
         "base": base,
@@ -145,12 +147,13 @@ def earlier(
 
 def embed(
     encoder: Encoder, weights: str, suite: Suite, options: Options, label: str
-) -> dict[str, Tensor]:
+) -> dict[str, Embeddings]:
     """A suite's embeddings; those of an interrupted evaluation are found by what they are of."""
     of = digest(weights, encoder.pooling, encoder.max_length, encoder.width, suite.questions)
     folder = options.to / EMBEDDINGS / of[:16]
     encoder.to(accelerator())
-    return embed_suite(encoder, suite.tasks, options.batch_size, folder, label)
+    asked = {task.name: task.texts for task in suite.tasks}
+    return embed_all(encoder, asked, options.batch_size, folder, label)
 
 
 def base_of(model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Sequence[int]) -> str:
@@ -172,7 +175,7 @@ def base_of(model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Se
 
 
 def measure_baselines(
-    model: Model, own: Mapping[str, Tensor], suite: Suite, dims: Sequence[int], options: Options
+    model: Model, own: Mapping[str, Embeddings], suite: Suite, dims: Sequence[int], options: Options
 ) -> dict[str, Results]:
     """What needs no training: of a run's untrained encoder, cut as it is; of any, turned."""
     found: dict[str, Results] = {}

@@ -1,6 +1,6 @@
 """What was found, for people: tables on the terminal, table.md, and quality.png."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from mic.evaluate import PCA, RAW
 from mic.judge.evaluation import Evaluation
 from mic.judge.groups import ALL, Compared, Group, compared, grouped
 from mic.judge.significance import compare_groups, explanation, tables, tasks_with_items
+from mic.judge.truncation import cost
 from mic.report.quality import table, values
 from mic.report.sweep.table import row
 from mic.report.view import Table
@@ -83,9 +84,21 @@ def about(view: Compared, groups: Sequence[Group], baselines: bool) -> list[str]
     if len(groups) > 1 and apart:
         names = ", ".join(sorted(apart))
         notes.append(f"No bootstrap of {names}: of these no single items are known.")
+    notes += filter(None, costs(view, groups))
     if view.left_out:
         notes.append(f"Left out, as not all models have them: {', '.join(view.left_out)}.")
     return notes
+
+
+def costs(view: Compared, groups: Sequence[Group]) -> Iterator[str]:
+    """What cutting costs each model of which no nested training is known."""
+    task, metric = next(iter(view.headlines.items()))  # over all tasks, if there are several
+    of = "its quality on this suite" if task == ALL else f"its {metric} on {task}"
+    for group in groups:
+        meta = group.members[0].meta
+        if meta.get("nested") is False:  # an older evaluation does not say
+            values = {dim: one.mean for dim, one in view.methods[group.label][task][metric].items()}
+            yield cost(group.label, values, meta["width"], of)
 
 
 def as_rich(of: Table) -> RichTable:

@@ -84,11 +84,15 @@ class NestedRetrieval(Metric):
 
     def compute(self) -> dict[str, dict[int, float]]:
         found: dict[str, dict[int, float]] = {name: {} for name in NAMES}
-        for k, dim in enumerate(self.dims):
-            means = ranking_means(in_order(self.best[:, k].cpu()), self.judgements)
+        for dim, ranked in self.ranking().items():
+            means = ranking_values(ranked, self.judgements).mean(1)
             for name, value in zip(NAMES, (100 * means).tolist(), strict=True):
                 found[name][dim] = value
         return found
+
+    def ranking(self) -> dict[int, Int[Tensor, "queries depth"]]:
+        """What every query has found at each width so far, the best first; -1: nothing more."""
+        return {dim: in_order(self.best[:, k].cpu()) for k, dim in enumerate(self.dims)}
 
 
 def nested_retrieval(
@@ -144,10 +148,10 @@ def in_order(best: Float[Tensor, "2 queries depth"]) -> Int[Tensor, "queries dep
     return numbers.gather(1, places).masked_fill(scores == -torch.inf, NONE).long()
 
 
-def ranking_means(
+def ranking_values(
     ranked: Int[Tensor, "queries ranks"], judgements: Judgements
-) -> Float[Tensor, "6"]:
-    """Recall@1, @10 and @100, MRR@10, nDCG@10 and MAP@100, averaged over the queries."""
+) -> Float[Tensor, "metrics queries"]:
+    """Every query's value of each of NAMES, from 0 to 1."""
     ids, gains, ideal, counts = judgements
     places = torch.searchsorted(ids, ranked).clamp_max(ids.shape[1] - 1)
     found = ids.gather(1, places) == ranked
@@ -162,4 +166,4 @@ def ranking_means(
         (gained[:, :10] * discounts).sum(1) / best,
         precision.sum(1) / counts,
     ]
-    return torch.stack(columns).mean(1)
+    return torch.stack(columns)

@@ -153,7 +153,11 @@ def retrieval_from_pairs(name: str, rows: Sequence[Sequence[str]]) -> Task:
 
 
 def retrieval_task(name: str, files: RetrievalFiles) -> Task:
-    """Corpus, queries and relevance judgements in BEIR's columns."""
+    """Corpus, queries and relevance judgements in BEIR's columns.
+
+    A query that is itself a document, by its id and its text, does not find itself. BEIR goes by
+    the id alone, which in some collections, as Cranfield, is that of an unrelated document.
+    """
     corpus_rows = list(read_rows(Source(files.corpus, ["_id", "text"])))
     corpus_ids = {id_of(row, "_id"): at for at, row in enumerate(corpus_rows)}
     if len(corpus_ids) < len(corpus_rows):
@@ -177,8 +181,12 @@ def retrieval_task(name: str, files: RetrievalFiles) -> Task:
             judged.setdefault(query, {})[corpus_ids[document]] = gain
     if not judged:
         raise InputError(f"{files.qrels}: no row with a score above 0")
-    own = [corpus_ids.get(query) for query in judged]
     queries = [texts[query] for query in judged]
+    places = [corpus_ids.get(query) for query in judged]
+    own = [
+        at if at is not None and query in corpus[at] else None
+        for at, query in zip(places, queries, strict=True)
+    ]
     return ranking_task(name, queries, corpus, list(judged.values()), own)
 
 

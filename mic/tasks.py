@@ -51,6 +51,16 @@ class Judged(NamedTuple):
     items: Items | None = None
 
 
+class Ranking(NamedTuple):
+    """Queries and documents; of every query its documents' gains, and which document it is itself,
+    if it is one: that is not to be found."""
+
+    queries: list[str]
+    corpus: list[str]
+    relevant: list[dict[int, float]]
+    own: list[int | None]
+
+
 @dataclass(frozen=True)
 class Task:
     """`judge(embeddings [texts, D], dims)` says what the texts' embeddings are worth.
@@ -104,16 +114,8 @@ def sources(config: TasksConfig) -> Iterator[tuple[str, Source]]:
 
 def similarity_task(name: str, source: Source) -> Task:
     """Spearman's correlation of cosine similarity with the scores of sentence pairs."""
-    if len(source.columns) != 3:
-        raise InputError(
-            f"{source.path}: columns {source.columns}; name three: two texts and a score"
-        )
-    left, right, score = source.columns
-    rows = list(read_rows(source))
-    texts, index = unique(text_of(row, column) for column in (left, right) for row in rows)
-    scores = [number_of(row, score) for row in rows]
-    if len(set(scores)) < 2:
-        raise InputError(f"{source.path}: column {score!r} never varies; nothing to correlate with")
+    left, right, scores = read_scored(source)
+    texts, index = unique([*left, *right])
 
     def spearman(embeddings: Tensor, dims: Sequence[int]) -> Judged:
         a, b = embeddings[index].chunk(2)
@@ -123,16 +125,38 @@ def similarity_task(name: str, source: Source) -> Task:
     return Task(name, texts, spearman, "spearman", texts)
 
 
+def read_scored(source: Source) -> tuple[list[str], list[str], list[float]]:
+    """The first texts, the second texts and the scores of pairs, which vary."""
+    if len(source.columns) != 3:
+        raise InputError(
+            f"{source.path}: columns {source.columns}; name three: two texts and a score"
+        )
+    left, right, score = source.columns
+    rows = list(read_rows(source))
+    scores = [number_of(row, score) for row in rows]
+    if len(set(scores)) < 2:
+        raise InputError(f"{source.path}: column {score!r} never varies; nothing to correlate with")
+    return [text_of(row, left) for row in rows], [text_of(row, right) for row in rows], scores
+
+
 def pairs_task(name: str, source: Source) -> Task:
     """Retrieval among the second column's texts by those of the first."""
+    return ranking_task(name, pairs_ranking(read_pairs(source)))
+
+
+def read_pairs(source: Source) -> list[tuple[str, str]]:
     if len(source.columns) < 2:
         raise InputError(f"{source.path}: columns {source.columns}; name two: query and answer")
     query, answer = source.columns[:2]
-    rows = [(text_of(row, query), text_of(row, answer)) for row in read_rows(source)]
-    return retrieval_from_pairs(name, rows)
+    return [(text_of(row, query), text_of(row, answer)) for row in read_rows(source)]
 
 
 def retrieval_from_pairs(name: str, rows: Sequence[Sequence[str]]) -> Task:
+    """Every distinct first text looks for its second texts among all distinct ones."""
+    return ranking_task(name, pairs_ranking(rows))
+
+
+def pairs_ranking(rows: Sequence[Sequence[str]]) -> Ranking:
     """Every distinct first text looks for its second texts among all distinct ones."""
     queries, query_ids = unique(row[0] for row in rows)
     corpus, answer_ids = unique(row[1] for row in rows)
@@ -145,11 +169,16 @@ def retrieval_from_pairs(name: str, rows: Sequence[Sequence[str]]) -> Task:
         None if positions.get(text) in found else positions.get(text)
         for text, found in zip(queries, relevant, strict=True)
     ]
-    return ranking_task(name, queries, corpus, relevant, own)
+    return Ranking(queries, corpus, relevant, own)
 
 
 def retrieval_task(name: str, files: RetrievalFiles) -> Task:
     """Corpus, queries and relevance judgements in BEIR's columns."""
+    return ranking_task(name, read_ranking(files))
+
+
+def read_ranking(files: RetrievalFiles) -> Ranking:
+    """The queries with a relevant document, and all documents."""
     corpus_rows = list(read_rows(Source(files.corpus, ["_id", "text"])))
     corpus_ids = {id_of(row, "_id"): at for at, row in enumerate(corpus_rows)}
     if len(corpus_ids) < len(corpus_rows):
@@ -175,7 +204,7 @@ def retrieval_task(name: str, files: RetrievalFiles) -> Task:
         raise InputError(f"{files.qrels}: no row with a score above 0")
     own = [corpus_ids.get(query) for query in judged]
     queries = [texts[query] for query in judged]
-    return ranking_task(name, queries, corpus, list(judged.values()), own)
+    return Ranking(queries, corpus, list(judged.values()), own)
 
 
 def document_text(row: Row) -> str:
@@ -184,13 +213,9 @@ def document_text(row: Row) -> str:
     return " ".join(text_of(row, name) for name in given)
 
 
-def ranking_task(
-    name: str,
-    queries: list[str],
-    corpus: list[str],
-    relevant: list[dict[int, float]],
-    own: list[int | None],
-) -> Task:
+def ranking_task(name: str, ranking: Ranking) -> Task:
+    queries, corpus, relevant, own = ranking
+
     def rank(embeddings: Tensor, dims: Sequence[int]) -> Judged:
         asked, answers = embeddings[: len(queries)], embeddings[len(queries) :]
         return Judged(nested_retrieval(asked, answers, relevant, dims, own))

@@ -9,8 +9,11 @@ from mic.judge import evaluation
 from mic.judge.evaluation import Evaluation
 from mic.judge.measure import Options, build_suite, evaluate_model
 from mic.judge.model import find_models
+from mic.judge.mteb.run import evaluate_all as evaluate_by_mteb
+from mic.judge.mteb.show import show as by_mteb
+from mic.judge.mteb.suite import is_mteb
 from mic.judge.show import show
-from mic.judge.suite import read_suite
+from mic.judge.suite import chosen_tasks, read_suite
 
 
 def evaluate(
@@ -22,7 +25,10 @@ def evaluate(
     """
     refuse_file(options.to)
     found = evaluate_all(models, suite, data, options)
-    show(found, options.to, command, baselines=options.baselines)
+    if is_mteb(suite):
+        by_mteb(found, options.to, command)
+    else:
+        show(found, options.to, command, baselines=options.baselines)
     return found
 
 
@@ -52,8 +58,11 @@ def compare(
 def evaluate_all(
     models: Sequence[str], suite: str, data: Path | None, options: Options
 ) -> list[Evaluation]:
+    if is_mteb(suite):
+        return evaluate_by_mteb(models, suite, data, options)
     chosen = find_models(models)
-    asked = build_suite(Path(suite).stem, read_suite(suite, data))
+    config = chosen_tasks(read_suite(suite, data), options.tasks)
+    asked = build_suite(Path(suite).stem, config)
     known: dict[str, dict[str, Results]] = {}
     return [evaluate_model(model, asked, options, known) for model in chosen]
 

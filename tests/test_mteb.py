@@ -280,7 +280,9 @@ def test_another_checkpoint_reads_neither_results_nor_embeddings_of_the_first(
     revisions = [one.name for one in (to / "mteb/results/mic__tiny").iterdir()]
     assert len(revisions) == 2
     assert main(["compare", str(to), str(judged), "--to", str(tmp_path / "compared")]) == 0
-    assert "No bootstrap of alike" in (tmp_path / "compared/table.md").read_text()
+    table = (tmp_path / "compared/table.md").read_text()
+    assert "No bootstrap" in table
+    assert "Left out, as not all models have them: finding, kinds." in table
 
 
 def test_data_that_changed_is_asked_anew_and_a_suite_of_mics_is_told_apart(
@@ -301,6 +303,9 @@ def test_data_that_changed_is_asked_anew_and_a_suite_of_mics_is_told_apart(
     assert "an evaluation with other tasks" in capsys.readouterr().err
     assert main(["evaluate", *asked, "--to", str(tmp_path / "own")]) == 0
     assert list(found_in(tmp_path / "own/tiny")) == ["alike"]
+    both = [str(tmp_path / "own"), str(judged)]
+    assert main(["compare", *both, "--to", str(tmp_path / "compared")]) == 2
+    assert "have the same weights" in capsys.readouterr().err
 
 
 def subject_of(model_folder) -> Subject:
@@ -327,6 +332,70 @@ def test_every_width_of_a_clustering_is_asked_about_the_same_samples(data, model
         )
         score = float(alone.task_results[0].get_score())
         assert several[dim] / 100 == pytest.approx(score, abs=1e-6)  # mteb's files have 6 decimals
+
+
+def test_data_is_read_once_for_all_widths_and_let_go_and_parts_are_joined(
+    data, model_folder, tmp_path, monkeypatch
+):
+    import datasets
+    import mteb
+    from mteb.abstasks import AbsTaskSTS
+    from mteb.abstasks.aggregate_task_metadata import AggregateTaskMetadata
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    loads: list[str] = []
+
+    def fetched(name, rows):
+        """A task whose data lies elsewhere, as that of mteb's own tasks on the Hub."""
+        (tmp_path / name).mkdir()
+        rows = [{"sentence1": one["a"], "sentence2": one["b"], "score": one["s"]} for one in rows]
+        (tmp_path / name / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        place: Any = {"path": str(tmp_path / name), "revision": "1"}
+        known = mteb.get_task("STS12").metadata
+        load = AbsTaskSTS.load_data
+
+        class Fetched(AbsTaskSTS):
+            metadata = known.model_copy(update={"dataset": place, "name": name})
+
+            def load_data(self, **options):
+                loads.append(name)
+                load(self, **options)
+
+        return Fetched()
+
+    one, other = fetched("one", SCORED), fetched("other", SCORED[:25])
+
+    class Both(AbsTaskAggregate):
+        metadata = AggregateTaskMetadata(
+            name="both",
+            description="",
+            tasks=[one, other],
+            main_score="cosine_spearman",
+            type="STS",
+            eval_splits=["test"],
+            date=("2026-01-01", "2026-01-01"),
+            domains=["Written"],
+            task_subtypes=[],
+            license="mit",
+            annotations_creators="derived",
+            dialect=[],
+            sample_creation="created",
+            category="t2t",
+        )
+
+    cache, at = mteb.ResultCache(tmp_path / "to"), {}
+    for dim in DIMS:
+        at[dim] = AtWidth(subject_of(model_folder), dim)
+    said: list[int] = []
+    joined = scores(Both(), at, cache, 64, lambda _, done: said.append(done))
+    assert (loads, sum(said)) == (["one", "other"], 4)
+    assert not one.data_loaded
+    apart = [scores(task, at, cache, 64, lambda *_: None) for task in (one, other)]
+    assert loads == ["one", "other"]  # the results are there
+    for dim in DIMS:
+        assert joined[dim] == pytest.approx((apart[0][dim] + apart[1][dim]) / 2, abs=1e-4)
+    assert apart[0] != apart[1]
 
 
 def test_prompts_are_chosen_as_mteb_chooses_a_sentence_transformers(exported):

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -88,7 +89,8 @@ class Kept:
             for key, row in zip(keys, rows, strict=True):
                 found[places[key]] = row
             self.in_use.add(file)
-            os.utime(file)
+            with suppress(FileNotFoundError):
+                os.utime(file)
         return missing
 
     def table(self, file: Path) -> np.ndarray | None:

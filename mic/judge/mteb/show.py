@@ -66,6 +66,8 @@ def about(found: Sequence[Evaluation], view: Compared) -> list[str]:
     notes = [f"{first['suite']} by mteb {first['versions']['mteb']}; one encoding for all widths."]
     if len(found) > len(view.methods):
         notes.append("Mean ± half of the 95 % t-interval over seeds.")
+    if len(view.methods) > 1:
+        notes.append("No bootstrap: mteb tells no single answers.")
     if view.left_out:
         notes.append(f"Left out, as not all models have them: {', '.join(view.left_out)}.")
     return notes

@@ -49,3 +49,15 @@ def dims(text: str) -> list[int]:
     if len(found) < 2:
         raise argparse.ArgumentTypeError(f"{text}: two widths or more that increase, as 16,64,384")
     return found
+
+
+def names(text: str) -> list[str]:
+    """Names, each once, as one writes them.
+
+    >>> names("STS12,SICK-R")
+    ['STS12', 'SICK-R']
+    """
+    found = [one.strip() for one in text.split(",")]
+    if "" in found or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text}: names that differ, as STS12,SICK-R")
+    return found

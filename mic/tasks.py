@@ -4,7 +4,7 @@ A task is its texts and a pure function of their embeddings, so that one encodin
 width, and the same task scores raw truncations, a PCA of them, or a trained model.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -36,7 +36,8 @@ from mic.metrics import NestedRetrieval, nested_spearman
 from mic.metrics.moments import exact_device
 from mic.metrics.retrieval import CHUNK
 from mic.nested import paired_cosines
-from mic.rows import Row, fingerprint, id_of, number_of, read_rows, text_of
+from mic.rankings import Ranking, pairs_ranking, read_pairs, read_ranking, unique
+from mic.rows import fingerprint, number_of, read_rows, text_of
 from mic.settings_data import (
     ClassificationFiles,
     PairClassificationFiles,
@@ -108,16 +109,8 @@ def sources(config: TasksConfig) -> Iterator[tuple[str, Source]]:
 
 def similarity_task(name: str, source: Source) -> Task:
     """Spearman's correlation of cosine similarity with the scores of sentence pairs."""
-    if len(source.columns) != 3:
-        raise InputError(
-            f"{source.path}: columns {source.columns}; name three: two texts and a score"
-        )
-    left, right, score = source.columns
-    rows = list(read_rows(source))
-    texts, index = unique(text_of(row, column) for column in (left, right) for row in rows)
-    scores = [number_of(row, score) for row in rows]
-    if len(set(scores)) < 2:
-        raise InputError(f"{source.path}: column {score!r} never varies; nothing to correlate with")
+    left, right, scores = read_scored(source)
+    texts, index = unique([*left, *right])
 
     def spearman(embeddings: Vectors, dims: Sequence[int]) -> Judged:
         a, b = embeddings[index].chunk(2)
@@ -127,82 +120,38 @@ def similarity_task(name: str, source: Source) -> Task:
     return Task(name, texts, spearman, "spearman", texts)
 
 
+def read_scored(source: Source) -> tuple[list[str], list[str], list[float]]:
+    """The first texts, the second texts and the scores of pairs, which vary."""
+    if len(source.columns) != 3:
+        raise InputError(
+            f"{source.path}: columns {source.columns}; name three: two texts and a score"
+        )
+    left, right, score = source.columns
+    rows = list(read_rows(source))
+    scores = [number_of(row, score) for row in rows]
+    if len(set(scores)) < 2:
+        raise InputError(f"{source.path}: column {score!r} never varies; nothing to correlate with")
+    return [text_of(row, left) for row in rows], [text_of(row, right) for row in rows], scores
+
+
 def pairs_task(name: str, source: Source) -> Task:
     """Retrieval among the second column's texts by those of the first."""
-    if len(source.columns) < 2:
-        raise InputError(f"{source.path}: columns {source.columns}; name two: query and answer")
-    query, answer = source.columns[:2]
-    rows = [(text_of(row, query), text_of(row, answer)) for row in read_rows(source)]
-    return retrieval_from_pairs(name, rows)
+    return ranking_task(name, pairs_ranking(read_pairs(source)))
 
 
 def retrieval_from_pairs(name: str, rows: Sequence[Sequence[str]]) -> Task:
     """Every distinct first text looks for its second texts among all distinct ones."""
-    queries, query_ids = unique(row[0] for row in rows)
-    corpus, answer_ids = unique(row[1] for row in rows)
-    relevant: list[dict[int, float]] = [{} for _ in queries]
-    for at, found in zip(query_ids, answer_ids, strict=True):
-        relevant[at][found] = 1.0
-    positions = {text: at for at, text in enumerate(corpus)}
-    # a query that is also a document would find itself first
-    own = [
-        None if positions.get(text) in found else positions.get(text)
-        for text, found in zip(queries, relevant, strict=True)
-    ]
-    return ranking_task(name, queries, corpus, relevant, own)
+    return ranking_task(name, pairs_ranking(rows))
 
 
 def retrieval_task(name: str, files: RetrievalFiles) -> Task:
-    """Corpus, queries and relevance judgements in BEIR's columns.
-
-    A query that is itself a document, by its id and its text, does not find itself. BEIR goes by
-    the id alone, which in some collections, as Cranfield, is that of an unrelated document.
-    """
-    corpus_rows = list(read_rows(Source(files.corpus, ["_id", "text"])))
-    corpus_ids = {id_of(row, "_id"): at for at, row in enumerate(corpus_rows)}
-    if len(corpus_ids) < len(corpus_rows):
-        repeats = len(corpus_rows) - len(corpus_ids)
-        raise InputError(f"{files.corpus}: {repeats} rows repeat an _id; give each its own")
-    corpus = [document_text(row) for row in corpus_rows]
-    texts = {
-        id_of(row, "_id"): text_of(row, "text")
-        for row in read_rows(Source(files.queries, ["_id", "text"]))
-    }
-    judged: dict[str, dict[int, float]] = {}
-    for row in read_rows(Source(files.qrels, ["query_id", "doc_id", "score"])):
-        query, document = id_of(row, "query_id"), id_of(row, "doc_id")
-        gain = number_of(row, "score")
-        if query not in texts or document not in corpus_ids:
-            unknown = f"query {query!r}" if query not in texts else f"document {document!r}"
-            raise InputError(
-                f"{row.place}: {unknown} is not in the files beside it; remove the row"
-            )
-        if gain > 0:
-            judged.setdefault(query, {})[corpus_ids[document]] = gain
-    if not judged:
-        raise InputError(f"{files.qrels}: no row with a score above 0")
-    queries = [texts[query] for query in judged]
-    places = [corpus_ids.get(query) for query in judged]
-    own = [
-        at if at is not None and query in corpus[at] else None
-        for at, query in zip(places, queries, strict=True)
-    ]
-    return ranking_task(name, queries, corpus, list(judged.values()), own)
+    """Corpus, queries and relevance judgements in BEIR's columns."""
+    return ranking_task(name, read_ranking(files))
 
 
-def document_text(row: Row) -> str:
-    """A document's title and text, joined; collections hold documents without one or both."""
-    given = [name for name in ("title", "text") if str(row.values.get(name) or "").strip()]
-    return " ".join(text_of(row, name) for name in given)
+def ranking_task(name: str, ranking: Ranking) -> Task:
+    queries, corpus, relevant, own = ranking
 
-
-def ranking_task(
-    name: str,
-    queries: list[str],
-    corpus: list[str],
-    relevant: list[dict[int, float]],
-    own: list[int | None],
-) -> Task:
     def rank(embeddings: Vectors, dims: Sequence[int]) -> Judged:
         asked = embeddings[: len(queries)].to(exact_device(accelerator()))
         found = NestedRetrieval(asked, relevant, dims, own, sync_on_compute=False)
@@ -277,10 +226,3 @@ def items_of(
 ) -> Items:
     answered = {dim: values.double() for dim, values in found.items()}
     return Items(statistic, torch.tensor(truth, dtype=torch.double), answered)
-
-
-def unique(texts: Iterable[str]) -> tuple[list[str], list[int]]:
-    """The distinct texts in order of appearance, and each text's place among them."""
-    places: dict[str, int] = {}
-    index = [places.setdefault(text, len(places)) for text in texts]
-    return list(places), index

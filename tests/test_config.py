@@ -23,7 +23,7 @@ CONFIGS = sorted(
     file
     for file in (*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("experiments/*/*.yaml"))
     # not a sweep's, nor a suite's
-    if not any(f"\n{key}:" in file.read_text() for key in ("method", "sts"))
+    if not any(f"\n{key}:" in f"\n{file.read_text()}" for key in ("method", "sts"))
 )
 HEAVY = ("torch", "lightning", "transformers", "datasets", "matplotlib")
 

@@ -14,6 +14,7 @@ from mic.embeddings import Embeddings, changed
 from mic.encoder import Encoder
 from mic.errors import RunError
 from mic.judge.embed import DONE, VECTORS, embed_all, fresh_texts, opened
+from mic.rankings import Ranking
 from mic.tasks import ranking_task
 
 # longer and shorter texts in turn, some of them twice
@@ -129,7 +130,8 @@ def test_a_large_corpus_is_scored_in_little_memory_with_the_same_figures(tmp_pat
     rows = torch.randn(queries + documents, width, generator=torch.Generator().manual_seed(0))
     on_disk, size = stored(tmp_path, rows), rows.nbytes
     relevant = [{n: 1.0, 7 * n + 9000: 1.0} for n in range(queries)]
-    task = ranking_task("large", ["q"] * queries, ["d"] * documents, relevant, [None] * queries)
+    ranking = Ranking(["q"] * queries, ["d"] * documents, relevant, [None] * queries)
+    task = ranking_task("large", ranking)
     expected = task.score(rows, [16, 64])
     del rows
 

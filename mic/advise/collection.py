@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mic.errors import InputError
+from mic.rankings import document_text
 from mic.rows import FORMATS, Row, file_format, files_of, id_of, number_of, read_file, text_of
 from mic.settings_data import Source
-from mic.tasks import document_text
 
 DOCUMENTS, QUERIES = 100, 10  # at least: the 10 best of few, for few, say nothing
 IDS = ("_id", "id")

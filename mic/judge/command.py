@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mic.arguments import count, widths
+from mic.arguments import count, names, widths
 
 if TYPE_CHECKING:
     from mic.judge.measure import Options
@@ -33,7 +33,13 @@ def add_commands(actions: Any) -> None:
     )
     for command in (evaluate, compare):
         command.add_argument(
-            "--suite", default="paper", help="a YAML file of tasks, or `paper` (the default)"
+            "--suite",
+            default="paper",
+            help="a YAML file of tasks, or `paper` (the default); of mteb a benchmark, as "
+            "`MTEB(eng, v2)` or mteb:BEIR, any tasks with `mteb`, local files with mteb:FILE",
+        )
+        command.add_argument(
+            "--tasks", type=names, default=[], help="these of the suite alone, as STS12,SICK-R"
         )
         command.add_argument("--data", metavar="DIR", type=Path, help="where its paths start")
         command.add_argument(
@@ -63,12 +69,13 @@ def run_compare(options: argparse.Namespace) -> None:
 def how(options: argparse.Namespace) -> "Options":
     from mic.judge.measure import Options
 
-    return Options(options.to, options.dims, options.batch_size, options.baselines)
+    return Options(options.to, options.dims, options.batch_size, options.baselines, options.tasks)
 
 
 def told(options: argparse.Namespace) -> str:
     """The command as one may type it again."""
     words = ["mic", options.action, *options.models, "--suite", options.suite]
+    words += ["--tasks", ",".join(options.tasks)] if options.tasks else []
     words += ["--data", str(options.data)] if options.data else []
     words += ["--dims", ",".join(map(str, options.dims))] if options.dims else []
     return shlex.join([*words, "--to", str(options.to)])

@@ -21,7 +21,7 @@ from mic.embeddings import NUMBER, Embeddings
 from mic.encoder import Encoder
 from mic.errors import RunError
 from mic.progress import bar
-from mic.tasks import unique
+from mic.rankings import unique
 
 VECTORS, DONE = "vectors.f32", "done.json"
 BLOCK = 8  # batches between two writes

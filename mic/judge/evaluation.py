@@ -45,7 +45,7 @@ def write(folder: Path, evaluation: Evaluation) -> None:
         tensors[f"{task}/truth"] = items.truth
         tensors |= {f"{task}/d{dim}": found.contiguous() for dim, found in items.found.items()}
     kinds: dict[str, str] = {task: items.statistic for task, items in evaluation.items.items()}
-    save_file(tensors, partial / ITEMS, kinds)
+    save_file(tensors, partial / ITEMS, kinds or None)  # of {} it makes no readable file
     meta = {**evaluation.meta, "baselines": evaluation.baselines}
     rundir.write_json(partial / rundir.RESULTS, {**evaluation.results, "meta": meta})
     partial.rename(folder)

@@ -38,12 +38,13 @@ class Suite(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How to evaluate; without `dims` a model is judged at its own."""
+    """How to evaluate; without `dims` a model is judged at its own, without `tasks` by all."""
 
     to: Path
     dims: Sequence[int] = ()
     batch_size: int = 64
     baselines: bool = True
+    tasks: Sequence[str] = ()
 
 
 def build_suite(name: str, config: TasksConfig) -> Suite:

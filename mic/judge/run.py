@@ -9,8 +9,12 @@ from mic.judge import evaluation
 from mic.judge.evaluation import Evaluation
 from mic.judge.measure import Options, build_suite, evaluate_model
 from mic.judge.model import find_models
+from mic.judge.mteb.run import PROTOCOL
+from mic.judge.mteb.run import evaluate_all as evaluate_by_mteb
+from mic.judge.mteb.show import show as by_mteb
+from mic.judge.mteb.suite import is_mteb
 from mic.judge.show import show
-from mic.judge.suite import read_suite
+from mic.judge.suite import chosen_tasks, read_suite
 
 
 def evaluate(
@@ -22,7 +26,7 @@ def evaluate(
     """
     refuse_file(options.to)
     found = evaluate_all(models, suite, data, options)
-    show(found, options.to, command, baselines=options.baselines)
+    tell(found, options.to, command, options.baselines)
     return found
 
 
@@ -45,15 +49,25 @@ def compare(
     ]
     if len(found) < 2 or len(read) < sum(map(len, folders.values())):
         raise InputError(f"compare {' '.join(given)}: name two models or more, each once")
-    show(found, options.to, command, baselines=False)
+    tell(found, options.to, command, baselines=False)
     return found
+
+
+def tell(found: Sequence[Evaluation], to: Path, command: str, baselines: bool) -> None:
+    if all(one.meta.get("protocol") == PROTOCOL for one in found):
+        by_mteb(found, to, command)
+    else:
+        show(found, to, command, baselines)
 
 
 def evaluate_all(
     models: Sequence[str], suite: str, data: Path | None, options: Options
 ) -> list[Evaluation]:
+    if is_mteb(suite):
+        return evaluate_by_mteb(models, suite, data, options)
     chosen = find_models(models)
-    asked = build_suite(Path(suite).stem, read_suite(suite, data))
+    config = chosen_tasks(read_suite(suite, data), options.tasks)
+    asked = build_suite(Path(suite).stem, config)
     known: dict[str, dict[str, Results]] = {}
     return [evaluate_model(model, asked, options, known) for model in chosen]
 

@@ -1,7 +1,8 @@
 """A suite: the tasks that models are judged by, as a YAML file in the config's own format."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ def read_suite(name: str, data: Path | None) -> TasksConfig:
     Raises InputError for an unknown suite or key, a task without its columns, files not there.
     """
     brought = f"configs/suite/{name}.yaml"
-    file = find(name if name.endswith(".yaml") else brought, "suite", "configs/suite/paper.yaml")
+    if name.endswith(".yaml"):
+        file = find(name, "suite", "configs/suite/paper.yaml")
+    else:
+        file = find(
+            brought, "suite", f"configs/suite/paper.yaml; a benchmark of mteb is mteb:{name}"
+        )
     merged = OmegaConf.structured(TasksConfig)
     assert isinstance(merged, DictConfig)
     for part, content in layers(file, ()):
@@ -40,6 +46,34 @@ def read_suite(name: str, data: Path | None) -> TasksConfig:
     if taken:
         raise InputError(f"{file}: task {taken[0]!r}: the name is taken; give each its own")
     return placed(suite, file, data)
+
+
+def chosen_tasks(suite: TasksConfig, names: Sequence[str]) -> TasksConfig:
+    """The suite's tasks of these names; all where none is named. Raises InputError for others."""
+    kinds = vars(suite)
+    known = [task for kind in kinds.values() for task in kind]
+    for name in names:
+        if name not in known:
+            raise InputError(f"--tasks {name}: the suite has no such task{meant(name, known)}")
+    if not names:
+        return suite
+    return TasksConfig(
+        **{
+            kind: {name: of for name, of in tasks.items() if name in names}
+            for kind, tasks in kinds.items()
+        }
+    )
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """The nearest known names, whatever their capitals, as the end of a message.
+
+    >>> meant("sts21", ["STS12", "BIOSSES"]), meant("x", ["STS12"])
+    ('; did you mean STS12?', '')
+    """
+    lower = {one.lower(): one for one in known}
+    near = [lower[one] for one in get_close_matches(name.lower(), lower, 3)]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def placed(suite: TasksConfig, file: Path, data: Path | None) -> TasksConfig:

@@ -1,0 +1,1 @@
+"""mteb's own tasks at every width: each text encoded once, all scores by mteb's code."""

@@ -6,7 +6,7 @@ file itself and the overrides. Nothing heavy is imported here, so that `mic --he
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from itertools import accumulate, pairwise
@@ -21,7 +21,7 @@ from mic.errors import InputError
 from mic.settings import Config
 from mic.settings_data import TasksConfig
 
-__all__ = ["Config", "keys", "load", "to_yaml"]
+__all__ = ["Config", "defaults", "keys", "load", "to_yaml"]
 
 HERE = Path(__file__).parent
 BROUGHT = (HERE / "configs", HERE.parent / "configs")  # in a wheel, in a checkout
@@ -69,8 +69,8 @@ def finish(merged: DictConfig, origin: str) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML of plain scalars, lists and dicts."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+    """The config as YAML of plain scalars, lists and dicts."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
 def find(path: str | Path, what: str = "config", example: str = "configs/quickstart.yaml") -> Path:

@@ -1,8 +1,7 @@
 """What a config changes: the keys whose values are not the defaults, or not another config's."""
 
+from dataclasses import asdict
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from mic.config import values
 from mic.settings import Config
@@ -11,10 +10,8 @@ NAMES = ("name", "runs")  # say where a run is, not what
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The resolved config as plain dicts, lists and scalars."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    """The config as plain dicts, lists and scalars."""
+    return asdict(config)
 
 
 def dotted(config: Config) -> dict[str, Any]:

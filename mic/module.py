@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from mic.batch import Batch
 from mic.collectives import rank
+from mic.config import defaults
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.gradcache import chunked_step
@@ -38,10 +41,9 @@ class MICModule(LightningModule):
 
     def __init__(self, config: Config | Mapping[str, Any]) -> None:
         super().__init__()
-        plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-        self.save_hyperparameters({"config": plain})  # plain dicts load with weights_only=True
-        merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
-        self.config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        self.config = deepcopy(config) if isinstance(config, Config) else from_plain(config)
+        # plain dicts load with weights_only=True
+        self.save_hyperparameters({"config": asdict(self.config)})
         self.encoder = load_encoder(self.config)
         self.objective = Objective(self.config.objective, self.encoder.hidden_width)
         for view in range(3):  # a hard negative is one of the columns from the third on
@@ -154,7 +156,6 @@ class MICModule(LightningModule):
             values["learning_rate"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             record(
                 self.trainer,
-                self,
                 {f"train/{name}": value for name, value in values.items()},
                 taken,
             )
@@ -217,6 +218,13 @@ class MICModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.config.trainer)
+
+
+def from_plain(plain: Mapping[str, Any]) -> Config:
+    """The config that `dataclasses.asdict` made plain, as checkpoints keep it."""
+    config = OmegaConf.to_object(OmegaConf.merge(defaults(), dict(plain)))
+    assert isinstance(config, Config)
+    return config
 
 
 def load_encoder(config: Config) -> Encoder:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from lightning.pytorch import LightningModule, Trainer
+import torch
+from lightning.pytorch import Trainer
 
 
 def record(
     trainer: Trainer,
-    module: LightningModule,
     values: Mapping[str, float],
     steps: int | None = None,
 ) -> None:
@@ -19,7 +19,8 @@ def record(
     """
     write(trainer, values, steps)
     if trainer.validating or (trainer.training and not trainer.sanity_checking):
-        module.log_dict(dict(values), logger=False, rank_zero_only=True)
+        found = {name: torch.tensor(value, dtype=torch.double) for name, value in values.items()}
+        trainer.callback_metrics.update(found)  # as LightningModule.log would, but at once
 
 
 def write(trainer: Trainer, values: Mapping[str, float], steps: int | None = None) -> None:

@@ -280,8 +280,8 @@ def test_a_trial_of_the_agent_is_saved_goes_on_and_is_done_once(
     segments = json.loads((run / "run.json").read_text())["segments"]
     assert [one["step"] for one in segments] == [0, 2]
     check_values(run)
-    mirrors = [folder.name.rpartition("-")[2] for folder in offline_folders(run)]
-    assert mirrors == ["run1", "run1"]
+    # offline-run-TIME-ID, and -1 where two began in the same second
+    assert [folder.name.split("-")[3] for folder in offline_folders(run)] == ["run1", "run1"]
     capfd.readouterr()
     assert main(words[2:]) == 0
     assert capfd.readouterr().err.endswith(

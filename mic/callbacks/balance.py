@@ -43,7 +43,6 @@ class TermBalance(Callback):
             whole = sum(norms.values()) or 1.0
             record(
                 trainer,
-                pl_module,
                 {f"balance/{name}": norm / whole for name, norm in norms.items()}
                 | {f"balance/{name}/norm": norm for name, norm in norms.items()},
             )

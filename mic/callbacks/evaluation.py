@@ -40,7 +40,7 @@ class NestedEvaluation(Callback):
         scores = {}
         for task, found in embed_each(encoder, self.tasks, self.batch_size, "validating", check):
             scores[task.name] = task.score(found, self.dims)  # one task's embeddings at a time
-        record(trainer, pl_module, flat(scores, "val"))
+        record(trainer, flat(scores, "val"))
 
 
 class LastValidation(Callback):

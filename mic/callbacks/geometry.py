@@ -73,14 +73,18 @@ class SpectralIsotropy(Callback):
         self.spread.update(queries, keys, keep=self._rows < self.pair_rows)
         self._rows += sum(batch.sizes) if batch.sizes else len(queries)  # those of all ranks
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+    ) -> None:
         if self.moments is None:
             return
         self.moment = self.moments.compute()
         found = {**self.moment.measures(self.dims), **self.spread.compute()}
         rows, covariance = self.moment.rows, self.moment.covariance
         self.values = {f"geometry/{name}": float(value) for name, value in found.items()}
-        record(trainer, pl_module, {**self.values, "geometry/rows": rows})
+        record(trainer, {**self.values, "geometry/rows": rows})
         steps = 0 if trainer.sanity_checking else trainer.global_step
         self.snapshot = Snapshot(
             steps,
@@ -110,7 +114,11 @@ class CrossCorrelationMap(Callback):
         self.spectral = spectral
         self.folder = folder
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+    ) -> None:
         moment, snapshot = self.spectral.moment, self.spectral.snapshot
         if moment is None or snapshot is None:
             return
@@ -122,7 +130,7 @@ class CrossCorrelationMap(Callback):
             for name, value in correlation_summary(covariance, dim, rows).items()
         }
         floor = max(rows - 1, 1) ** -0.5
-        record(trainer, pl_module, {**values, "correlation/floor": floor})
+        record(trainer, {**values, "correlation/floor": floor})
         loggers = pictured(trainer)
         if not trainer.is_global_zero or not loggers or snapshot.correlation is None:
             return

@@ -42,7 +42,11 @@ class NestedRetrievalEval(Callback):
             queries, keys = outputs["pooled"]
             self._rows.append((queries, keys, batch.ids[:, :2]))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+    ) -> None:
         if not self._rows:
             return
         queries, keys, ids = (torch.cat(parts) for parts in zip(*self._rows, strict=True))
@@ -68,7 +72,6 @@ class NestedRetrievalEval(Callback):
         scores = metric.compute()
         record(
             trainer,
-            pl_module,
             {
                 f"val/pairs/{name}/d{dim}": value
                 for name, values in scores.items()

@@ -91,7 +91,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: LightningModule,  # noqa: ARG002
         outputs: Any,  # noqa: ARG002
         batch: Batch,
         batch_idx: int,
@@ -106,10 +106,10 @@ class Throughput(Callback):
         )
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and trainer.global_step % self.every == 0:
-            self.write(trainer, pl_module)
+            self.write(trainer)
             self._started = self._marked = self.now()
 
-    def write(self, trainer: Trainer, module: LightningModule) -> None:
+    def write(self, trainer: Trainer) -> None:
         """Log what passed since the last line, and begin anew."""
         counted = torch.as_tensor(self._tokens)
         tokens = float(total(counted.to(exact_device(counted.device)).double()))
@@ -117,7 +117,6 @@ class Throughput(Callback):
         timed = sum(self._parts.values())
         record(
             trainer,
-            module,
             {
                 "speed/pairs_per_second": pairs / seconds,
                 "speed/tokens_per_second": tokens / seconds,

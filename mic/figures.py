@@ -1,7 +1,7 @@
 """What a run looks like: quality against width, variance per coordinate, correlation maps."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, pairwise
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -72,7 +72,8 @@ def quality(
                 half = torch.tensor(list(halves[method][task][metric].values()))
                 band(axis, list(values), heights, half, look["color"])
         axis.set_xscale("log", base=2)
-        axis.set_xticks(dims, [str(dim) for dim in dims])
+        crowded = any(wide < 1.8 * narrow for narrow, wide in pairwise(dims))
+        axis.set_xticks(dims, [str(dim) for dim in dims], rotation=45 if crowded else 0)
         axis.minorticks_off()
         axis.set(title=task, xlabel="numbers kept of each vector", ylabel=f"{metric} (%)")
     legend(figure, grid[0])

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
 # corpora of tests stay out of the user's cache, and those of an older mic out of the tests
@@ -84,6 +85,20 @@ def trial_server(fork: Forked) -> dict[str, str]:
 @pytest.fixture
 def encoder(model_folder: Path) -> Encoder:
     return Encoder.from_pretrained(model_folder, max_length=32)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The texts of every call of Encoder.embed, as they are encoded."""
+    calls: list[list[str]] = []
+    embed = Encoder.embed
+
+    def counting(self: Encoder, texts: list[str], **options: Any) -> Any:
+        calls.append(list(texts))
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(Encoder, "embed", counting)
+    return calls
 
 
 @pytest.fixture(scope="session")

@@ -54,19 +54,6 @@ def command(files, *more, qrels=True):
     return [*map(str, [*words, *(["--qrels", files / "qrels.tsv"] if qrels else []), *more])]
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    """The texts of every call of Encoder.embed, as they are encoded."""
-    calls, embed = [], Encoder.embed
-
-    def counting(self, texts, **options):
-        calls.append(list(texts))
-        return embed(self, texts, **options)
-
-    monkeypatch.setattr(Encoder, "embed", counting)
-    return calls
-
-
 @pytest.fixture(autouse=True, scope="module")
 def quick():
     """Rounds of the clock that do not take the tests' time."""

@@ -79,19 +79,6 @@ def command(data, to, action="evaluate"):
     return [action, "--suite", str(data / "suite.yaml"), "--data", str(data), "--to", str(to)]
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    """The texts of every call of Encoder.embed, as they are encoded."""
-    calls, embed = [], Encoder.embed
-
-    def counting(self, texts, **options):
-        calls.append(list(texts))
-        return embed(self, texts, **options)
-
-    monkeypatch.setattr(Encoder, "embed", counting)
-    return calls
-
-
 def test_every_text_is_encoded_once_for_all_tasks_widths_and_baselines(
     data, tasks, model_folder, encoded, tmp_path
 ):

@@ -92,19 +92,6 @@ def judged(data, exported, tmp_path_factory):
     return to
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    """The texts of every call of Encoder.embed, as they are encoded."""
-    calls, embed = [], Encoder.embed
-
-    def counting(self, texts, **options):
-        calls.append(list(texts))
-        return embed(self, texts, **options)
-
-    monkeypatch.setattr(Encoder, "embed", counting)
-    return calls
-
-
 def command(data, to, *models, dims="8,16"):
     suite = ["--suite", f"mteb:{data / 'suite.yaml'}", "--data", str(data)]
     return ["evaluate", *map(str, models), *suite, "--dims", dims, "--to", str(to)]

@@ -1,6 +1,5 @@
 """The LightningModule: encode, teach, weigh, log; an optimiser; nothing else."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -11,7 +10,8 @@ from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mic.batch import Batch
+from mic import frozen
+from mic.batch import Batch, Prepare
 from mic.collectives import rank
 from mic.config import defaults
 from mic.encoder import Encoder
@@ -20,12 +20,12 @@ from mic.gradcache import chunked_step
 from mic.nested import Encoded, check_dims
 from mic.objective import Loss, Objective
 from mic.optimizer import adamw
-from mic.record import record
+from mic.record import record, refuse_nan, scalars
 from mic.settings import Config
 from mic.sharding import shard, whole_weights
 from mic.summary import Summary, join
-from mic.teacher import Teacher, build_teacher
-from mic.tokenization import Tokens
+from mic.teacher import CachedTeacher, Teacher, build_teacher
+from mic.teacher_cache import TeacherCache
 
 
 class MICModule(LightningModule):
@@ -51,17 +51,39 @@ class MICModule(LightningModule):
         # embeddings before training, by the number of their text: the first look encodes none anew
         self.known: dict[int, Tensor] = {}
         self.teacher: Teacher | None = None
+        self.table: TeacherCache | None = None  # of a frozen backbone
         self.sharded = False
-        if self.config.teacher.kind != "cached":
+        if self.config.encoder.frozen:
+            layers = set().union(*map(self.objective.layers, range(3)))
+            frozen.refuse(self.config, self.encoder, layers)
+        if not self.looks_up:
             self.fill_teacher(())
         if self.config.trainer.compile:
             self.encoder.backbone.compile()  # in place: wrapping would rename the weights
         self.train()  # transformers loads in eval mode, where dropout, our augmentation, is off
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether embeddings are looked up, and `fill_teacher` has to be given their texts."""
+        return self.config.teacher.kind == "cached" or self.config.encoder.frozen
+
+    @property
+    def prepare(self) -> Prepare | None:
+        """What makes of a column's texts what the teacher, or a frozen backbone, has of them."""
+        if self.table is not None:
+            return self.table
+        return self.teacher.prepare if self.teacher is not None else None
+
     def fill_teacher(self, texts: Iterable[str]) -> None:
-        """Build the teacher; a cached one embeds those of the texts that it does not have yet."""
-        name = self.config.encoder.name
-        self.teacher = build_teacher(self.config.teacher, self.encoder, name, texts)
+        """Build the teacher; a cached one, and a frozen backbone, embeds those of the texts that
+        it does not have yet."""
+        if self.config.encoder.frozen:
+            self.table = frozen.table(self.config, self.encoder, texts)
+        if self.table is not None and self.config.teacher.kind == "cached":
+            self.teacher = CachedTeacher(self.table)
+        else:
+            name = self.config.encoder.name
+            self.teacher = build_teacher(self.config.teacher, self.encoder, name, texts)
         regression = self.config.objective.regression.weight
         if self.teacher is not None and regression and self.teacher.width != self.encoder.width:
             raise InputError(
@@ -108,15 +130,18 @@ class MICModule(LightningModule):
 
     def summarise(self, batch: Batch) -> Summary:
         """What the losses need of a batch or of a chunk of one."""
-        return self.summarise_views(batch, self.encode(batch.columns))
+        return self.summarise_views(batch, self.encode(batch))
 
     def summarise_views(self, batch: Batch, views: Sequence[Encoded]) -> Summary:
         """What the losses need of a batch that is encoded already."""
         taught = [self.teach(batch, view, encoded.pooled) for view, encoded in enumerate(views)]
         return self.objective.summarise(views, teacher=taught, ids=batch.ids, groups=batch.groups)
 
-    def encode(self, columns: Sequence[Tokens]) -> list[Encoded]:
+    def encode(self, batch: Batch) -> list[Encoded]:
         """The columns' embeddings and hidden states; in one forward pass if they are one length."""
+        columns = batch.columns
+        if self.config.encoder.frozen:
+            return frozen.encode(self.encoder, columns, batch.prepared)
         layers = [self.objective.layers(view) for view in range(len(columns))]
         shapes = {tokens["input_ids"].shape for tokens in columns}
         if len(shapes) > 1 or self.sharded:  # of which all ranks do the same number of passes
@@ -242,7 +267,9 @@ def load_encoder(config: Config) -> Encoder:
         if dims:
             check_dims(dims, encoder.width)
     encoder.freeze(wanted.freeze_embeddings, wanted.freeze_layers)
-    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+    if wanted.frozen:
+        encoder.backbone.requires_grad_(False)
+    elif not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise InputError(
             f"encoder.freeze_layers={wanted.freeze_layers}: nothing is left to train; freeze fewer "
             "layers or set encoder.projection"
@@ -253,27 +280,3 @@ def load_encoder(config: Config) -> Encoder:
         except ValueError as error:
             raise InputError(f"encoder.gradient_checkpointing=true: {error}") from None
     return encoder
-
-
-def scalars(loss: Loss) -> dict[str, float]:
-    """Every value of a loss by its logged name: total, raw terms, their weighted parts, widths."""
-    values = {"loss": loss.total}
-    for name, term in loss.terms.items():
-        values[name] = torch.stack(list(term.values())).mean()
-        values[f"{name}/weighted"] = loss.parts[name]
-        values |= {f"{name}/d{dim}": value for dim, value in term.items()}
-    values["negatives"] = loss.negatives
-    stacked = torch.stack([value.detach().float() for value in values.values()]).tolist()
-    return dict(zip(values, stacked, strict=True))
-
-
-def refuse_nan(values: Mapping[str, float], step: int, config: Config) -> None:
-    """Raise a RunError when the loss is not finite."""
-    if math.isfinite(values["loss"]):
-        return
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
-    raise RunError(
-        f"step {step + 1}: loss is {values['loss']} ({', '.join(broken[:4])}); lower "
-        f"trainer.learning_rate ({config.trainer.learning_rate}) or raise objective.temperature "
-        f"({config.objective.temperature})"
-    )

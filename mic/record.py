@@ -1,9 +1,14 @@
 """Where the figures of a training step or of a validation go."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from lightning.pytorch import Trainer
+
+from mic.errors import RunError
+from mic.objective import Loss
+from mic.settings import Config
 
 
 def record(
@@ -29,3 +34,27 @@ def write(trainer: Trainer, values: Mapping[str, float], steps: int | None = Non
         steps = 0 if trainer.sanity_checking else trainer.global_step
     for logger in trainer.loggers:
         logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=steps - 1)
+
+
+def scalars(loss: Loss) -> dict[str, float]:
+    """Every value of a loss by its logged name: total, raw terms, their weighted parts, widths."""
+    values = {"loss": loss.total}
+    for name, term in loss.terms.items():
+        values[name] = torch.stack(list(term.values())).mean()
+        values[f"{name}/weighted"] = loss.parts[name]
+        values |= {f"{name}/d{dim}": value for dim, value in term.items()}
+    values["negatives"] = loss.negatives
+    stacked = torch.stack([value.detach().float() for value in values.values()]).tolist()
+    return dict(zip(values, stacked, strict=True))
+
+
+def refuse_nan(values: Mapping[str, float], step: int, config: Config) -> None:
+    """Raise a RunError when the loss is not finite."""
+    if math.isfinite(values["loss"]):
+        return
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    raise RunError(
+        f"step {step + 1}: loss is {values['loss']} ({', '.join(broken[:4])}); lower "
+        f"trainer.learning_rate ({config.trainer.learning_rate}) or raise objective.temperature "
+        f"({config.objective.temperature})"
+    )

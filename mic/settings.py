@@ -32,6 +32,10 @@ class EncoderConfig:
     max_length: int = option(128, "tokens kept of each text", least=3)
     freeze_embeddings: bool = option(False, "keep the token embeddings as they are")
     freeze_layers: int = option(0, "keep this many of the lowest layers as they are", least=0)
+    frozen: bool = option(
+        False,
+        "train the head alone, on the backbone's embeddings, computed once and kept on disk",
+    )
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
 
 

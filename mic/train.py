@@ -74,10 +74,9 @@ def train_here(
     data = first_on_node(lambda: read_data(config, module.encoder.tokenize))
     data.may_differ = any(key.partition(".")[0] == "data" for key in allow_change)
     validation, test = read_tasks(config, data)
-    if config.teacher.kind == "cached":
+    if module.looks_up:
         first_on_node(lambda: module.fill_teacher(data.texts()))
-    if module.teacher is not None:
-        data.prepare = module.teacher.prepare
+    data.prepare = module.prepare
     if start.checkpoint is not None:  # before anything is written
         data.refuse_other(start.checkpoint.read()["PairDataModule"]["data"])
     from_rank_zero(lambda: make_folder(config, module, start))

@@ -82,6 +82,17 @@ def trial_server(fork: Forked) -> dict[str, str]:
     return {"TRIALS": str(fork.socket), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+@pytest.fixture(scope="session")
+def still_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same BERT without dropout."""
+    folder = tmp_path_factory.mktemp("model") / "still-bert"
+    shutil.copytree(model_folder, folder)
+    config = BertConfig.from_pretrained(model_folder)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    config.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def encoder(model_folder: Path) -> Encoder:
     return Encoder.from_pretrained(model_folder, max_length=32)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from mic.batch import Batch
 from mic.config import load
 from mic.data import PairDataModule
 from mic.errors import InputError, RunError
@@ -58,10 +59,10 @@ def test_columns_of_one_length_take_one_forward_pass_and_give_the_same(tiny_conf
     texts = ["the cat sees a house", "a dog likes the river"], ["a dog and a cat", "the bird"]
     equal = [module.encoder.tokenize(column) for column in texts]
     assert equal[0]["input_ids"].shape == equal[1]["input_ids"].shape
-    found = module.encode(equal)
+    found = module.encode(Batch(equal))
     assert passes == [4]
     unequal = [equal[0], module.encoder.tokenize.widen(equal[1], 9)]
-    for one, other in zip(found, module.encode(unequal), strict=True):
+    for one, other in zip(found, module.encode(Batch(unequal)), strict=True):
         assert one.hidden.keys() == other.hidden.keys() == {1, 2}
         torch.testing.assert_close(one.pooled, other.pooled, rtol=1e-10, atol=1e-10)
         for layer, states in one.hidden.items():

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import answer, sentence
 from forked import Forked
-from transformers import BertConfig
 
 from mic.config import load
 from mic.module import load_encoder
@@ -22,6 +21,7 @@ KINDS = {
     "ema": ("teacher.kind=ema", "teacher.decay=0.9", "objective.distillation.weight=1"),
     "chunks": ("trainer.chunk_size=7",),
     "streams": ("data.train.pairs.streaming=true",),
+    "head": ("encoder.frozen=true", "encoder.projection=32", "objective.align_layers=[output]"),
     "still": ("encoder.name={still}",),  # without dropout
 }
 
@@ -38,9 +38,10 @@ class Runs:
     """Runs of a tiny BERT with dropout: epochs of 6 steps, validations of 2 batches at steps 4, 8,
     12 (where an epoch ends) and 14, the last one, checkpoints at 5, 10 and 14."""
 
-    def __init__(self, fork: Forked, config: Path) -> None:
+    def __init__(self, fork: Forked, config: Path, still: Path) -> None:
         self.fork = fork
         self.config = config
+        self.still = still
         self.folder = config.parent / "runs"
         self.known: dict[tuple[str, int], Outcome] = {}
         self.count = 0
@@ -49,7 +50,7 @@ class Runs:
         self, name: str, kind: str, plan: str = "", ranks: int = 1, without: Sequence[str] = ()
     ) -> tuple[list[int], str]:
         """Begin a run or go on with it, with kills on the way: the ranks' exit codes, and words."""
-        own = [one.format(still=self.config.parent / "still") for one in KINDS[kind]]
+        own = [one.format(still=self.still) for one in KINDS[kind]]
         kills = [kill(one) for one in plan.split(" + ") if one]
         arguments = ("train", str(self.config), f"name={name}", *own)
         return self.fork(*arguments, ranks=ranks, kills=kills, without=without)
@@ -104,18 +105,11 @@ def runs(
     fork: Forked,
     tmp_path_factory: pytest.TempPathFactory,
     model_folder: Path,
+    still_folder: Path,
     pairs_file: Path,
     sts_file: Path,
 ) -> Runs:
     folder = tmp_path_factory.mktemp("resume")
-    still = folder / "still"
-    still.mkdir()
-    for file in model_folder.iterdir():
-        (still / file.name).symlink_to(file)
-    (still / "config.json").unlink()
-    config = BertConfig.from_pretrained(model_folder)
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
-    config.save_pretrained(still)
     held = folder / "held.jsonl"
     rows = ({"anchor": sentence(n), "positive": answer(n)} for n in range(900, 960))
     held.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -146,11 +140,15 @@ trainer:
 monitor: {{batches: true, balance_every: 4}}
 """
     )
-    return Runs(fork, file)
+    return Runs(fork, file, still_folder)
 
 
 # the kills of each process, one after the other, and the step whose state it leaves
 ONE_RANK = {
+    "killed while the head alone learns": (
+        "head",
+        [("batch 9 SIGKILL", 5), ("validating 4 SIGKILL", 10)],
+    ),
     "killed in steps": (  # also twice in an epoch, and before a step is done
         "plain",
         [

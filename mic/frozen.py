@@ -1,0 +1,74 @@
+"""A backbone that does not learn: its embeddings are computed once, and a head is trained on them.
+
+What a frozen backbone says of a text never changes, and so it is the cached teacher's embedding of
+the text as well: one table on disk is the head's input and what a teacher teaches.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+from mic.device import accelerator
+from mic.encoder import Encoder
+from mic.errors import InputError, RunError
+from mic.nested import Encoded
+from mic.settings import Config
+from mic.teacher import Prepared
+from mic.teacher_cache import TeacherCache, fill
+
+
+def refuse(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
+    """Raise an InputError where something else than the head would have to learn or to speak."""
+    frozen, teacher = "encoder.frozen=true: the head alone learns", config.teacher
+    if encoder.projection is None:
+        raise InputError(
+            f"{frozen}, and there is none; set encoder.projection={encoder.hidden_width}"
+        )
+    if wanted := sorted(layers):
+        raise InputError(
+            f"{frozen}, and the objective reads the backbone's layers {wanted}; set "
+            "objective.align_layers=[output] and terms of other layers to weight 0"
+        )
+    if teacher.kind in ("ema", "frozen"):
+        raise InputError(f"{frozen}; in the place of teacher.kind={teacher.kind} set cached")
+    if teacher.kind == "cached" and teacher.name not in (None, config.encoder.name):
+        raise InputError(
+            f"teacher.name={teacher.name}: with encoder.frozen=true the backbone itself teaches; "
+            "set teacher.name=null"
+        )
+
+
+def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> TeacherCache:
+    """The backbone's pooled embeddings of all texts; those that are not on disk yet are computed.
+
+    Raises RunError for a table that cannot be filled.
+    """
+    bare = Encoder(
+        encoder.backbone,
+        encoder.tokenizer,
+        pooling=encoder.pooling,
+        max_length=encoder.max_length,
+    ).to(accelerator())
+    return fill(None, bare, texts, config.teacher.batch_size)
+
+
+def encode(
+    encoder: Encoder, columns: Sequence[Mapping[str, Tensor]], prepared: Sequence[Prepared] | None
+) -> list[Encoded]:
+    """What the head makes of the columns' embeddings, looked up by `TeacherCache`.
+
+    Raises RunError when they were not.
+    """
+    head = encoder.projection
+    assert head is not None
+    found = []
+    looked_up: Sequence[Prepared | None] = prepared or [None] * len(columns)
+    for tokens, rows in zip(columns, looked_up, strict=True):
+        if not isinstance(rows, Tensor):
+            raise RunError(
+                "encoder.frozen=true: no embeddings to train on; call fill_teacher(data.texts()) "
+                "before training, and set data.prepare=module.prepare"
+            )
+        pooled = head(rows.to(head.weight.device, head.weight.dtype))
+        found.append(Encoded(pooled, {}, tokens["attention_mask"].bool()))
+    return found

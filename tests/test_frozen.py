@@ -1,0 +1,101 @@
+"""A head on a frozen backbone's embeddings learns what it would learn behind the backbone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LAYERS, WIDTH
+from transformers import BertModel
+
+from mic.batch import Batch
+from mic.config import load
+from mic.encoder import Encoder
+from mic.errors import InputError, RunError
+from mic.module import MICModule
+from mic.train import train
+
+HEAD = (f"encoder.projection={WIDTH}", "objective.align_layers=[output]")
+FROZEN = (*HEAD, "encoder.frozen=true")
+LAYERWISE = (*HEAD, "encoder.freeze_embeddings=true", f"encoder.freeze_layers={LAYERS}")
+TAUGHT = ("teacher.kind=cached", "objective.distillation.weight=1")
+
+
+@pytest.fixture
+def run(tiny_config, still_folder, tmp_path, monkeypatch):
+    """Trains the tiny BERT, without dropout, with a cache of its own; a run's folder."""
+    monkeypatch.setenv("MIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("mic.train.draw", lambda *_: None)
+
+    def one(name: str, *overrides: str) -> Path:
+        train(load(tiny_config, f"encoder.name={still_folder}", f"name={name}", *overrides))
+        return tmp_path / "runs" / name
+
+    return one
+
+
+def logged(folder: Path, name: str) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line[name] for line in lines if name in line]
+
+
+@pytest.mark.parametrize("more", [(), TAUGHT, ("trainer.chunk_size=5",)], ids=str)
+def test_it_learns_what_it_would_learn_behind_the_backbone(run, more):
+    behind, alone = run("behind", *LAYERWISE, *more), run("alone", *FROZEN, *more)
+    for name in ("train/loss", "val/loss", "val/sts/spearman/d4"):
+        assert logged(alone, name) == pytest.approx(logged(behind, name), rel=5e-3)  # fp16 on disk
+    heads = [Encoder.from_pretrained(folder / "encoder").projection for folder in (behind, alone)]
+    moved = (heads[0].weight - torch.eye(WIDTH)).norm()
+    assert moved > 0.01
+    assert (heads[1].weight - heads[0].weight).norm() < 0.05 * moved
+
+
+def test_the_backbone_sees_every_text_once_and_no_step(run, encoded, monkeypatch):
+    def seen_in_training(backbone: BertModel, *_: object, **__: object) -> None:
+        steps.append(backbone.training)
+
+    steps: list[bool] = []
+    monkeypatch.setattr(BertModel, "__call__", counting(BertModel.__call__, seen_in_training))
+    run("first", *FROZEN)
+    first = sum(map(len, encoded))
+    encoded.clear()
+    run("again", *FROZEN, "seed=1", "monitor.balance_every=2")
+    assert steps
+    assert not any(steps)
+    assert first - sum(map(len, encoded)) == 400  # 200 pairs, in the second run looked up
+
+
+def counting(function, note):
+    def counted(*args, **kwargs):
+        note(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def test_the_backbone_stays_as_it_was_to_the_bit(run, still_folder):
+    trained = Encoder.from_pretrained(run("first", *FROZEN) / "encoder").backbone.state_dict()
+    before = Encoder.from_pretrained(still_folder).backbone.state_dict()
+    assert trained.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in trained.items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("encoder.frozen=true",), f"there is none; set encoder.projection={WIDTH}"),
+        ((*FROZEN, "objective.align_layers=[1,output]"), r"layers \[1\]; set objective.align"),
+        ((*FROZEN, *TAUGHT, "teacher.kind=ema"), "in the place of teacher.kind=ema set cached"),
+        ((*FROZEN, *TAUGHT, "teacher.name=other"), "teacher.name=other: with encoder.frozen=true"),
+    ],
+)
+def test_what_cannot_learn_or_teach_is_refused(tiny_config, overrides, message):
+    with pytest.raises(InputError, match=message):
+        MICModule(load(tiny_config, *overrides))
+
+
+def test_texts_that_were_not_given_are_missed_with_the_cure(tiny_config):
+    module = MICModule(load(tiny_config, *FROZEN))
+    tokens = module.encoder.tokenize(["the cat sees a house"])
+    with pytest.raises(RunError, match=r"call fill_teacher\(data.texts\(\)\) before training"):
+        module(Batch([tokens, tokens]))

@@ -142,7 +142,7 @@ def encode(folder: Path, encoder: Encoder, texts: Sequence[str], batch_size: int
     texts = sorted(texts, key=len, reverse=True)  # little padding, and memory runs out at once
     keys, vectors = digests(texts), []
     written, last = 0, time.monotonic()
-    with bar("embedding with the teacher", len(texts)) as advance:
+    with bar("embedding every text once", len(texts)) as advance:
         for start in range(0, len(texts), batch_size):
             batch = texts[start : start + batch_size]
             embeddings = encoder.embed(batch, batch_size=batch_size, progress=advance)

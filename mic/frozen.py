@@ -5,6 +5,7 @@ the text as well: one table on disk is the head's input and what a teacher teach
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -31,17 +32,24 @@ def refuse(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
         )
     if teacher.kind in ("ema", "frozen"):
         raise InputError(f"{frozen}; in the place of teacher.kind={teacher.kind} set cached")
-    if teacher.kind == "cached" and teacher.name not in (None, config.encoder.name):
-        raise InputError(
-            f"teacher.name={teacher.name}: with encoder.frozen=true the backbone itself teaches; "
-            "set teacher.name=null"
-        )
+    its_own = {
+        "name": (None, config.encoder.name),
+        "pooling": ("auto", encoder.pooling),
+        "max_length": (None, encoder.max_length),
+    }
+    for key, (default, own) in its_own.items():
+        if teacher.kind == "cached" and (given := getattr(teacher, key)) not in (default, own):
+            raise InputError(
+                f"teacher.{key}={given}: with encoder.frozen=true the backbone itself teaches; set "
+                f"teacher.{key}={default or 'null'}"
+            )
 
 
 def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> TeacherCache:
     """The backbone's pooled embeddings of all texts; those that are not on disk yet are computed.
 
-    Raises RunError for a table that cannot be filled.
+    It is kept in teacher.folder, or in the user's cache. Raises InputError for a folder of other
+    embeddings, RunError for one that cannot be filled.
     """
     bare = Encoder(
         encoder.backbone,
@@ -49,7 +57,8 @@ def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> TeacherCach
         pooling=encoder.pooling,
         max_length=encoder.max_length,
     ).to(accelerator())
-    return fill(None, bare, texts, config.teacher.batch_size)
+    folder = Path(config.teacher.folder).expanduser() if config.teacher.folder else None
+    return fill(folder, bare, texts, config.teacher.batch_size)
 
 
 def encode(

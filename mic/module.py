@@ -137,14 +137,17 @@ class MICModule(LightningModule):
         taught = [self.teach(batch, view, encoded.pooled) for view, encoded in enumerate(views)]
         return self.objective.summarise(views, teacher=taught, ids=batch.ids, groups=batch.groups)
 
-    def encode(self, batch: Batch) -> list[Encoded]:
-        """The columns' embeddings and hidden states; in one forward pass if they are one length."""
+    def encode(self, batch: Batch, together: bool = True) -> list[Encoded]:
+        """The columns' embeddings and hidden states; in one forward pass if they are one length,
+        unless `together` is false."""
         columns = batch.columns
         if self.config.encoder.frozen:
             return frozen.encode(self.encoder, columns, batch.prepared)
         layers = [self.objective.layers(view) for view in range(len(columns))]
         shapes = {tokens["input_ids"].shape for tokens in columns}
-        if len(shapes) > 1 or self.sharded:  # of which all ranks do the same number of passes
+        if (
+            len(shapes) > 1 or not together or self.sharded
+        ):  # of which all ranks do the same number of passes
             return [self.encoder(*view) for view in zip(columns, layers, strict=True)]
         joined = {name: torch.cat([tokens[name] for tokens in columns]) for name in columns[0]}
         found = self.encoder(joined, sorted(set().union(*layers)))

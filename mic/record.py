@@ -1,4 +1,4 @@
-"""Where the figures of a training step or of a validation go."""
+"""The figures of a training step or of a validation: which they are, and where they go."""
 
 import math
 from collections.abc import Mapping

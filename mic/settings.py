@@ -59,7 +59,8 @@ class TeacherConfig:
     )
     decay: float = option(0.999, "of the ema, per optimiser step", least=0, below=1)
     folder: str | None = option(
-        None, "where a cached teacher's embeddings are kept; null: the user's cache"
+        None,
+        "where a cached teacher's, or a frozen backbone's, embeddings are; null: the user's cache",
     )
     batch_size: int = option(64, "texts per forward pass while the cache is filled", least=1)
 

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ KINDS = ("none", "self", "ema", "frozen", "cached")
 Prepared = dict[str, Tensor] | Tensor  # a column's texts for the teacher: tokens, or embeddings
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module, ABC):
     """What every teacher does: full embeddings without gradient or dropout, at least in fp32.
 
     `width` is the numbers in an embedding, and need not be the student's. `prepare`, where there
@@ -56,10 +57,11 @@ class Teacher(nn.Module):
         found = self.embed(tokens, prepared, student)
         return found.detach().to(torch.promote_types(found.dtype, torch.float32))
 
+    @abstractmethod
     def embed(
         self, tokens: Mapping[str, Tensor], prepared: Prepared | None, student: Tensor
     ) -> Tensor:
-        raise NotImplementedError
+        """What `forward` gives, as the teacher computes it."""
 
     def step(self, student: Encoder) -> None:
         """Follow the student; to be called after every optimiser step."""

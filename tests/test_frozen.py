@@ -50,16 +50,18 @@ def test_it_learns_what_it_would_learn_behind_the_backbone(run, more):
     assert (heads[1].weight - heads[0].weight).norm() < 0.05 * moved
 
 
-def test_the_backbone_sees_every_text_once_and_no_step(run, encoded, monkeypatch):
+def test_the_backbone_sees_every_text_once_and_no_step(run, encoded, tmp_path, monkeypatch):
     def seen_in_training(backbone: BertModel, *_: object, **__: object) -> None:
         steps.append(backbone.training)
 
     steps: list[bool] = []
     monkeypatch.setattr(BertModel, "__call__", counting(BertModel.__call__, seen_in_training))
-    run("first", *FROZEN)
+    kept = f"teacher.folder={tmp_path / 'kept'}"
+    run("first", *FROZEN, kept)
+    assert (tmp_path / "kept" / "vectors.f16").stat().st_size == 2 * WIDTH * 400
     first = sum(map(len, encoded))
     encoded.clear()
-    run("again", *FROZEN, "seed=1", "monitor.balance_every=2")
+    run("again", *FROZEN, kept, "seed=1", "monitor.balance_every=2")
     assert steps
     assert not any(steps)
     assert first - sum(map(len, encoded)) == 400  # 200 pairs, in the second run looked up
@@ -87,6 +89,11 @@ def test_the_backbone_stays_as_it_was_to_the_bit(run, still_folder):
         ((*FROZEN, "objective.align_layers=[1,output]"), r"layers \[1\]; set objective.align"),
         ((*FROZEN, *TAUGHT, "teacher.kind=ema"), "in the place of teacher.kind=ema set cached"),
         ((*FROZEN, *TAUGHT, "teacher.name=other"), "teacher.name=other: with encoder.frozen=true"),
+        (
+            (*FROZEN, *TAUGHT, "teacher.max_length=7"),
+            "max_length=7: .* set teacher.max_length=null",
+        ),
+        ((*FROZEN, *TAUGHT, "teacher.pooling=cls"), "pooling=cls: .* set teacher.pooling=auto"),
     ],
 )
 def test_what_cannot_learn_or_teach_is_refused(tiny_config, overrides, message):

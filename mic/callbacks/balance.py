@@ -76,13 +76,7 @@ def gradient_norms(module: MICModule, batch: Batch) -> dict[str, float]:
 def encoded_loss(module: MICModule, batch: Batch) -> tuple[list[Encoded], Loss]:
     """The batch's columns, encoded one by one: of columns that pass together only slices are
     known, on which nothing depends."""
-    if module.config.encoder.frozen:
-        views = module.encode(batch)
-    else:
-        views = [
-            module.encoder(tokens, module.objective.layers(view))
-            for view, tokens in enumerate(batch.columns)
-        ]
+    views = module.encode(batch, together=False)
     return views, module.finish(module.summarise_views(batch, views), batch.sizes)
 
 

@@ -145,9 +145,8 @@ class MICModule(LightningModule):
             return frozen.encode(self.encoder, columns, batch.prepared)
         layers = [self.objective.layers(view) for view in range(len(columns))]
         shapes = {tokens["input_ids"].shape for tokens in columns}
-        if (
-            len(shapes) > 1 or not together or self.sharded
-        ):  # of which all ranks do the same number of passes
+        # of a shared encoder all ranks do the same number of passes
+        if len(shapes) > 1 or not together or self.sharded:
             return [self.encoder(*view) for view in zip(columns, layers, strict=True)]
         joined = {name: torch.cat([tokens[name] for tokens in columns]) for name in columns[0]}
         found = self.encoder(joined, sorted(set().union(*layers)))

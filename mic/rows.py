@@ -12,7 +12,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from glob import glob
 from itertools import chain, islice
 from pathlib import Path
@@ -91,11 +91,38 @@ def number_of(row: Row, column: str) -> float:
 
 
 def read_rows(source: Source) -> Iterator[Row]:
-    """The rows of a source, one by one, at most `source.limit`."""
+    """The rows of a source that are as `source.where` says, one by one, at most `source.limit`."""
     files = files_of(source)
     parts = [read_hub(source)] if files is None else map(read_file, files)
-    rows = chain.from_iterable(checked(part, source.columns) for part in parts)
-    return islice(rows, source.limit)
+    columns = [*source.columns, *source.where]
+    rows = chain.from_iterable(checked(part, columns) for part in parts)
+    return islice(matching(rows, source) if source.where else rows, source.limit)
+
+
+def matching(rows: Iterator[Row], source: Source) -> Iterator[Row]:
+    """The rows whose columns have the values of `source.where`, of which there must be one."""
+    met: dict[str, set[str]] = {column: set() for column in source.where}
+    found = False
+    for row in rows:
+        values = {column: str(row.get(column)) for column in source.where}
+        if values == source.where:
+            found = True
+            yield row
+        elif not found:
+            for column, value in values.items():
+                met[column].add(value)
+    if not found:
+        there = "; ".join(f"{column} is {some(values)}" for column, values in met.items())
+        raise InputError(f"{source.path}: no row is as where={dict(source.where)} says: {there}")
+
+
+def some(values: Collection[str]) -> str:
+    """
+    >>> some({"b", "a", "e", "d", "c"})
+    'a, b, c or 2 others'
+    """
+    shown = ", ".join(f"{value:.40}" for value in sorted(values)[:3])
+    return shown if len(values) <= 3 else f"{shown} or {len(values) - 3:,} others"
 
 
 def files_of(source: Source) -> list[Path] | None:

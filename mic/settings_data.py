@@ -19,6 +19,9 @@ class Source:
     split: str = option("train", "split of a Hub or built-in data set")
     subset: str | None = option(None, "configuration of a Hub data set that has several")
     revision: str | None = option(None, "branch, tag or commit of a Hub data set")
+    where: dict[str, str] = option(
+        {}, "column: value; rows with other values are passed over, as if they were not there"
+    )
     limit: int | None = option(None, "rows read at most, from the top", least=1)
 
 

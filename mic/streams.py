@@ -119,6 +119,11 @@ def open_stream(name: str, source: CorpusConfig) -> Stream:
         raise InputError(
             f"{key}.{asked}: needs all rows at hand; drop it, or set {key}.streaming=false"
         )
+    if source.where:
+        raise InputError(
+            f"{key}.where: a stream has every row of its files; drop it, or set {key}.streaming="
+            "false"
+        )
     kind_of(source)
     files = files_of(source)
     if files is None:

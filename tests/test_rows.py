@@ -125,6 +125,29 @@ def test_the_limit_counts_from_the_top(tmp_path: Path) -> None:
     assert read(given)[0] == ROWS
 
 
+def test_where_keeps_the_rows_with_its_values_and_the_limit_counts_them(tmp_path: Path) -> None:
+    lines = "asked,answer,split,year\na,1,test,1\nb,2,train,1\nc,3,test,2\nd,4,test,1\ne,5,test,1\n"
+    given = source(tmp_path, "x.csv", lines)
+    given.where = {"split": "test", "year": "1"}
+    assert read(given)[0] == [("a", "1"), ("d", "4"), ("e", "5")]
+    given.limit = 2
+    assert read(given)[0] == [("a", "1"), ("d", "4")]
+    lines = '{"asked": "a", "answer": "1", "meta": {"fold": 3}}\n'
+    nested = source(tmp_path, "x.jsonl", lines + lines.replace('"a"', '"b"').replace("3", "4"))
+    nested.where = {"meta.fold": "4"}
+    assert read(nested)[0] == [("b", "1")]
+
+
+def test_where_that_no_row_is_like_says_what_rows_are_like(tmp_path: Path) -> None:
+    given = source(tmp_path, "x.csv", "asked,answer,split\na,1,dev\nb,2,train\n")
+    given.where = {"split": "test"}
+    with pytest.raises(InputError, match=r"no row is as where=.* says: split is dev, train"):
+        read(given)
+    given.where = {"fold": "test"}
+    with pytest.raises(InputError, match="no column 'fold'"):
+        read(given)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

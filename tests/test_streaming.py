@@ -491,6 +491,7 @@ def test_a_teachers_view_of_the_texts_travels_with_them(source, validation, toke
         ),
         ({"more": {"deduplicate": True}}, r"data\.train\.more\.deduplicate=true: needs all rows"),
         ({"more": {"label": "topic"}}, r"data\.train\.more\.label=topic: needs all rows at hand"),
+        ({"more": {"where": {"x": "1"}}}, r"data\.train\.more\.where: a stream has every row of i"),
         ({"more": {"columns": ["x"]}}, r"0\.jsonl: no column 'x'; it has \['anchor', 'positive'"),
         ({"more": {"path": "nothing.csv"}}, r"nothing\.csv: no such file"),
         ({"more": {"path": "nobody/nothing"}}, r"nobody/nothing .*: neither a file nor a reachab"),

@@ -158,6 +158,18 @@ def test_two_settings_are_two_rows_and_never_pooled(evaluated, tmp_path):
     ]
 
 
+def test_three_trained_methods_beside_baselines_are_too_few_alone(tmp_path):
+    for name in NAMES[:6]:
+        write(tmp_path / "small", name)
+    correlate.main([str(tmp_path / "small"), "--out", str(tmp_path)])
+    report = (tmp_path / "correlation.md").read_text()
+    assert "| 16 | STS | +1.00 [+1.00, +1.00] * |" in report  # six with the baselines
+    alone = report.split("**small, trained runs alone**: ")[1]
+    assert alone.startswith("6 models of 3 methods;")
+    assert "Nothing to correlate: it takes 4 methods" in alone
+    assert "| trained runs alone | STS | effective rank / d | + | 0 | 0 | 0 | 0 |" in report
+
+
 def points(methods, seeds, within=0.1, generator=NOISE):
     """x and y of methods that lie anywhere, and seeds near their method."""
     middle = generator.standard_normal((2, methods, 1))

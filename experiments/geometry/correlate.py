@@ -112,6 +112,9 @@ def text(settings: Sequence[Setting], cells: Sequence[Cell], command: str) -> It
         for over in (EVERY, RUNS):
             own = [one for one in cells if (one.setting, one.over) == (setting.name, over)]
             yield f"**{setting.name}, {over}**: {size(setting, over)}"
+            if not any(one.found for one in own):
+                yield f"Nothing to correlate: it takes {LEAST} methods, and figures that vary."
+                continue
             yield table(["", "quality", *headings()], rows(setting, own))
 
 

@@ -5,7 +5,6 @@ A setting is a folder that `mic evaluate --to` wrote: models of one backbone, ju
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
-from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ from mic.judge import evaluation
 from mic.judge.evaluation import Evaluation
 from mic.judge.groups import ALL, Group, compared, grouped, mean_of
 from mic.judge.run import evaluations_in
-from mic.report.read import OWN
+from mic.report.read import OWN, scores
+from mic.tasks import Scores
 
 MEAN = "all tasks"
 KINDS = {  # of a task, by its headline
@@ -68,7 +68,7 @@ class Scored(NamedTuple):
     method: str
     seed: int | None
     results: Results
-    geometry: Mapping[str, Mapping[str, float | None]]
+    geometry: Scores
 
 
 def read_settings(folders: Sequence[Path]) -> list[Setting]:
@@ -95,7 +95,7 @@ def read_setting(name: str, folder: Path) -> Setting:
     if not found:
         raise InputError(f"{folder}: holds no evaluation; name one that `mic evaluate --to` wrote")
     for one in found:
-        if "geometry" not in one.meta:
+        if not geometry_of(one):
             raise InputError(
                 f"{folder / one.name}: says nothing of geometry, as an older mic wrote it; remove "
                 "it and evaluate anew"
@@ -161,7 +161,7 @@ def without_shared(groups: Sequence[Group]) -> list[Group]:
 def models(groups: Sequence[Group]) -> Iterator[Scored]:
     for group in groups:
         for one in group.members:
-            known = one.meta["geometry"].get(OWN, {})
+            known = geometry_of(one).get(OWN, {})
             yield Scored(one.name, group.label, one.meta["seed"], one.results, known)
 
 
@@ -182,7 +182,7 @@ def untrained(groups: Sequence[Group]) -> list[Scored]:
             if any(alike(results, other.results) for other in [*as_they_are, *found]):
                 continue
             method = f"{name} ({label})" if name in {other.model for other in found} else name
-            known = one.meta["geometry"].get(name, {})
+            known = geometry_of(one).get(name, {})
             found.append(Scored(name, method, None, results, known))
     return found
 
@@ -198,18 +198,17 @@ def alike(one: Results, other: Results) -> bool:
     )
 
 
-def predictors(
-    of: Path, geometry: Mapping[str, Mapping[str, float | None]], width: int
-) -> dict[str, float]:
+def geometry_of(one: Evaluation) -> dict[str, Scores]:
+    """What is known of a model's geometry and its baselines': method -> measure -> width."""
+    return getattr(one, "geometry", None) or scores(one.meta.get("geometry", {}))
+
+
+def predictors(of: Path, geometry: Scores, width: int) -> dict[str, float]:
     """The predictors at a width; NaN where the embeddings had none, as those of one point."""
     try:
-        rank = geometry["effective_rank"][str(width)]
-        excess = geometry["correlation_excess"][str(width)]
+        rank, excess = geometry["effective_rank"][width], geometry["correlation_excess"][width]
     except KeyError:
         raise InputError(
             f"{of}: says nothing of its geometry at {width}; remove it and evaluate anew"
         ) from None
-    return {
-        RANK: nan if rank is None else rank / width,
-        EXCESS: nan if excess is None else excess,
-    }
+    return {RANK: rank / width, EXCESS: excess}

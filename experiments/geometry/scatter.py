@@ -37,7 +37,8 @@ def scatter(
             title = told(found[setting.name, predictor])
             axis.set_title(title, fontsize=10)
             axis.set_xlabel(f"{predictor}, first {width} numbers")
-        axes[0].set_ylabel(f"{setting.name}\nmean of {setting.tasks[MEAN]} tasks (%)")
+        of = f"mean of {setting.tasks[MEAN]} tasks" if setting.tasks[MEAN] > 1 else "one task"
+        axes[0].set_ylabel(f"{setting.name}\n{of} (%)")
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
     return figures.captioned(figure, caption)
 

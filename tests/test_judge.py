@@ -11,8 +11,9 @@ from sentences import answer, sentence
 
 from mic.cli import main
 from mic.encoder import Encoder
+from mic.errors import RunError
 from mic.evaluate import PCA, RAW
-from mic.judge import evaluation
+from mic.judge import evaluation, shared
 from mic.judge.baselines import ROTATION, rotation, training_texts
 from mic.judge.embed import fresh_texts
 from mic.judge.evaluation import Evaluation
@@ -337,3 +338,91 @@ def test_every_shipped_suite_finds_its_files_and_columns(file):
     found = build_tasks(read_suite(file.stem, SHARED))
     assert len(found) == 10
     assert len(training_texts(found).texts) == 10_000
+
+
+@pytest.fixture(scope="module")
+def heads(model_folder, tmp_path_factory):
+    """Models with one backbone and a head each: of 32 numbers, of 12, and of 12 with a bias."""
+    parent = tmp_path_factory.mktemp("heads")
+    generator = torch.Generator().manual_seed(0)
+    for name, width, bias in (("wide", 32, False), ("narrow", 12, False), ("biased", 12, True)):
+        encoder = Encoder.from_pretrained(model_folder, max_length=16)  # as tiny_run begins
+        encoder.projection = torch.nn.Linear(32, width, bias)
+        for value in encoder.projection.parameters():
+            value.data = torch.randn(value.shape, generator=generator) / 8
+        encoder.save(parent / name)
+    return parent
+
+
+def test_models_with_one_backbone_share_its_encoding(data, tasks, heads, encoded, tmp_path):
+    to, names = tmp_path / "to", ["wide", "narrow", "biased"]
+    given = [str(heads / name) for name in names]
+    assert main([*command(data, to), *given, "--dims", "4,12"]) == 0
+    texts = [text for call in encoded for text in call]
+    assert len(texts) == len(set(texts))
+    assert set(texts) == {text for task in tasks for text in task.texts}
+    assert not (to / ".embeddings").exists()
+    for name, folder in zip(names, given, strict=True):
+        _, methods = read_results(to / name / "results.json")
+        encoder = Encoder.from_pretrained(folder)
+        for task in tasks:
+            alone = task.score(encoder.embed(task.texts), [4, 12])
+            for metric, values in methods[OWN][task.name].items():
+                assert values == pytest.approx(alone[metric], abs=1e-3)
+
+
+def test_rows_of_a_head_are_those_that_the_encoder_gives(tasks, heads, tmp_path):
+    asked = {task.name: task.texts for task in tasks}
+    for name in ("wide", "narrow", "biased"):
+        encoder = Encoder.from_pretrained(heads / name)
+        found = shared.embed(encoder, asked, 64, tmp_path, "encoding")
+        for task in tasks:
+            expected = encoder.embed(task.texts)
+            assert found[task.name].shape == expected.shape
+            torch.testing.assert_close(found[task.name][:], expected, rtol=1e-5, atol=1e-5)
+    encoder.projection.bias.data[0] = torch.nan
+    with pytest.raises(RunError, match="head's weights are not finite; the model diverged"):
+        shared.embed(encoder, asked, 64, tmp_path, "encoding")
+
+
+def test_what_is_encoded_goes_when_no_later_model_needs_it(
+    data, heads, tiny_run, encoded, tmp_path, monkeypatch
+):
+    """The run's own is needed once; what it began with is the first's backbone and the last's."""
+    to, present = tmp_path / "to", []
+    write = evaluation.write
+
+    def noting(folder, judged):
+        present.append(sorted(one.name for one in (to / ".embeddings").iterdir()))
+        write(folder, judged)
+
+    monkeypatch.setattr(evaluation, "write", noting)
+    given = [*map(str, (heads / "wide", tiny_run, heads / "narrow", heads / "biased"))]
+    assert main([*command(data, to), *given, "--dims", "4,12"]) == 0
+    assert [len(names) for names in present] == [1, 2, 1, 1]
+    assert present[0] == present[2] == present[3]
+    assert not (to / ".embeddings").exists()
+    texts = [text for call in encoded for text in call]
+    assert len(texts) == 2 * len(set(texts))
+
+
+def test_a_shared_encoding_outlives_an_interruption(data, heads, encoded, tmp_path, monkeypatch):
+    to, given = tmp_path / "to", [str(heads / "wide"), str(heads / "narrow")]
+    calls = []
+
+    def interrupted(folder, judged):
+        calls.append(folder)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(folder, judged)
+
+    write = evaluation.write
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "write", interrupted)
+        assert main([*command(data, to), *given, "--dims", "4,12"]) == 1
+    done = len(encoded)
+    assert done > 0
+    assert main([*command(data, to), given[0], "--dims", "4,12"]) == 0  # which is there: no change
+    assert main([*command(data, to), *given, "--dims", "4,12"]) == 0
+    assert len(encoded) == done
+    assert not (to / ".embeddings").exists()

@@ -11,16 +11,17 @@ from mic.embeddings import Embeddings
 from mic.encoder import Encoder
 from mic.errors import InputError
 from mic.evaluate import RAW, Results, score_tasks
-from mic.judge import evaluation, shared
-from mic.judge.baselines import ROTATIONS, baselines, training_texts
+from mic.judge import evaluation, geometry, shared
+from mic.judge.baselines import ROTATIONS, baselines, pca, training_texts
 from mic.judge.evaluation import Evaluation
 from mic.judge.model import Model, group_of, trained, untrained, weights_hash, widths
 from mic.judge.truncation import trained_nested
 from mic.nested import check_dims
 from mic.progress import bar, notice
 from mic.provenance import git_commit, versions
+from mic.report.read import OWN
 from mic.settings_data import TasksConfig
-from mic.tasks import Task, build_tasks, fingerprints
+from mic.tasks import Scores, Task, build_tasks, fingerprints
 
 
 class Suite(NamedTuple):
@@ -30,6 +31,14 @@ class Suite(NamedTuple):
     tasks: list[Task]
     data: dict[str, str]
     questions: dict[str, str]
+    sample: geometry.Sample  # the texts whose geometry is measured
+
+
+class Baselines(NamedTuple):
+    """What an encoder is worth without training, by method, and how it fills its space."""
+
+    results: dict[str, Results]
+    geometry: dict[str, Scores]
 
 
 class Options(NamedTuple):
@@ -56,7 +65,7 @@ def build_suite(name: str, config: TasksConfig) -> Suite:
     for task in tasks:
         files = [one for source, one in data.items() if source.split("/")[0] == task.name]
         questions[task.name] = digest(files, task.headline, task.texts)
-    return Suite(name, tasks, data, questions)
+    return Suite(name, tasks, data, questions, geometry.sample(tasks))
 
 
 def digest(*told: Any) -> str:
@@ -69,7 +78,7 @@ def evaluate_models(models: Sequence[Model], suite: Suite, options: Options) -> 
     That is kept as long as one that follows needs it. Raises InputError as `evaluate_model` does.
     """
     ahead = needed(models[1:], suite, options)
-    known: dict[str, dict[str, Results]] = {}
+    known: dict[str, Baselines] = {}
     return [
         evaluate_model(model, suite, options, known, ahead[at:]) for at, model in enumerate(models)
     ]
@@ -104,7 +113,7 @@ def evaluate_model(
     model: Model,
     suite: Suite,
     options: Options,
-    known: dict[str, dict[str, Results]],
+    known: dict[str, Baselines],
     ahead: Sequence[Needs | None] = (),
 ) -> Evaluation:
     """Judge a model and write TO/NAME; or read it, where an earlier call judged the same.
@@ -130,8 +139,11 @@ def evaluate_model(
             found[task.name] = task.judge(own[task.name], dims)
             advance(1)
     scored = time.monotonic()
+    spread = {OWN: geometry.measures(geometry.moment(own, suite.sample), dims)}
+    measured = time.monotonic()
     if base is not None and base not in known:
         known[base] = measure_baselines(model, own, suite, dims, options)
+    before = known[base] if base is not None else Baselines({}, {})
     fitted = training_texts(suite.tasks)
     meta = {
         **asked,
@@ -149,7 +161,8 @@ def evaluate_model(
         "seconds": {
             "encoding": encoded - start,
             "scoring": scored - encoded,
-            "baselines": time.monotonic() - scored,
+            "geometry": measured - scored,
+            "baselines": time.monotonic() - measured,
         },
         "data": suite.data,
         "versions": versions(),
@@ -158,9 +171,10 @@ def evaluate_model(
     judged = Evaluation(
         model.name,
         {name: one.scores for name, one in found.items()},
-        known[base] if base is not None else {},
+        before.results,
         {name: one.items for name, one in found.items() if one.items is not None},
         meta,
+        {**before.geometry, **spread},
     )
     evaluation.write(folder, judged)
     shared.drop(options.to, still_needed(ahead, known))
@@ -171,7 +185,7 @@ def earlier(
     folder: Path,
     asked: Mapping[str, Any],
     with_baselines: bool,
-    known: dict[str, dict[str, Results]],
+    known: dict[str, Baselines],
 ) -> Evaluation:
     """The evaluation that a folder holds, if it is the one that is asked for."""
     if not evaluation.is_evaluation(folder):
@@ -186,8 +200,9 @@ def earlier(
             "remove it"
         )
     notice(f"{folder}: has been evaluated already")
-    if found.meta.get("base"):
-        known[found.meta["base"]] = found.baselines
+    if found.meta.get("base") and found.geometry:  # an older one has none
+        of = {name: one for name, one in found.geometry.items() if name != OWN}
+        known[found.meta["base"]] = Baselines(found.baselines, of)
     return found
 
 
@@ -219,15 +234,20 @@ def base_of(model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Se
 
 def measure_baselines(
     model: Model, own: Mapping[str, Embeddings], suite: Suite, dims: Sequence[int], options: Options
-) -> dict[str, Results]:
+) -> Baselines:
     """What needs no training: of a run's untrained encoder, cut as it is; of any, turned."""
     found: dict[str, Results] = {}
+    spread: dict[str, Scores] = {}
     if model.config is not None:
         encoder = untrained(model.config)
         own = embed(encoder, suite, options, f"encoding {model.name}, untrained")
         found[RAW] = score_tasks(suite.tasks, own, dims)
+    moment, project = geometry.moment(own, suite.sample), pca(suite.tasks, own)
+    if model.config is not None:
+        spread[RAW] = geometry.measures(moment, dims)
+    spread |= geometry.of_baselines(own, moment, project, suite.sample, dims)
     with bar("scoring baselines", 2) as advance:
-        for name, results in baselines(suite.tasks, own, dims):
+        for name, results in baselines(suite.tasks, own, project, dims):
             found[name] = results
             advance(1)
-    return found
+    return Baselines(found, spread)

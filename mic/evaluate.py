@@ -104,10 +104,15 @@ def fit_pca(
     were, so that a classifier with a penalty on its weights treats both alike.
     """
     rows = unit(embeddings)
-    mean = rows.mean(0)
-    directions = torch.linalg.eigh(covariance(rows)).eigenvectors.flip(1).to(rows.dtype)
+    mean, directions = rows.mean(0), principal_directions(rows)
     length = embeddings.norm(dim=1).mean()
     return lambda others: length * (unit(others) - mean) @ directions
+
+
+def principal_directions(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
+    """A column for each direction of the rows' variance, the largest first."""
+    ascending: Tensor = torch.linalg.eigh(covariance(rows)).eigenvectors
+    return ascending.flip(1).to(rows.dtype)
 
 
 def results_table(task: Task, methods: Mapping[str, Results]) -> Table:

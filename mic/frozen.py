@@ -7,15 +7,20 @@ the text as well: one table on disk is the head's input and what a teacher teach
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from mic.data import PairDataModule
 from mic.device import accelerator
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
-from mic.nested import Encoded
+from mic.evaluate import principal_directions
+from mic.nested import Encoded, unit
 from mic.settings import Config
 from mic.teacher import Prepared
 from mic.teacher_cache import TeacherCache, fill
+
+PCA_ROWS = 20_000
 
 
 def refuse(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
@@ -32,6 +37,11 @@ def refuse(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
         )
     if teacher.kind in ("ema", "frozen"):
         raise InputError(f"{frozen}; in the place of teacher.kind={teacher.kind} set cached")
+    if config.encoder.projection_start == "pca" and not is_identity(encoder.projection):
+        raise InputError(
+            f"encoder.projection_start=pca: {config.encoder.name} has a trained head, which would "
+            "be lost; set it to identity"
+        )
     its_own = {
         "name": (None, config.encoder.name),
         "pooling": ("auto", encoder.pooling),
@@ -54,6 +64,31 @@ def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> TeacherCach
     bare = encoder.headless().to(accelerator())
     folder = Path(config.teacher.folder).expanduser() if config.teacher.folder else None
     return fill(folder, bare, texts, config.teacher.batch_size)
+
+
+def is_identity(head: nn.Linear) -> bool:
+    return torch.equal(head.weight, torch.eye(*head.weight.shape))
+
+
+@torch.no_grad()
+def begin(config: Config, encoder: Encoder, known: TeacherCache, data: PairDataModule) -> None:
+    """Put the head where `encoder.projection_start` says.
+
+    For "pca" its rows are the principal directions of the embeddings, at length 1, of up to 20,000
+    training rows' texts: cut to d, the head gives the best linear reconstruction of d numbers.
+    """
+    head = encoder.projection
+    if config.encoder.projection_start == "identity" or head is None:
+        return
+    rows = data.sample(PCA_ROWS, config.seed)
+    texts = sorted({text for row in rows for text in row[:2]})
+    directions = principal_directions(unit(known(texts).float()))
+    if len(texts) <= len(directions):
+        raise InputError(
+            f"encoder.projection_start=pca: {len(texts)} training texts are too few for "
+            f"{len(directions)} components; set it to identity"
+        )
+    head.weight.copy_(directions.T[: head.out_features])
 
 
 def encode(

@@ -29,6 +29,11 @@ class EncoderConfig:
     projection: int | None = option(
         None, "width of a linear head on the pooled output; none: null", least=1
     )
+    projection_start: Literal["identity", "pca"] = option(
+        "identity",
+        "the head before training: the identity or, of a frozen backbone, the principal components "
+        "of its embeddings of training texts, a rotation that has most variance first",
+    )
     max_length: int = option(128, "tokens kept of each text", least=3)
     freeze_embeddings: bool = option(False, "keep the token embeddings as they are")
     freeze_layers: int = option(0, "keep this many of the lowest layers as they are", least=0)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from mic import evaluate, rundir, untrained
+from mic import evaluate, frozen, rundir, untrained
 from mic.callbacks.evaluation import flat
 from mic.collectives import rank, world_size
 from mic.config import to_yaml
@@ -124,6 +124,9 @@ def run(
         logger.write(about_data(data, trained_on), steps=0)
         if before.baselines:  # rank 0's
             logger.write(flat(scores_of(validation, before.baselines[RAW]), "val"), steps=0)
+        if module.table is not None:
+            frozen.begin(config, module.encoder, module.table, data)
+            module.known = {}  # those of the encoder as it was
     path = start.checkpoint.path if start.checkpoint else None
     speed, best = fit(module, data, validation, dims, logger, folder, path, stop)
 

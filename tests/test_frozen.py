@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import LAYERS, WIDTH
@@ -13,6 +14,7 @@ from mic.config import load
 from mic.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.module import MICModule
+from mic.nested import unit
 from mic.train import train
 
 HEAD = (f"encoder.projection={WIDTH}", "objective.align_layers=[output]")
@@ -99,6 +101,28 @@ def test_the_backbone_stays_as_it_was_to_the_bit(run, still_folder):
 def test_what_cannot_learn_or_teach_is_refused(tiny_config, overrides, message):
     with pytest.raises(InputError, match=message):
         MICModule(load(tiny_config, *overrides))
+
+
+def test_a_head_that_begins_as_principal_components_is_their_rotation(run, still_folder, encoded):
+    folder = run("turned", *FROZEN, "encoder.projection_start=pca", "trainer.learning_rate=1e-30")
+    head = Encoder.from_pretrained(folder / "encoder").projection.weight.detach()
+    assert torch.allclose(head @ head.T, torch.eye(WIDTH), atol=1e-5)
+    trained_on = {text for batch in encoded for text in batch}  # and those of a task
+    rows = unit(Encoder.from_pretrained(still_folder).embed(sorted(trained_on)))
+    spread = torch.from_numpy(np.cov((rows @ head.T).T.numpy()))
+    assert (spread.diagonal().diff() < 1e-3 * spread[0, 0]).all()  # the largest first
+    assert (spread - spread.diag().diag()).abs().max() < 0.05 * spread[0, 0]
+    scores = json.loads((folder / "results.json").read_text())
+    before = scores["meta"]["baselines"]["raw truncation"]["sts"]["spearman"]
+    assert scores["sts"]["spearman"][str(WIDTH)] == pytest.approx(before[str(WIDTH)], abs=0.2)
+    assert scores["sts"]["spearman"]["4"] != pytest.approx(before["4"])
+
+
+def test_a_trained_head_is_not_turned_away_from_what_it_learnt(run, tiny_config):
+    folder = run("first", *FROZEN, "trainer.learning_rate=1e-3")
+    again = (f"encoder.name={folder}", *FROZEN, "encoder.projection_start=pca")
+    with pytest.raises(InputError, match="has a trained head, which would be lost; set it to iden"):
+        MICModule(load(tiny_config, *again))
 
 
 def test_texts_that_were_not_given_are_missed_with_the_cure(tiny_config):

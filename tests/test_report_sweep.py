@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from optuna.distributions import CategoricalDistribution
 from scipy import stats
 from test_report import Reader, rows_of, student
 
@@ -20,19 +21,21 @@ from mic.cli import main
 from mic.config import load, to_yaml
 from mic.errors import InputError
 from mic.report import PAGE
+from mic.report.groups import Interval
 from mic.report.sweep import PANELS, report_sweep, view_of
 from mic.report.sweep.about import warnings
 from mic.report.sweep.contour import contour
 from mic.report.sweep.curves import training
 from mic.report.sweep.importance import importance
 from mic.report.sweep.pareto import front, pareto
-from mic.report.sweep.read import read_about
-from mic.report.sweep.slices import slices
-from mic.report.sweep.view import SweepView, value_of
+from mic.report.sweep.read import Setting, read_about
+from mic.report.sweep.slices import picture, slices
+from mic.report.sweep.view import SweepView, Value, value_of
 from mic.report.sweep.widths import best_per_width
 from mic.settings import Config
 from mic.settings_data import Source
 from mic.sweep.file import Metric
+from mic.sweep.space import Parameter
 
 DIMS = (4, 8, 16)
 SEEDS = (0, 1, 2)
@@ -340,6 +343,24 @@ def test_slices_are_drawn_at_the_values_and_join_the_means_of_shared_ones(view):
         line = axis.lines[-1]  # after the points
         assert list(line.get_xdata()) == list(range(len(of)))
         assert list(line.get_ydata()) == pytest.approx([np.mean(one) for one in of.values()])
+
+
+def test_long_names_of_values_are_the_lines_of_a_list():
+    """Below an axis they would leave no room for what it is about."""
+    tried = [{"cv": {"weight": one / 10}, "correlation": {"weight": 1}} for one in range(7)]
+    axis = Parameter("objective", CategoricalDistribution(list(map(str, tried))), tried)
+    values = [
+        Value(Setting(number, {"objective": one}, [], ()), Interval(float(number), 0.5, 3))
+        for number, one in enumerate(tried)
+    ]
+    (drawn,) = picture([axis], values, Metric("val/x", "maximize")).axes
+    assert [one.get_text() for one in drawn.get_yticklabels()][:2] == [
+        "cv 0, correlation 1",
+        "cv 0.1, correlation 1",
+    ]
+    assert list(drawn.lines[0].get_xdata()) == list(range(7))
+    assert list(drawn.lines[0].get_ydata()) == list(range(7))
+    assert drawn.yaxis_inverted()
 
 
 def test_a_full_grid_is_a_map_of_cells_and_curves_end_at_the_value(view):

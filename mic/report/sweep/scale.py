@@ -15,6 +15,7 @@ from mic.sweep.space import Parameter
 WIDTH = 0.5  # that settings of one value of a row take of the room between two
 MARKS = 4  # of a logarithmic axis that spans less than two powers of ten
 TURN = 24  # letters of all labels that have room beside each other
+LONG = 16  # letters of one label that has room at all below an axis
 
 
 class Scale(NamedTuple):
@@ -26,6 +27,11 @@ class Scale(NamedTuple):
     row: list[str] | None
     logarithmic: bool = False
     marks: Sequence[float] = ()
+
+    @property
+    def sideways(self) -> bool:
+        """Whether its labels have room as the lines of a list alone."""
+        return self.row is not None and max(map(len, self.row)) > LONG
 
     def place(self, value: Any) -> float:
         """Where a value stands."""

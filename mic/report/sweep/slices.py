@@ -37,14 +37,36 @@ def slices(view: SweepView) -> Panel:
 
 
 def picture(axes: Sequence[Parameter], values: Sequence[Value], metric: Metric) -> Figure:
-    figure, grid = panels(len(axes), 2.8)
+    scales = [scale_of(of, [one.setting.point[of.key] for one in values]) for of in axes]
+    lists = [scale.row for scale in scales if scale.sideways and scale.row]
+    figure, grid = panels(len(axes), max([2.8, *(0.3 * len(row) + 0.6 for row in lists)]))
     names = short(axes)
-    for number, (axis, of) in enumerate(zip(grid, axes, strict=True)):
-        draw(axis, scale_of(of, [one.setting.point[of.key] for one in values]), of.key, values)
+    for number, (axis, of, scale) in enumerate(zip(grid, axes, scales, strict=True)):
+        if scale.sideways:
+            draw_list(axis, scale, of.key, values)
+            axis.set_xlabel(metric.name, fontsize=9)
+            axis.set_title(names[of.key], fontsize=9)
+            continue
+        draw(axis, scale, of.key, values)
         axis.set_xlabel(names[of.key])
         if number % len(grid[:3]) == 0:
             axis.set_ylabel(metric.name, fontsize=9)
     return figure
+
+
+def draw_list(axis: Axes, scale: Scale, key: str, values: Sequence[Value]) -> None:
+    """A line of the list a value of the parameter, its settings beside each other on it."""
+    axis.errorbar(
+        [one.value.mean for one in values],
+        scale.spread([scale.place(one.setting.point[key]) for one in values]),
+        xerr=[one.value.half for one in values],
+        fmt="o",
+        markersize=4,
+        elinewidth=0.8,
+        color=UNCHANGED,
+    )
+    scale.apply_y(axis)
+    axis.invert_yaxis()  # in the file's order from the top
 
 
 def draw(axis: Axes, scale: Scale, key: str, values: Sequence[Value]) -> None:

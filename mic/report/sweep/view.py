@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mic.config import values
 from mic.report.groups import Group, Interval, interval, plain
 from mic.report.read import Run, widths
 from mic.report.sweep.read import Setting
@@ -138,7 +139,17 @@ def told(value: Any) -> str:
 
     >>> told(0.0123456), told([16, 64]), told(None)
     ('0.01235', '[16,64]', 'null')
+    >>> told({"cv": {"weight": 0.5}, "gamma": 1}), told({})
+    ('cv 0.5, gamma 1', 'as it is')
     """
+    if value == {}:
+        return "as it is"
+    if isinstance(value, dict):
+        named = [
+            f"{'.'.join(map(str, path)).removesuffix('.weight')} {told(inner)}"
+            for path, inner in values(value)
+        ]
+        return ", ".join(named)
     return number(value) if isinstance(value, float) else plain(value)
 
 

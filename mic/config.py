@@ -275,7 +275,8 @@ def check_bounds(node: Any, above: str) -> None:
         name, value = above + item.name, getattr(node, item.name)
         children = value if isinstance(value, dict) else {}
         for key, child in children.items():
-            check_bounds(child, f"{name}.{key}.")
+            if is_dataclass(child):  # and no value of Source.where
+                check_bounds(child, f"{name}.{key}.")
         if is_dataclass(value):
             check_bounds(value, f"{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):

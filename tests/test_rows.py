@@ -15,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from mic.config import load
 from mic.errors import InputError
 from mic.examples import BAD, read_examples
 from mic.rows import LONGEST, Row, fingerprint, number_of, read_rows
@@ -136,6 +137,17 @@ def test_where_keeps_the_rows_with_its_values_and_the_limit_counts_them(tmp_path
     nested = source(tmp_path, "x.jsonl", lines + lines.replace('"a"', '"b"').replace("3", "4"))
     nested.where = {"meta.fold": "4"}
     assert read(nested)[0] == [("b", "1")]
+
+
+def test_where_is_a_setting_of_every_source(tmp_path: Path) -> None:
+    given = source(tmp_path, "x.csv", "asked,answer,year\na,1,2015\nb,2,2014\n")
+    sources = [f"data.train.x.{key}" for key in (f"path={given.path}", "where.year=2015")]
+    task = f"evaluation.test.sts.y={{path: {given.path}, where: {{year: 2014}}}}"
+    (tmp_path / "x.yaml").write_text("")
+    config = load(tmp_path / "x.yaml", *sources, task)
+    assert config.data.train["x"].where == {"year": "2015"}
+    assert [row.get("asked") for row in read_rows(config.data.train["x"])] == ["a"]
+    assert [row.get("asked") for row in read_rows(config.evaluation.test.sts["y"])] == ["b"]
 
 
 def test_where_that_no_row_is_like_says_what_rows_are_like(tmp_path: Path) -> None:

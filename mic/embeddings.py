@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 NUMBER = np.dtype("<f4")
-Change = Callable[[Float[Tensor, "rows dim"]], Float[Tensor, "rows dim"]]
+Change = Callable[[Float[Tensor, "rows stored"]], Float[Tensor, "rows dim"]]
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,19 @@ class Embeddings:
     """Rows of `file` as a tensor [rows, dim] that is not in memory; `x[rows]` reads some of them.
 
     `rows` is a slice or a list of numbers; what it gives is a tensor of one's own. Row i is row
-    `places[i]` of the file, which holds float32 and nothing else. `change` is done to what is read.
+    `places[i]` of the file, which holds `stored` float32 a row and nothing else. `change` is done
+    to what is read, and may make `given` numbers of them.
     """
 
     file: Path
-    width: int
+    stored: int
     places: Int64[np.ndarray, " rows"]
     change: Change | None = None
+    given: int | None = None
+
+    @property
+    def width(self) -> int:
+        return self.stored if self.given is None else self.given
 
     def __len__(self) -> int:
         return len(self.places)
@@ -38,7 +44,7 @@ class Embeddings:
         if not len(wanted):  # an empty file cannot be mapped
             return torch.empty(0, self.width)
         # mapped anew each time: what was read before is no longer part of the process
-        mapped = np.memmap(self.file, NUMBER, "r").reshape(-1, self.width)
+        mapped = np.memmap(self.file, NUMBER, "r").reshape(-1, self.stored)
         found = torch.from_numpy(mapped[wanted].astype(np.float32, copy=False))
         return found if self.change is None else self.change(found)
 

@@ -104,6 +104,12 @@ class Encoder(nn.Module):
         """The numbers in a token's hidden state."""
         return int(self.backbone.config.hidden_size)
 
+    def headless(self) -> "Encoder":
+        """The same backbone, to what it pools: what a head is applied to."""
+        return Encoder(
+            self.backbone, self.tokenizer, pooling=self.pooling, max_length=self.max_length
+        )
+
     @property
     def tokenize(self) -> Tokenize:
         """Texts to token ids and mask; a callable without the weights, so that workers take it."""

@@ -51,12 +51,7 @@ def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> TeacherCach
     It is kept in teacher.folder, or in the user's cache. Raises InputError for a folder of other
     embeddings, RunError for one that cannot be filled.
     """
-    bare = Encoder(
-        encoder.backbone,
-        encoder.tokenizer,
-        pooling=encoder.pooling,
-        max_length=encoder.max_length,
-    ).to(accelerator())
+    bare = encoder.headless().to(accelerator())
     folder = Path(config.teacher.folder).expanduser() if config.teacher.folder else None
     return fill(folder, bare, texts, config.teacher.batch_size)
 

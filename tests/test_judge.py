@@ -5,18 +5,21 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sentences import answer, sentence
 
 from mic.cli import main
 from mic.encoder import Encoder
-from mic.evaluate import PCA, RAW
-from mic.judge import evaluation
+from mic.errors import RunError
+from mic.evaluate import PCA, RAW, fit_pca
+from mic.judge import evaluation, geometry, shared
 from mic.judge.baselines import ROTATION, rotation, training_texts
 from mic.judge.embed import fresh_texts
 from mic.judge.evaluation import Evaluation
-from mic.judge.groups import compared, grouped
+from mic.judge.geometry_table import geometry_tables
+from mic.judge.groups import Group, compared, grouped
 from mic.judge.model import find_models, name_of
 from mic.judge.suite import read_suite
 from mic.judge.truncation import trained_nested
@@ -193,6 +196,7 @@ def test_a_runs_baselines_are_those_of_the_encoder_it_began_with(
     assert main([*command(data, tmp_path / "to"), str(tiny_run), "--dims", "4,8,32"]) == 0
     meta, methods = read_results(tmp_path / "to" / "tiny" / "results.json")
     assert list(methods) == [RAW, PCA, ROTATION, OWN]
+    assert list(meta["geometry"]) == [RAW, PCA, ROTATION, OWN]
     assert meta["seed"] == 0
     assert meta["nested"] is True
     assert "No nested training is known" not in (tmp_path / "to" / "table.md").read_text()
@@ -337,3 +341,172 @@ def test_every_shipped_suite_finds_its_files_and_columns(file):
     found = build_tasks(read_suite(file.stem, SHARED))
     assert len(found) == 10
     assert len(training_texts(found).texts) == 10_000
+
+
+@pytest.fixture(scope="module")
+def heads(model_folder, tmp_path_factory):
+    """Models with one backbone and a head each: of 32 numbers, of 12, and of 12 with a bias."""
+    parent = tmp_path_factory.mktemp("heads")
+    generator = torch.Generator().manual_seed(0)
+    for name, width, bias in (("wide", 32, False), ("narrow", 12, False), ("biased", 12, True)):
+        encoder = Encoder.from_pretrained(model_folder, max_length=16)  # as tiny_run begins
+        encoder.projection = torch.nn.Linear(32, width, bias)
+        for value in encoder.projection.parameters():
+            value.data = torch.randn(value.shape, generator=generator) / 8
+        encoder.save(parent / name)
+    return parent
+
+
+def test_models_with_one_backbone_share_its_encoding(data, tasks, heads, encoded, tmp_path):
+    to, names = tmp_path / "to", ["wide", "narrow", "biased"]
+    given = [str(heads / name) for name in names]
+    assert main([*command(data, to), *given, "--dims", "4,12"]) == 0
+    texts = [text for call in encoded for text in call]
+    assert len(texts) == len(set(texts))
+    assert set(texts) == {text for task in tasks for text in task.texts}
+    assert not (to / ".embeddings").exists()
+    for name, folder in zip(names, given, strict=True):
+        _, methods = read_results(to / name / "results.json")
+        encoder = Encoder.from_pretrained(folder)
+        for task in tasks:
+            alone = task.score(encoder.embed(task.texts), [4, 12])
+            for metric, values in methods[OWN][task.name].items():
+                assert values == pytest.approx(alone[metric], abs=1e-3)
+
+
+def test_rows_of_a_head_are_those_that_the_encoder_gives(tasks, heads, tmp_path):
+    asked = {task.name: task.texts for task in tasks}
+    for name in ("wide", "narrow", "biased"):
+        encoder = Encoder.from_pretrained(heads / name)
+        found = shared.embed(encoder, asked, 64, tmp_path, "encoding")
+        for task in tasks:
+            expected = encoder.embed(task.texts)
+            assert found[task.name].shape == expected.shape
+            torch.testing.assert_close(found[task.name][:], expected, rtol=1e-5, atol=1e-5)
+    encoder.projection.bias.data[0] = torch.nan
+    with pytest.raises(RunError, match="head's weights are not finite; the model diverged"):
+        shared.embed(encoder, asked, 64, tmp_path, "encoding")
+
+
+def test_what_is_encoded_goes_when_no_later_model_needs_it(
+    data, heads, tiny_run, encoded, tmp_path, monkeypatch
+):
+    """The run's own is needed once; what it began with is the first's backbone and the last's."""
+    to, present = tmp_path / "to", []
+    write = evaluation.write
+
+    def noting(folder, judged):
+        present.append(sorted(one.name for one in (to / ".embeddings").iterdir()))
+        write(folder, judged)
+
+    monkeypatch.setattr(evaluation, "write", noting)
+    given = [*map(str, (heads / "wide", tiny_run, heads / "narrow", heads / "biased"))]
+    assert main([*command(data, to), *given, "--dims", "4,12"]) == 0
+    assert [len(names) for names in present] == [1, 2, 1, 1]
+    assert present[0] == present[2] == present[3]
+    assert not (to / ".embeddings").exists()
+    texts = [text for call in encoded for text in call]
+    assert len(texts) == 2 * len(set(texts))
+
+
+def test_a_shared_encoding_outlives_an_interruption(data, heads, encoded, tmp_path, monkeypatch):
+    to, given = tmp_path / "to", [str(heads / "wide"), str(heads / "narrow")]
+    calls = []
+
+    def interrupted(folder, judged):
+        calls.append(folder)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(folder, judged)
+
+    write = evaluation.write
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "write", interrupted)
+        assert main([*command(data, to), *given, "--dims", "4,12"]) == 1
+    done = len(encoded)
+    assert done > 0
+    assert main([*command(data, to), given[0], "--dims", "4,12"]) == 0  # which is there: no change
+    assert main([*command(data, to), *given, "--dims", "4,12"]) == 0
+    assert len(encoded) == done
+    assert not (to / ".embeddings").exists()
+
+
+def test_the_geometry_of_a_suites_texts_is_that_of_its_unit_vectors(judged, tasks, encoder):
+    """Against the rows themselves, changed and cut: no moment, no rotated covariance."""
+    found = evaluation.read(judged / "tiny-bert").geometry
+    assert list(found) == [PCA, ROTATION, OWN]
+    texts = sorted({text for task in tasks for text in task.texts})
+    rows = encoder.embed(texts)
+    fitted = set(training_texts(tasks).texts)
+    project = fit_pca(rows[[at for at, text in enumerate(texts) if text in fitted]])
+
+    def slow(rows, dim):
+        """The rank of the spectrum, by singular values, and the excess, pair by pair."""
+        x = torch.nn.functional.normalize(rows.double(), dim=1)
+        x = x - x.mean(0)
+        shares = torch.linalg.svdvals(x[:, :dim]).square()
+        shares = shares[shares > 1e-12 * shares[0]] / shares.sum()
+        correlations = np.corrcoef(x.T.numpy())[:dim, dim:] ** 2
+        excess = correlations.mean() - 1 / (len(x) - 1) if dim < 32 else None
+        return math.exp(-(shares * shares.log()).sum()), excess
+
+    turns = [rows @ rotation(32, seed) for seed in range(3)]
+    for name, changed in ((OWN, [rows]), (PCA, [project(rows)]), (ROTATION, turns)):
+        for dim in DIMS:
+            ranks, excesses = zip(*(slow(one, dim) for one in changed), strict=True)
+            assert found[name]["effective_rank"][dim] == pytest.approx(np.mean(ranks), rel=1e-3)
+            if dim < 32:
+                mean = np.mean(excesses)
+                assert found[name]["correlation_excess"][dim] == pytest.approx(mean, abs=1e-4)
+        assert list(found[name]["correlation_excess"]) == [4, 8]
+
+
+def test_the_texts_measured_are_each_one_once_and_not_too_many(tasks, monkeypatch):
+    def texts():
+        rows = geometry.sample(tasks)
+        return [task.texts[at] for task in tasks for at in rows[task.name]]
+
+    everything = texts()
+    assert len(everything) == len(set(everything))
+    assert set(everything) == {text for task in tasks for text in task.texts}
+    monkeypatch.setattr(geometry, "TEXTS", 20)
+    assert len(texts()) == len(set(texts())) == 20
+    assert texts() == texts()
+
+
+def test_tables_show_the_geometry_of_those_that_have_it(judged, tmp_path, capsys):
+    table = (judged / "table.md").read_text()
+    found = evaluation.read(judged / "tiny-bert").geometry
+    for title, measure, scale, digits in (
+        ("geometry: effective rank", "effective_rank", 1, 1),
+        ("geometry: correlation excess x 1000", "correlation_excess", 1000, 2),
+    ):
+        rows = table.split(f"**{title}**")[1].split("\n\n")[1].splitlines()[2:]
+        assert [row.split(" | ")[0] for row in rows] == [f"| {PCA}", f"| {ROTATION}", "| tiny-bert"]
+        for row, method in zip(rows, (PCA, ROTATION, OWN), strict=True):
+            values = [f"{scale * value:.{digits}f}" for value in found[method][measure].values()]
+            assert row.strip(" |").split(" | ")[1:] == values
+    older = tmp_path / "older"
+    shutil.copytree(judged / "tiny-bert", older)
+    results = json.loads((older / "results.json").read_text())
+    del results["meta"]["geometry"]
+    results["meta"] |= {"weights": "others", "group": "others"}
+    (older / "results.json").write_text(json.dumps(results))
+    to = tmp_path / "to"
+    assert main(["compare", str(judged), str(older), "--to", str(to)]) == 0
+    geometric = (to / "table.md").read_text().split("geometry: effective rank")[1]
+    assert "tiny-bert" in geometric
+    assert "older" not in geometric
+    both = [evaluation.read(older)] * 2
+    assert geometry_tables([Group("older", both)], baselines=True) == []
+
+
+def test_geometry_over_seeds_has_mean_and_interval(judged):
+    first = evaluation.read(judged / "tiny-bert")
+    members = [
+        first._replace(geometry={OWN: {"effective_rank": {4: rank}, "correlation_excess": {}}})
+        for rank in (2.0, 3.0, 3.5)
+    ]
+    (table,) = geometry_tables([Group("mine", members)], baselines=True)
+    assert table.rows == [["mine", interval([2.0, 3.0, 3.5]).shown(1)]]
+    assert "±" in table.rows[0][1]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mic.embeddings import Vectors, changed
+from mic.embeddings import Change, Vectors, changed
 from mic.evaluate import PCA, Results, fit_pca, score_tasks
 from mic.tasks import Task
 
@@ -37,12 +37,10 @@ def training_texts(tasks: Sequence[Task]) -> Fitted:
     return Fitted(chosen, [task.name for task in tasks if task.fitted])
 
 
-def baselines(
-    tasks: Sequence[Task], embeddings: Mapping[str, Vectors], dims: Sequence[int]
-) -> Iterator[tuple[str, Results]]:
-    """PCA and random rotation of a model's embeddings, one after the other as they are scored.
+def pca(tasks: Sequence[Task], embeddings: Mapping[str, Vectors]) -> Change | None:
+    """A PCA of a model's embeddings of the training texts.
 
-    No PCA where fewer training texts than coordinates are there to fit it on.
+    None where there are fewer training texts than coordinates to fit it on.
     """
     chosen = set(training_texts(tasks).texts)
     rows: dict[str, Tensor] = {}
@@ -51,8 +49,21 @@ def baselines(
         texts = (task.texts[at] for at in found_at)
         rows |= zip(texts, embeddings[task.name][found_at], strict=True)
     full = next(iter(embeddings.values())).shape[1]
-    if len(rows) > full:
-        project = fit_pca(torch.stack([rows[text] for text in sorted(rows)]))
+    if len(rows) <= full:
+        return None
+    return fit_pca(torch.stack([rows[text] for text in sorted(rows)]))
+
+
+def baselines(
+    tasks: Sequence[Task],
+    embeddings: Mapping[str, Vectors],
+    project: Change | None,
+    dims: Sequence[int],
+) -> Iterator[tuple[str, Results]]:
+    """PCA, if there is one, and random rotation of a model's embeddings, one after the other as
+    they are scored."""
+    full = next(iter(embeddings.values())).shape[1]
+    if project is not None:
         projected = {name: changed(x, project) for name, x in embeddings.items()}
         yield PCA, score_tasks(tasks, projected, dims)
     found = []

@@ -1,10 +1,12 @@
 """What is known of one model, on disk: NAME/results.json and items.safetensors in one folder.
 
-results.json has the shape of a run's: task -> metric -> width -> value, with the baselines, hashes
-and versions in "meta". items.safetensors has what every test item was answered, for the bootstrap.
+results.json has the shape of a run's: task -> metric -> width -> value, with the baselines, the
+geometry, hashes and versions in "meta". items.safetensors has what every test item was answered,
+for the bootstrap.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +18,16 @@ from mic import rundir
 from mic.errors import InputError
 from mic.evaluate import Results
 from mic.items import Items, Statistic
-from mic.report.read import OWN, read_results
+from mic.report.read import OWN, read_results, scores
+from mic.tasks import Scores
 
 ITEMS = "items.safetensors"
 
 
 class Evaluation(NamedTuple):
     """The scores of a model and its baselines; of the tasks that have them, the items.
+
+    `geometry` is of the baselines and, as OWN, of the model: measure -> width -> value.
 
     `meta` says what was judged (`weights`, `dims`, `tasks`: a hash of every question), which models
     differ by their seed alone (`group`), whose baselines these are (`base`), and how it was done.
@@ -33,6 +38,7 @@ class Evaluation(NamedTuple):
     baselines: dict[str, Results]
     items: dict[str, Items]
     meta: dict[str, Any]
+    geometry: Mapping[str, Scores] = {}  # an older evaluation has none
 
 
 def write(folder: Path, evaluation: Evaluation) -> None:
@@ -47,6 +53,8 @@ def write(folder: Path, evaluation: Evaluation) -> None:
     kinds: dict[str, str] = {task: items.statistic for task, items in evaluation.items.items()}
     save_file(tensors, partial / ITEMS, kinds or None)  # of {} it makes no readable file
     meta = {**evaluation.meta, "baselines": evaluation.baselines}
+    if evaluation.geometry:
+        meta["geometry"] = evaluation.geometry
     rundir.write_json(partial / rundir.RESULTS, {**evaluation.results, "meta": meta})
     partial.rename(folder)
 
@@ -60,6 +68,12 @@ def read(folder: Path) -> Evaluation:
     meta, methods = read_results(folder / rundir.RESULTS)
     items = {}
     try:
+        geometry = scores(meta.pop("geometry", {}))
+    except (ValueError, AttributeError, TypeError):
+        raise InputError(
+            f"{folder / rundir.RESULTS}: its geometry is not readable; evaluate anew"
+        ) from None
+    try:
         with safe_open(folder / ITEMS, framework="pt") as opened:
             kinds: dict[str, Statistic] = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -72,4 +86,5 @@ def read(folder: Path) -> Evaluation:
             items[task] = Items(kind, tensors[f"{task}/truth"], found)
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{folder / ITEMS}: not readable: {error}; evaluate anew") from None
-    return Evaluation(folder.resolve().name, methods.pop(OWN), methods, items, meta)
+    own = methods.pop(OWN)
+    return Evaluation(folder.resolve().name, own, methods, items, meta, geometry)

@@ -82,18 +82,24 @@ def compared(groups: Sequence[Group], baselines: bool) -> Compared:
 
 def baselines_of(groups: Sequence[Group], headlines: Mapping[str, str]) -> dict[str, Summary]:
     """Every encoder's baselines once: a run's are those of what it began with."""
+    return {
+        f"{name}{of}": summary([results], headlines)
+        for one, of in bases_of(groups)
+        for name, results in one.baselines.items()
+    }
+
+
+def bases_of(groups: Sequence[Group]) -> list[tuple[Evaluation, str]]:
+    """An evaluation for each encoder with baselines, and whose they are if there are several."""
     bases = {
         one.meta["base"]: (one, group.label)
         for group in reversed(groups)
         for one in reversed(group.members)
         if one.baselines
     }
-    found = {}
-    for one, label in reversed(bases.values()):
-        of = f" ({label})" if len(bases) > 1 else ""
-        for name, results in one.baselines.items():
-            found[f"{name}{of}"] = summary([results], headlines)
-    return found
+    return [
+        (one, f" ({label})" if len(bases) > 1 else "") for one, label in reversed(bases.values())
+    ]
 
 
 def summary(found: Sequence[Results], headlines: Mapping[str, str]) -> Summary:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mic.errors import InputError
-from mic.evaluate import Results
 from mic.judge import evaluation
 from mic.judge.evaluation import Evaluation
-from mic.judge.measure import Options, build_suite, evaluate_model
+from mic.judge.measure import Options, build_suite, evaluate_models
 from mic.judge.model import find_models
 from mic.judge.mteb.run import PROTOCOL
 from mic.judge.mteb.run import evaluate_all as evaluate_by_mteb
@@ -68,8 +67,7 @@ def evaluate_all(
     chosen = find_models(models)
     config = chosen_tasks(read_suite(suite, data), options.tasks)
     asked = build_suite(Path(suite).stem, config)
-    known: dict[str, dict[str, Results]] = {}
-    return [evaluate_model(model, asked, options, known) for model in chosen]
+    return evaluate_models(chosen, asked, options)
 
 
 def evaluations_in(folder: Path) -> list[Path]:

@@ -9,6 +9,8 @@ from rich.table import Table as RichTable
 from mic import figures, rundir
 from mic.evaluate import PCA, RAW
 from mic.judge.evaluation import Evaluation
+from mic.judge.geometry_table import explanation as geometry_told
+from mic.judge.geometry_table import geometry_tables
 from mic.judge.groups import ALL, Compared, Group, compared, grouped
 from mic.judge.significance import compare_groups, explanation, tables, tasks_with_items
 from mic.judge.truncation import cost
@@ -56,6 +58,8 @@ def show(found: Sequence[Evaluation], to: Path, command: str, baselines: bool) -
     parts = [f"Made by `{command}`.", *notes, *map(as_markdown, main)]
     parts += [verdict, *map(as_markdown, tables(pairs))] if pairs else []
     parts += map(as_markdown, others)
+    if spread := geometry_tables(groups, baselines):
+        parts += [geometry_told(groups), *map(as_markdown, spread)]
     rundir.write_text(to / TABLE, "\n\n".join(parts) + "\n")
     console.print(f"{to / TABLE} and {to / QUALITY} have it all.", highlight=False, soft_wrap=True)
 

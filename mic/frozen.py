@@ -75,7 +75,8 @@ def begin(config: Config, encoder: Encoder, known: TeacherCache, data: PairDataM
     """Put the head where `encoder.projection_start` says.
 
     For "pca" its rows are the principal directions of the embeddings, at length 1, of up to 20,000
-    training rows' texts: cut to d, the head gives the best linear reconstruction of d numbers.
+    training rows' texts: cut to d, the head gives the best linear reconstruction of d numbers. Of
+    fewer texts than coordinates the last directions are any that complete a rotation.
     """
     head = encoder.projection
     if config.encoder.projection_start == "identity" or head is None:
@@ -83,11 +84,6 @@ def begin(config: Config, encoder: Encoder, known: TeacherCache, data: PairDataM
     rows = data.sample(PCA_ROWS, config.seed)
     texts = sorted({text for row in rows for text in row[:2]})
     directions = principal_directions(unit(known(texts).float()))
-    if len(texts) <= len(directions):
-        raise InputError(
-            f"encoder.projection_start=pca: {len(texts)} training texts are too few for "
-            f"{len(directions)} components; set it to identity"
-        )
     head.weight.copy_(directions.T[: head.out_features])
 
 

@@ -269,6 +269,11 @@ def load_encoder(config: Config) -> Encoder:
         if dims:
             check_dims(dims, encoder.width)
     encoder.freeze(wanted.freeze_embeddings, wanted.freeze_layers)
+    if wanted.projection_start == "pca" and not wanted.frozen:
+        raise InputError(
+            "encoder.projection_start=pca: the components are those of a frozen backbone; set "
+            "encoder.frozen=true, or encoder.projection_start=identity"
+        )
     if wanted.frozen:
         encoder.backbone.requires_grad_(False)
     elif not any(parameter.requires_grad for parameter in encoder.parameters()):

@@ -96,6 +96,10 @@ def test_the_backbone_stays_as_it_was_to_the_bit(run, still_folder):
             "max_length=7: .* set teacher.max_length=null",
         ),
         ((*FROZEN, *TAUGHT, "teacher.pooling=cls"), "pooling=cls: .* set teacher.pooling=auto"),
+        (
+            (*HEAD, "encoder.projection_start=pca"),
+            "of a frozen backbone; set encoder.frozen=true, ",
+        ),
     ],
 )
 def test_what_cannot_learn_or_teach_is_refused(tiny_config, overrides, message):

@@ -70,6 +70,7 @@ def test_an_ablation_differs_from_mic_by_what_it_is_named_after() -> None:
         found = method_config(method).objective
         assert {term for term in TERMS if getattr(found, term).weight == 0} == terms
         assert replace(found, **{term: getattr(whole, term) for term in terms}) == whole
+    assert method_config("gamma_1").objective == replace(whole, gamma=1.0)
     assert method_config("tau_0").objective == replace(whole, threshold=0.0)
     assert method_config("last_layer").objective == replace(whole, align_layers=[4])
 

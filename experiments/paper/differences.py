@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 MIC = "mic_paper"
 OTHERS = (
     *("simcse", "mrl", "ese", "ese_light"),
-    *("without_scr", "without_sir", "without_floor", "tau_0", "last_layer"),
+    *("without_scr", "without_sir", "without_floor", "tau_0", "last_layer", "gamma_1"),
 )
 SEEDS = (0, 1, 2)
 

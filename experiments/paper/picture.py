@@ -16,7 +16,7 @@ from scipy.stats import t
 from mic import figures
 
 METHODS = (MIC, *OTHERS)
-PUBLISHED = 5  # of METHODS: the others are MIC without something
+PUBLISHED = 5  # of METHODS: the others are MIC without something, or with more
 BASELINES = ("raw truncation", "PCA", "random rotation")
 OWN = ""  # a run's own values among its baselines'
 Line = tuple[list[int], list[float], list[float]]  # widths, means, half intervals

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 here=experiments/paper
 backbone=${1:-}
 prefix=paper${backbone:+-$backbone}
-methods="simcse mrl ese ese_light mic_paper without_scr without_sir without_floor tau_0 last_layer"
+methods="simcse mrl ese ese_light mic_paper without_scr without_sir without_floor tau_0 last_layer gamma_1"
 if [ -z "$backbone" ] && [ ! -d runs/paper-language-model ]; then
   python $here/language_model/pretrain.py $here/language_model/minilm_lower.yaml
 fi
@@ -22,7 +22,7 @@ for method in $methods; do
       mic train "$here/${backbone:+hub/$backbone/}$method.yaml" seed=$seed name="$name" --overwrite
   done
 done
-suite=$here/test.yaml dims=16,32,64,384
+suite=$here/test.yaml dims=16,32,64,128,256,384
 if [ -n "$backbone" ]; then suite=paper dims=16,32,64,128,256,512,768; fi
 mic evaluate "${names[@]}" --suite $suite --data ../shared/data --dims $dims --to "runs/$prefix-test"
 if [ -z "$backbone" ]; then

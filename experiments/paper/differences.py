@@ -21,10 +21,20 @@ OTHERS = (
 SEEDS = (0, 1, 2)
 
 
+def evaluated(folder: Path) -> list[str]:
+    """The methods of which the folder has every seed, MIC first."""
+    return [
+        method
+        for method in (MIC, *OTHERS)
+        if all((folder / f"paper-{method}-{seed}").is_dir() for seed in SEEDS)
+    ]
+
+
 def main(folder: Path) -> None:
+    methods = evaluated(folder)
     runs = {
         (method, seed): read(folder / f"paper-{method}-{seed}")
-        for method in (MIC, *OTHERS)
+        for method in methods
         for seed in SEEDS
     }
     headlines: dict[str, str] = runs[MIC, 0]["meta"]["headlines"]
@@ -40,7 +50,7 @@ def main(folder: Path) -> None:
     for title, tasks in rows.items():
         lines += ["", f"**{title}**", "", "| | " + " | ".join(dims) + " |"]
         lines.append("|---" + "|---:" * len(dims) + "|")
-        for other in OTHERS:
+        for other in methods[1:]:
             cells = []
             for dim in dims:
                 found = [

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from differences import HERE, MIC, OTHERS, SEEDS, read
+from differences import HERE, MIC, OTHERS, SEEDS, evaluated, read
 from scipy.stats import t
 
 from mic import figures
@@ -24,7 +24,8 @@ Line = tuple[list[int], list[float], list[float]]  # widths, means, half interva
 
 def main(folder: Path) -> None:
     runs = {
-        method: [read(folder / f"paper-{method}-{seed}") for seed in SEEDS] for method in METHODS
+        method: [read(folder / f"paper-{method}-{seed}") for seed in SEEDS]
+        for method in evaluated(folder)
     }
     figure, axes = figures.panels(6, 3.0)
     titles = ("mean of the tasks (%)", "effective rank", "correlation excess x 1000")
@@ -34,7 +35,7 @@ def main(folder: Path) -> None:
             widths, values, _ = line([runs[MIC][0]], name, measure)
             axis.plot(widths, values, label=name, markersize=4, **look)
         shown = METHODS[:PUBLISHED] if at < 3 else (MIC, *METHODS[PUBLISHED:])
-        for method in shown:
+        for method in filter(runs.__contains__, shown):
             look = figures.style(METHODS.index(method))
             widths, values, halves = line(runs[method], OWN, measure)
             axis.plot(widths, values, label=method, markersize=4, **look)

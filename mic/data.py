@@ -1,5 +1,6 @@
 """Corpora to loaders of tokenized batches, in an order that is a formula (mic.sampler)."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -159,11 +160,16 @@ class PairDataModule(StreamModule):
         return {"train": train, "validation": len(self.validation)}
 
     @property
-    def skipped(self) -> int | None:
-        """Rows that were read and are not used; None for streams."""
+    def dropped(self) -> Counter[str] | None:
+        """Rows that were read and are not used, by reason; None for streams."""
         if self.streams:
             return None
-        return sum(sum(corpus.meta.dropped.values()) for corpus in self.corpora.values())
+        return sum((Counter(one.meta.dropped) for one in self.corpora.values()), Counter())
+
+    @property
+    def skipped(self) -> int | None:
+        """Rows that were read and are not used; None for streams."""
+        return None if self.dropped is None else self.dropped.total()
 
     @property
     def corpora(self) -> dict[str, Corpus]:

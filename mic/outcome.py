@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,15 @@ def show(
     tasks: Sequence[Task],
     methods: Mapping[str, Results],
     speed: Throughput,
-    skipped: int | None,
+    dropped: Counter[str] | None,
 ) -> None:
     """Print the tables and where everything is."""
     console = Console()
     for task in tasks:
         console.print(evaluate.results_table(task, methods))
-    if skipped:
-        console.print(f"{skipped:,} rows without text were skipped.", highlight=False)
+    if dropped:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+        console.print(f"{dropped.total():,} rows were skipped: {reasons}.", highlight=False)
     console.print(
         f"{speed.pairs:,} pairs at {speed.pairs_per_second:.0f} pairs/s. "
         f"Figures, results.json and the encoder are in {folder}; use it:\n"

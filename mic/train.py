@@ -149,7 +149,7 @@ def run(
     meta = about(config, data, before.baselines, trained_on, speed, seconds, segments)
     results = {**methods[TRAINED], "meta": meta}
     rundir.write_json(folder / rundir.RESULTS, results)
-    show(folder, tasks, methods, speed, data.skipped)
+    show(folder, tasks, methods, speed, data.dropped)
     return from_rank_zero(lambda: rundir.plain(results))
 
 

@@ -208,7 +208,7 @@ def test_skipped_rows_are_counted_in_the_log_the_results_and_the_output(
     results = train(load(tiny_config, f"data.train.pairs.path={holed}", *skip))
     assert results["meta"]["skipped_rows"] == 3
     assert values(tmp_path / "runs/tiny", "data/skipped_rows") == {0: 3}
-    assert "3 rows without text were skipped" in capsys.readouterr().out
+    assert "3 rows were skipped: unusable 3." in capsys.readouterr().out
 
 
 def test_the_table_names_method_width_and_value(tiny_run, tmp_path, capsys):

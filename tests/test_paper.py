@@ -23,17 +23,19 @@ DEPTHS = {"bert_base": 12, "tinybert": 6, "bge_m3": 24}
 TERMS = ("correlation", "variance", "cv", "uniformity")
 
 
-@pytest.fixture(scope="module")
-def pretrain() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "pretrain", PAPER / "language_model" / "pretrain.py"
-    )
+def script(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     found = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain"] = found  # where its dataclass looks for its annotations
+    sys.modules[file.stem] = found  # where a dataclass looks for its annotations
     spec.loader.exec_module(found)
     return found
+
+
+@pytest.fixture(scope="module")
+def pretrain() -> ModuleType:
+    return script(PAPER / "language_model" / "pretrain.py")
 
 
 @cache
@@ -80,6 +82,36 @@ def test_the_script_runs_every_method() -> None:
         line for line in (PAPER / "run.sh").read_text().splitlines() if line[:8] == "methods="
     )
     assert sorted(line.partition("=")[2].strip('"').split()) == METHODS
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"mic_paper": (50, 40, 60), "gamma_1": (51, 41, 64), "mrl": (48, 37, 58)}
+    for method, scores in values.items():
+        for seed, score in enumerate(scores):
+            run = tmp_path / "paper-odd-test" / f"paper-odd-{method}-{seed}"
+            run.mkdir(parents=True)
+            results = {
+                "sts": {"spearman": {"16": score}},
+                "meta": {"headlines": {"sts": "spearman"}},
+            }
+            (run / "results.json").write_text(json.dumps(results))
+    (tmp_path / "paper-odd-test" / "paper-odd-ese-0").mkdir()  # not every seed: left out
+    differences = script(PAPER / "differences.py")
+    monkeypatch.setattr(differences, "HERE", tmp_path)
+    (tmp_path / "odd").mkdir()
+    differences.main(tmp_path / "paper-odd-test")
+    lines = (tmp_path / "odd" / "differences.md").read_text().splitlines()
+    of_all = lines[
+        lines.index("**all tasks: mic_paper minus**") : lines.index("**sts: mic_paper minus**")
+    ]
+    # of 2, 3, 2 the deviation is 0.577, the half interval 4.303 * 0.577 / sqrt(3)
+    assert [line for line in of_all if " ± " in line] == [
+        "| mrl | **+2.3 ± 1.4** |",
+        "| gamma_1 | -2.0 ± 4.3 |",
+        "| mic_paper | +2.0 ± 4.3 |",
+        "| mrl | **+4.3 ± 3.8** |",
+    ]
+    assert lines[-1] == "4 of 8 are bold."
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Quality and geometry against width in one picture: baselines, the paper's methods, ablations.
 
 `python experiments/paper/picture.py runs/paper-test` reads what `mic evaluate` wrote there and
-draws methods.png beside this file.
+draws methods.png beside this file, or in the folder of the variant that runs/paper-VARIANT-test
+names.
 """
 
 import sys
@@ -10,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from differences import HERE, MIC, OTHERS, SEEDS, evaluated, read
+from differences import MIC, OTHERS, SEEDS, evaluated, home
 from scipy.stats import t
 
 from mic import figures
@@ -23,10 +24,7 @@ Line = tuple[list[int], list[float], list[float]]  # widths, means, half interva
 
 
 def main(folder: Path) -> None:
-    runs = {
-        method: [read(folder / f"paper-{method}-{seed}") for seed in SEEDS]
-        for method in evaluated(folder)
-    }
+    runs = evaluated(folder)
     figure, axes = figures.panels(6, 3.0)
     titles = ("mean of the tasks (%)", "effective rank", "correlation excess x 1000")
     for at, axis in enumerate(axes):
@@ -50,7 +48,7 @@ def main(folder: Path) -> None:
         f"Bands: 95 % t-interval over {len(SEEDS)} seeds. Above the paper's methods, below MIC and "
         f"its ablations. Made by `python experiments/paper/picture.py {folder}`."
     )
-    figures.save(figures.captioned(figure, caption), HERE / "methods.png")
+    figures.save(figures.captioned(figure, caption), home(folder) / "methods.png")
 
 
 def line(runs: list[dict[str, Any]], name: str, measure: str) -> Line:

@@ -129,6 +129,24 @@ def test_a_trained_head_is_not_turned_away_from_what_it_learnt(run, tiny_config)
         MICModule(load(tiny_config, *again))
 
 
+def test_the_model_behind_a_trained_head_learns_on_from_there(run, still_folder):
+    first = run("first", *FROZEN, *TAUGHT, "trainer.learning_rate=1e-2")
+    still = ("encoder.freeze_embeddings=true", "encoder.freeze_layers=1")
+    on = (f"encoder.name={first}", *HEAD, *still, *TAUGHT, f"teacher.name={still_folder}")
+    second = run("second", *on)
+    ended, began = (json.loads((one / "results.json").read_text()) for one in (first, second))
+    start = began["meta"]["baselines"]["raw truncation"]["sts"]["spearman"]
+    assert start == pytest.approx(ended["sts"]["spearman"], abs=0.5)  # fp16 on disk
+    before, after = (
+        Encoder.from_pretrained(one / "encoder").state_dict() for one in (first, second)
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "projection.weight" in moved
+    layers = {name.split("layer.")[1][0] for name in moved if "layer." in name}
+    assert layers == {str(layer) for layer in range(1, LAYERS)}
+    assert not any("embeddings" in name for name in moved)
+
+
 def test_texts_that_were_not_given_are_missed_with_the_cure(tiny_config):
     module = MICModule(load(tiny_config, *FROZEN))
     tokens = module.encoder.tokenize(["the cat sees a house"])

@@ -18,7 +18,7 @@ from mic.judge import evaluation, geometry, shared
 from mic.judge.baselines import ROTATION, rotation, training_texts
 from mic.judge.embed import fresh_texts
 from mic.judge.evaluation import Evaluation
-from mic.judge.geometry_table import geometry_tables
+from mic.judge.geometry_table import baseline_rows, geometry_tables
 from mic.judge.groups import Group, compared, grouped
 from mic.judge.model import find_models, name_of
 from mic.judge.suite import read_suite
@@ -275,6 +275,34 @@ def test_runs_that_differ_by_their_seed_are_a_group_with_mean_and_interval(judge
         assert found.half == pytest.approx(
             4.302653 * torch.tensor([values[at] for values in scores]).std().item() / math.sqrt(3)
         )
+
+
+def test_seeds_that_began_with_encoders_of_their_own_have_the_mean_of_their_baselines(judged):
+    first = evaluation.read(judged / "tiny-bert")
+    asked = {"tasks": {"kinds": "asked"}, "headlines": {"kinds": "accuracy"}}
+
+    def one(name, group, base, before, after):
+        results, raw = ({"kinds": {"accuracy": {4: value}}} for value in (after, before))
+        meta = {**first.meta, **asked, "group": group, "base": base, "weights": name}
+        geometry = {"raw": {"effective_rank": {4: before}, "correlation_excess": {4: 0.0}}}
+        return Evaluation(name, results, {"raw": raw}, first.items, meta, geometry)
+
+    tuned = [one(f"tuned-{n}", "tuned", f"head {n}", 50.0 + n, 60.0) for n in range(3)]
+    heads = [one(f"head-{n}", "head", "model", 40.0, 50.0) for n in range(3)]
+    more = [one("more-0", "more", "model", 40.0, 55.0)]  # its baselines are there already
+    for found, raw in (
+        (grouped(tuned), {"raw": interval([50.0, 51.0, 52.0])}),
+        (
+            grouped([*heads, *more, *tuned]),
+            {"raw (head)": interval([40.0]), "raw (tuned)": interval([50.0, 51.0, 52.0])},
+        ),
+    ):
+        view = compared(found, baselines=True)
+        of_baselines = list(view.methods.items())[: view.untrained]
+        assert {name: values["kinds"]["accuracy"][4] for name, values in of_baselines} == raw
+        assert baseline_rows(found, "effective_rank", 1) == {
+            name: {4: values} for name, values in raw.items()
+        }
 
 
 def test_a_model_that_is_there_twice_is_no_second_seed(judged, tmp_path, capsys):

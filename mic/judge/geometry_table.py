@@ -33,10 +33,10 @@ def geometry_tables(groups: Sequence[Group], baselines: bool) -> list[Table]:
 
 def baseline_rows(groups: Sequence[Group], measure: str, scale: float) -> Rows:
     return {
-        f"{name}{of}": over_members([one], name, measure, scale)
-        for one, of in bases_of(groups)
-        for name in one.baselines
-        if name in one.geometry
+        f"{name}{of}": over_members(starts, name, measure, scale)
+        for starts, of in bases_of(groups)
+        for name in starts[0].baselines
+        if all(name in one.geometry for one in starts)
     }
 
 

@@ -83,23 +83,28 @@ def compared(groups: Sequence[Group], baselines: bool) -> Compared:
 def baselines_of(groups: Sequence[Group], headlines: Mapping[str, str]) -> dict[str, Summary]:
     """Every encoder's baselines once: a run's are those of what it began with."""
     return {
-        f"{name}{of}": summary([results], headlines)
-        for one, of in bases_of(groups)
-        for name, results in one.baselines.items()
+        f"{name}{of}": summary([one.baselines[name] for one in starts], headlines)
+        for starts, of in bases_of(groups)
+        for name in starts[0].baselines
+        if all(name in one.baselines for one in starts)
     }
 
 
-def bases_of(groups: Sequence[Group]) -> list[tuple[Evaluation, str]]:
-    """An evaluation for each encoder with baselines, and whose they are if there are several."""
-    bases = {
-        one.meta["base"]: (one, group.label)
-        for group in reversed(groups)
-        for one in reversed(group.members)
-        if one.baselines
-    }
-    return [
-        (one, f" ({label})" if len(bases) > 1 else "") for one, label in reversed(bases.values())
-    ]
+def bases_of(groups: Sequence[Group]) -> list[tuple[list[Evaluation], str]]:
+    """Of each group an evaluation for every encoder with baselines that no group before it has.
+
+    Seeds may have begun from one encoder or from one each. With them whose they are, where there
+    are several groups of them.
+    """
+    known: set[str] = set()
+    found: list[tuple[list[Evaluation], str]] = []
+    for group in groups:
+        starts = {one.meta["base"]: one for one in reversed(group.members) if one.baselines}
+        own = [one for base, one in reversed(starts.items()) if base not in known]
+        known |= starts.keys()
+        if own:
+            found.append((own, group.label))
+    return [(own, f" ({label})" if len(found) > 1 else "") for own, label in found]
 
 
 def summary(found: Sequence[Results], headlines: Mapping[str, str]) -> Summary:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from mic import rundir
 from mic.config import load
-from mic.config_diff import NAMES, dotted
 from mic.encoder import Encoder
 from mic.errors import InputError
 from mic.nested import with_full
 from mic.pretrained import PACKAGE, locate
 from mic.rows import sha256
+from mic.seeds import but_for_seed, digest
 from mic.settings import Config
 
 WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors")
@@ -110,9 +110,4 @@ def group_of(model: Model, weights: str) -> str:
     """Runs of one group differ by their seed alone; any other model is its own group."""
     if model.config is None:
         return weights
-    kept = {
-        key: value
-        for key, value in dotted(model.config).items()
-        if key not in ("seed", *NAMES) and not key.startswith("logging.")
-    }
-    return hashlib.sha256(repr(kept).encode()).hexdigest()
+    return digest(but_for_seed(model.config))

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from scipy.stats import t
 
-from mic.config_diff import NAMES, dotted
+from mic.config_diff import dotted
 from mic.logged import Series
 from mic.report.read import Run
+from mic.seeds import but_for_seed, digest
 
 LEVEL = 0.95
-APART = ("seed", *NAMES)  # what runs of one group may differ in, beside where they are logged
 LONGEST = 40  # letters of a label
 MARKS = "-_.= "
 
@@ -63,7 +63,7 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
     """Runs of one config, whatever their seed, together; in the order of their first."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(repr(identity(run)), []).append(run)
+        found.setdefault(digest(but_for_seed(run.config)), []).append(run)
     groups = list(found.values())
     labels = distinct(groups)
     return [
@@ -72,25 +72,17 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
     ]
 
 
-def identity(run: Run) -> dict[str, Any]:
-    """All of a config that decides what is trained, but the seed."""
-    return {
-        key: value
-        for key, value in dotted(run.config).items()
-        if key not in APART and not key.startswith("logging.")
-    }
-
-
 def differences(groups: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:
     """What sets every group apart: the values of the keys that not all groups agree on."""
-    configs = [identity(group[0]) for group in groups]
+    configs = [but_for_seed(group[0].config) for group in groups]
+    shown = [dotted(group[0].config) for group in groups]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     apart = [
         key
         for key in keys
         if any(repr(one.get(key)) != repr(configs[0].get(key)) for one in configs)
     ]
-    return [{key: config[key] for key in apart if key in config} for config in configs]
+    return [{key: config[key] for key in apart if key in config} for config in shown]
 
 
 def distinct(groups: Sequence[Sequence[Run]]) -> list[str]:

@@ -24,13 +24,13 @@ def line(cells: Sequence[str]) -> str:
 
 
 def figure(cell: str) -> bool:
-    """Whether a cell is a number or stands for one that is not there.
+    """Whether a cell is a number, be it with an interval, or stands for one that is not there.
 
-    >>> [figure(cell) for cell in ("1,024", "6.0e-08", "72.9%", "-", "mic", "")]
-    [True, True, True, True, False, False]
+    >>> [figure(cell) for cell in ("1,024", "6.0e-08", "72.9%", "61.5 ± 0.3", "-", "mic", "")]
+    [True, True, True, True, True, False, False]
     """
     try:
-        float(cell.replace(",", "").removesuffix("%"))
+        float(cell.partition(" ± ")[0].replace(",", "").removesuffix("%"))
     except ValueError:
         return cell == "-"
     return True

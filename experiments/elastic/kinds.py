@@ -44,9 +44,7 @@ def main(folders: Sequence[Path]) -> None:
         axis.set(title=f"{kind} (%)", xlabel="numbers kept of each vector")
     axes[0].legend(fontsize=6)
     (HERE / "kinds.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    caption = (
-        f"Means of test tasks; bands: 95 % t-interval over seeds. Made by {command}."
-    )
+    caption = f"Means of test tasks; bands: 95 % t-interval over seeds. Made by {command}."
     figures.save(figures.captioned(figure, caption), HERE / "kinds.png")
 
 

@@ -198,15 +198,17 @@ def test_a_trial_that_dies_is_tried_again_and_then_given_up(sweep_file, server, 
     assert "--retry-failed" in out
 
 
-def test_a_poor_trial_is_ended_early(sweep_file, server):
+def test_a_poor_trial_is_ended_early(sweep_file, server, tmp_path):
     rates = [1e-3, 1.1e-3, 1.2e-3, 1.3e-3, 1e-9]
     file = sweep_file(
         metric={"name": "val/loss"},
         parameters={"trainer.learning_rate": {"values": rates}},
         early_terminate={"type": "median", "min_iter": 1},
     )
-    out = Command(server, str(file)).end()
+    held = {"HOLD": str(tmp_path / "held"), "HELD": "t004-seed0"}  # else it may be faster than we
+    out = Command(server | held, str(file)).end()
     *good, poor = queue_of(file).board().runs
+    assert (tmp_path / "held").read_text() == poor.name
     assert [run.state for run in good] == ["finished"] * 4
     assert poor.state == poor.setting.state == "pruned"
     losses = read_metrics(file.parent / "runs/grid" / poor.name / "metrics.jsonl")["train/loss"]

@@ -6,8 +6,8 @@ the server at $TRIALS, a fork of forked.py's process, fork others that do what `
 does, with this one's environment and output; it passes signals on and ends as they end. When it is
 killed, so are they.
 
-The first run that comes to its step HELD_AT makes the file $HOLD, with its folder's name, and waits
-there until it is asked to stop, so that a test can end it in its middle.
+The first run that comes to its step HELD_AT, or the run $HELD alone, makes the file $HOLD, with its
+folder's name, and waits there until it is asked to stop, so that a test can end it in its middle.
 """
 
 import json
@@ -133,11 +133,14 @@ def hold(mark: Path, config: str) -> None:
     from mic.module import MICModule
 
     step = MICModule.training_step
+    name = Path(config).parent.name
+    if os.environ.get("HELD", name) != name:
+        return
 
     def held(self, *args, **kwargs):
         if self.global_step == HELD_AT:
             with suppress(FileExistsError), mark.open("x") as file:
-                file.write(Path(config).parent.name)
+                file.write(name)
                 file.flush()
                 while signal.getsignal(signal.SIGTERM).asked is None:
                     time.sleep(0.02)

@@ -175,7 +175,7 @@ class TrainerConfig:
     warmup: float = option(0.1, "share of the steps spent warming up", least=0, below=1)
     gradient_clip: float = option(1.0, "largest norm of the gradient; 0: any", least=0)
     precision: Literal["fp32", "bf16", "fp16"] = option(
-        "fp32", "bf16 is fast on GPUs and on CPUs with avx512_bf16 or amx_bf16, slow on others"
+        "fp32", "bf16 is slow on CPUs that cannot multiply in it; those with avx512_bf16 can"
     )
     compile: bool = option(False, "compile the encoder with torch.compile")
     devices: int = option(

@@ -8,64 +8,33 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
 # corpora of tests stay out of the user's cache, and those of an older mic out of the tests
 os.environ["MIC_CACHE"] = tempfile.mkdtemp(prefix="mic-tests-")
 atexit.register(shutil.rmtree, os.environ["MIC_CACHE"], ignore_errors=True)
 # the workers of data loaders import once what they need, not each anew
-multiprocessing.set_forkserver_preload(["mic.data"])
+multiprocessing.set_forkserver_preload(["mic.data.datamodule"])
 
 from jaxtyping import install_import_hook
 
 install_import_hook("mic", "typecheck.checked")
 
 import pytest
-import torch
 from forked import Forked, forked
-from sentences import ANIMALS, THINGS, VERBS, answer, sentence
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from sentences import answer, sentence
+from tiny_model import write_tiny_bert
 
-from mic.config import load
-from mic.encoder import Encoder
-from mic.train import train
-
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WIDTH, LAYERS = 32, 3
+if TYPE_CHECKING:
+    from mic.encoder.encoder import Encoder
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 3 layers, 32 wide, with a tokenizer of whole words, as a folder."""
     folder = tmp_path_factory.mktemp("model") / "tiny-bert"
-    words = (*SPECIAL, "the", "a", "and", "that", *ANIMALS, *VERBS, *THINGS)
-    vocabulary = {word: index for index, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
+    write_tiny_bert(folder)
     return folder
 
 
@@ -85,6 +54,8 @@ def trial_server(fork: Forked) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def still_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same BERT without dropout."""
+    from transformers import BertConfig
+
     folder = tmp_path_factory.mktemp("model") / "still-bert"
     shutil.copytree(model_folder, folder)
     config = BertConfig.from_pretrained(model_folder)
@@ -94,13 +65,17 @@ def still_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def encoder(model_folder: Path) -> Encoder:
+def encoder(model_folder: Path) -> "Encoder":
+    from mic.encoder.encoder import Encoder
+
     return Encoder.from_pretrained(model_folder, max_length=32)
 
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The texts of every call of Encoder.embed, as they are encoded."""
+    from mic.encoder.encoder import Encoder
+
     calls: list[list[str]] = []
     embed = Encoder.embed
 
@@ -171,6 +146,9 @@ def tiny_config(tiny: Callable[[Path], Path], tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of tiny_config, for all to read and nobody to change."""
+    from mic.config.loading import load
+    from mic.train.run import train
+
     config = tiny(tmp_path_factory.mktemp("trained"))
     train(load(config))
     return config.parent / "runs" / "tiny"

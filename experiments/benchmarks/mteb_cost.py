@@ -15,13 +15,13 @@ from evaluation_cost import DIMS, NAME, SUITE, thin_out
 from sentence_transformers import SentenceTransformer
 from timing import agree, publish, ratio, seconds, table
 
-from mic.evaluate import Results
-from mic.judge.measure import Options
-from mic.judge.model import find_models
-from mic.judge.mteb.local import local_tasks
-from mic.judge.mteb.run import evaluate_model, quiet
-from mic.judge.suite import read_suite
-from mic.pretrained import locate
+from mic.encoder.pretrained import locate
+from mic.evaluation.evaluate import Options
+from mic.evaluation.models import find_models
+from mic.evaluation.mteb.local import local_tasks
+from mic.evaluation.mteb.run import evaluate_model, quiet
+from mic.evaluation.scoring import Results
+from mic.evaluation.tasks.suite import read_suite
 
 TASKS = f"{SUITE}\nsts: {{stsb: {{path: stsb/test.jsonl, columns: [sentence1, sentence2, score]}}}}"
 ROUNDS = 2

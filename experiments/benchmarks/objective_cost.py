@@ -7,9 +7,9 @@ from timing import agree, milliseconds, publish, ratio, seconds, table
 from torch import Tensor
 from torch.nn import functional
 
+from mic.config.schema import ObjectiveConfig
 from mic.nested import Encoded
-from mic.objective import Objective
-from mic.settings import ObjectiveConfig
+from mic.objective.objective import Objective
 
 BATCH, LENGTH, WIDTH = 64, 32, 768
 DIMS = (16, 32, 64, 128, 256, 512, 768)

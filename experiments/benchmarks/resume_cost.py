@@ -13,13 +13,13 @@ import timing
 import torch
 from lightning.pytorch import seed_everything
 
-from mic.callbacks import ExactResume
-from mic.config import load
-from mic.fit import fit
-from mic.loggers import build_logger
-from mic.module import MICModule
+from mic.config.loading import load
 from mic.nested import with_full
-from mic.train import read_data
+from mic.tracking.loggers import build_logger
+from mic.train.callbacks import ExactResume
+from mic.train.module import MICModule
+from mic.train.run import read_data
+from mic.train.trainer import fit
 
 timing.THREADS = 2  # as the quickstart on two cores
 STEPS, EVERY = 60, 10

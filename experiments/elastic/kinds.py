@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 
-from mic import figures
+from mic.evaluation import results
+from mic.evaluation.groups import ALL, MEAN, compared, grouped
+from mic.evaluation.results import Evaluation
 from mic.export.words import table
-from mic.judge import evaluation
-from mic.judge.evaluation import Evaluation
-from mic.judge.groups import ALL, MEAN, compared, grouped
-from mic.report.groups import Interval
+from mic.report import figures
+from mic.tracking.seed_groups import Interval
 
 HERE = Path(__file__).parent
 KINDS = {
@@ -30,7 +30,7 @@ Means = dict[str, dict[int, Interval]]  # method -> width -> over seeds
 
 def main(folders: Sequence[Path]) -> None:
     places = sorted(file.parent for folder in folders for file in folder.glob("*/results.json"))
-    models = [evaluation.read(place) for place in places]
+    models = [results.read(place) for place in places]
     command = f"`python experiments/elastic/kinds.py {' '.join(map(str, folders))}`"
     lines = [f"Made by {command}.", "", "Per cent; of runs mean ± half of the 95 % t-interval."]
     figure, axes = figures.panels(len(KINDS), 3.6)

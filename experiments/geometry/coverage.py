@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from clusters import correlation
 
-from mic import rundir
 from mic.export.words import table
+from mic.tracking import run_directory
 
 METHODS, SEEDS, WITHIN = (4, 6, 8, 12, 16), 3, 0.2
 WORLDS, RESAMPLES = 1000, 1000
@@ -30,7 +30,7 @@ def main() -> None:
         f"{RESAMPLES:,} resamples.\n\n"
     )
     report += table(["methods", "methods drawn", "runs drawn singly"], rows) + "\n"
-    rundir.write_text(Path(__file__).with_name("coverage.md"), report)
+    run_directory.write_text(Path(__file__).with_name("coverage.md"), report)
     print(report)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mic.errors import InputError
-from mic.evaluate import Results
-from mic.judge import evaluation
-from mic.judge.evaluation import Evaluation
-from mic.judge.groups import ALL, Group, compared, grouped, mean_of
-from mic.judge.run import evaluations_in
-from mic.report.read import OWN, scores
-from mic.tasks import Scores
+from mic.evaluation import results as evaluation
+from mic.evaluation.groups import ALL, Group, compared, grouped, mean_of
+from mic.evaluation.results import Evaluation
+from mic.evaluation.run import evaluations_in
+from mic.evaluation.scoring import Results
+from mic.evaluation.tasks.tasks import Scores
+from mic.tracking.reader import OWN, scores
 
 MEAN = "all tasks"
 KINDS = {  # of a task, by its headline

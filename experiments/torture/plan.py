@@ -3,10 +3,10 @@
 import random
 from dataclasses import dataclass
 
-STEP = "mic.module:MICModule.training_step"
-VALIDATION = "mic.module:MICModule.validation_step"
-WRITE = "mic.checkpoints:Hashed.write"
-PUBLISH = "mic.callbacks.resume:publish"
+STEP = "mic.train.module:MICModule.training_step"
+VALIDATION = "mic.train.module:MICModule.validation_step"
+WRITE = "mic.train.resume.checkpoint_files:Hashed.write"
+PUBLISH = "mic.train.resume.exact_resume:publish"
 # signal, whom, rows of it, whether it comes twice
 KINDS = (
     ("SIGKILL", "a rank", 6, False),

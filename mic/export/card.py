@@ -5,13 +5,14 @@ from pathlib import Path
 
 import yaml
 
-from mic import __version__, rundir
-from mic.export.facts import Facts
+from mic import __version__
+from mic.export.card_quality import cost, precision, quality, scores_of
+from mic.export.card_training import geometry, objective, training_data, versions
 from mic.export.lineage import base_of, licence_of
-from mic.export.scores import cost, precision, quality, scores_of
+from mic.export.record import Facts
 from mic.export.source import Source
-from mic.export.training import geometry, objective, training_data, versions
 from mic.export.words import listed, table
+from mic.tracking import run_directory
 
 
 def card(facts: Facts) -> str:
@@ -32,7 +33,7 @@ def card(facts: Facts) -> str:
 
 
 def write_card(folder: Path, text: str) -> None:
-    rundir.write_text(folder / "README.md", text)
+    run_directory.write_text(folder / "README.md", text)
 
 
 def title(facts: Facts) -> str:

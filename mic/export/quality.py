@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mic import evaluate
-from mic.config import load
-from mic.encoder import Encoder
+from mic.config.loading import load
+from mic.encoder.encoder import Encoder
 from mic.errors import InputError
+from mic.evaluation import scoring
+from mic.evaluation.tasks.tasks import Task, build_tasks
+from mic.metrics.quantization import PRECISIONS, as_compared, int8_ranges
 from mic.nested import prefix, unit
-from mic.quantized import PRECISIONS, as_compared, int8_ranges
-from mic.tasks import Task, build_tasks
 
 CALIBRATION = 1000  # vectors that int8's ranges are taken from
 
@@ -41,7 +41,7 @@ def read_quality_tasks(file: Path) -> list[Task]:
 
 def measure(encoder: Encoder, tasks: Sequence[Task], dims: Sequence[int]) -> list[Quality]:
     """Every task at every width in fp32, int8 and binary."""
-    embedded = evaluate.embed_tasks(encoder, tasks, 64, "encoding the tasks")
+    embedded = scoring.embed_tasks(encoder, tasks, 64, "encoding the tasks")
     return [at_precisions(task, embedded[task.name], dims) for task in tasks]
 
 

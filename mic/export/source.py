@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mic import rundir
-from mic.checkpoints import CHECKPOINTS, NAME, Checkpoint, candidates, digest
-from mic.encoder import Encoder
+from mic.console import notice
+from mic.encoder.encoder import Encoder
+from mic.encoder.pretrained import locate, read_nested_dims
 from mic.errors import InputError
 from mic.nested import with_full
-from mic.pretrained import locate, read_nested_dims
-from mic.progress import notice
-from mic.report.read import Run, read_run
+from mic.tracking import run_directory
+from mic.tracking.reader import Run, read_run
+from mic.train.resume.checkpoint_files import CHECKPOINTS, NAME, Checkpoint, candidates, digest
 
 NEWEST = "newest"
 
@@ -50,9 +50,9 @@ def read_source(model: str, teacher: bool = False, checkpoint: str | None = None
     is not there, and a model that cannot be read.
     """
     place = Path(model).expanduser()
-    if place.name == rundir.ENCODER and rundir.is_run(place.parent):
+    if place.name == run_directory.ENCODER and run_directory.is_run(place.parent):
         place = place.parent
-    if rundir.is_run(place):
+    if run_directory.is_run(place):
         return read_trained(read_run(place, geometry=False), teacher, checkpoint)
     for option, given in (("--teacher", teacher), (f"--checkpoint {checkpoint}", checkpoint)):
         if given:
@@ -124,9 +124,9 @@ def own_encoder(run: Run) -> Encoder:
 
 def skeleton(run: Run) -> Encoder:
     """An encoder of the run's shape: its own where it wrote one, else what it began with."""
-    if (run.folder / rundir.ENCODER).is_dir():
+    if (run.folder / run_directory.ENCODER).is_dir():
         return own_encoder(run)
-    from mic.module import load_encoder  # imports lightning
+    from mic.train.module import load_encoder  # imports lightning
 
     return load_encoder(run.config)
 

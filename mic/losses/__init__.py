@@ -5,13 +5,13 @@ business. All statistics are taken in at least fp32 with autocast off: under aut
 `x.float() @ y.float()` multiplies in bf16, and a correlation of 0.05 drowns in its rounding.
 """
 
-from mic.losses.collapse import soft_collapse, soft_collapse_terms
 from mic.losses.contrastive import nested_infonce
 from mic.losses.distillation import prefix_regression, relational_distillation
-from mic.losses.espresso import compression
-from mic.losses.gaussian import sigreg
-from mic.losses.isotropy import spectral_isotropy, spectral_isotropy_terms
-from mic.losses.spread import spread_out
+from mic.losses.ese import compression
+from mic.losses.gor import spread_out
+from mic.losses.sigreg import sigreg
+from mic.losses.soft_collapse import soft_collapse, soft_collapse_terms
+from mic.losses.spectral_isotropy import spectral_isotropy, spectral_isotropy_terms
 from mic.losses.vicreg import vicreg_terms
 
 __all__ = [

@@ -7,7 +7,7 @@ while the others wait for its part.
 from mic.metrics.moments import Moment, Moments, exact_device
 from mic.metrics.retrieval import NestedRetrieval, nested_retrieval
 from mic.metrics.similarity import NestedSpearman, nested_spearman
-from mic.metrics.spread import Spread
+from mic.metrics.uniformity import Spread
 
 __all__ = [
     "Moment",

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from mic.geometry import linear_cka, measures, without_rounding
+from mic.metrics.geometry import linear_cka, measures, without_rounding
 
 
 def sum_over_ranks(state: Tensor, group: Any = None) -> list[Tensor]:
@@ -57,7 +57,7 @@ class Moment(NamedTuple):
         return self.total[1 : self.width + 1, 1 : self.width + 1] / self.total[0, 0]
 
     def measures(self, dims: Sequence[int]) -> dict[str, float]:
-        """`<measure>/d<dim>` of `mic.geometry.measures` at every width.
+        """`<measure>/d<dim>` of `mic.metrics.geometry.measures` at every width.
 
         Where there is a teacher, `teacher_cka/d<dim>` is how far a prefix agrees with it.
         """

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mic import figures
-from mic.report.view import Panel
+from mic.report import figures
+from mic.report.panel import Panel
 
 
 class Picture(NamedTuple):

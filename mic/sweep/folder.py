@@ -1,7 +1,7 @@
 """A sweep's folder: what it sweeps, and what became of every run, for reports and people.
 
 sweep.yaml is the file; base.yaml the config that its trials change; every run's trial.json says how
-far it is. The queue is elsewhere (`mic.sweep.queue`): nothing here is read to decide anything.
+far it is. The queue is elsewhere (sweep/queue): nothing here is read to decide anything.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from mic import rundir
-from mic.changes import differences, harmless
-from mic.config import load, to_yaml
+from mic.config.changes import differences, harmless
+from mic.config.loading import load, to_yaml
+from mic.config.schema import Config
 from mic.errors import InputError
-from mic.settings import Config
-from mic.sweep.board import Run
 from mic.sweep.command import written
-from mic.sweep.file import Sweep
+from mic.sweep.queue.state import Run
+from mic.sweep.sweep_file import Sweep
+from mic.tracking import run_directory
 
 SWEEP, BASE, TRIAL = "sweep.yaml", "base.yaml", "trial.json"
 
@@ -52,8 +52,8 @@ def write_down(sweep: Sweep, folder: Path) -> None:
     """Write into a folder what is swept, which its reports need."""
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(sweep.content, sort_keys=False, allow_unicode=True)
-    rundir.write_text(folder / SWEEP, text)
-    rundir.write_text(folder / BASE, to_yaml(sweep.base))
+    run_directory.write_text(folder / SWEEP, text)
+    run_directory.write_text(folder / BASE, to_yaml(sweep.base))
 
 
 def config_of(sweep: Sweep, run: Run) -> Config:
@@ -72,7 +72,7 @@ def config_of(sweep: Sweep, run: Run) -> Config:
 
 def tell(run: Run, config: Config, state: str, worker: str, lines: Sequence[str] = ()) -> None:
     """Say in a run's folder how far it is."""
-    folder = rundir.path_of(config)
+    folder = run_directory.path_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "setting": run.setting.label,
@@ -84,4 +84,4 @@ def tell(run: Run, config: Config, state: str, worker: str, lines: Sequence[str]
         "seconds": sum(one.seconds for one in run.attempts),
         "lines": list(lines),
     }
-    rundir.write_json(folder / TRIAL, content)
+    run_directory.write_json(folder / TRIAL, content)

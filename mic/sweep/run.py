@@ -6,20 +6,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mic.console import notice
+from mic.distributed.launcher import watch_parent
+from mic.distributed.preemption import listening
 from mic.errors import InputError, RunError
-from mic.launch import watch_parent
-from mic.progress import notice
-from mic.signals import listening
 from mic.sweep import status
-from mic.sweep.board import Board
-from mic.sweep.file import Sweep
 from mic.sweep.folder import lay_out
-from mic.sweep.machine import run_workers, share
-from mic.sweep.plan import planned, refuse_wrong
-from mic.sweep.queue import Queue
-from mic.sweep.storage import open_storage
+from mic.sweep.queue.queue import Queue
+from mic.sweep.queue.state import Board
+from mic.sweep.queue.storage import open_storage
+from mic.sweep.sampling import planned, refuse_wrong
+from mic.sweep.sweep_file import Sweep
 from mic.sweep.words import progress, setting, short, value_of
 from mic.sweep.worker import work
+from mic.sweep.workers import run_workers, share
 
 IS_ONE_OF_SEVERAL = "MIC_WORKER"  # set for the workers that `--workers` starts
 

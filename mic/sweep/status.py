@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mic import rundir
-from mic.progress import notice
-from mic.sweep.board import FINAL, Board, Run
-from mic.sweep.file import Sweep
-from mic.sweep.queue import Queue
+from mic.console import notice
+from mic.sweep.queue.queue import Queue
+from mic.sweep.queue.state import FINAL, Board, Run
+from mic.sweep.sweep_file import Sweep
 from mic.sweep.words import duration, progress, short, total_runs, value_of
+from mic.tracking import run_directory
 
 EVERY = 2.0  # seconds
 FRAME = 8  # lines of the table that are no runs
@@ -93,7 +93,7 @@ def step(sweep: Sweep, run: Run) -> str:
     """The last logged step of a run that is under way."""
     if run.state != "running":
         return "-"
-    line = last_line(sweep.folder / run.name / rundir.METRICS)
+    line = last_line(sweep.folder / run.name / run_directory.METRICS)
     try:
         return f"{json.loads(line)['step']:,}"
     except (ValueError, KeyError, TypeError):

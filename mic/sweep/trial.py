@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from mic import rundir
-from mic.config import to_yaml
-from mic.launch import lifeline
-from mic.logged import read_metrics
-from mic.settings import Config
-from mic.sweep.file import Metric
+from mic.config.loading import to_yaml
+from mic.config.schema import Config
+from mic.distributed.launcher import lifeline
+from mic.sweep.sweep_file import Metric
+from mic.tracking import run_directory
+from mic.tracking.metrics_log import read_metrics
 
 LOGS = "logs"
 LINES = 20  # of a failed trial that are kept
@@ -24,10 +24,10 @@ PATIENCE = 300.0  # seconds that a trial has to save itself once it was asked to
 
 def prepare(config: Config) -> Path:
     """The run's resolved YAML in its own folder; the one of an earlier attempt is left as it is."""
-    file = rundir.path_of(config) / "config.yaml"
+    file = run_directory.path_of(config) / "config.yaml"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        rundir.write_text(file, to_yaml(config))
+        run_directory.write_text(file, to_yaml(config))
     return file
 
 
@@ -84,7 +84,7 @@ def last_lines(log: Path) -> tuple[str, ...]:
 
 def values(folder: Path, metrics: Sequence[Metric]) -> tuple[float, ...] | str:
     """The last value of each metric; or, as a text, what is wrong with one."""
-    logged = read_metrics(folder / rundir.METRICS)
+    logged = read_metrics(folder / run_directory.METRICS)
     found = []
     for metric in metrics:
         series = logged.get(metric.name)
@@ -100,5 +100,5 @@ def values(folder: Path, metrics: Sequence[Metric]) -> tuple[float, ...] | str:
 
 def validations(folder: Path, metric: Metric, steps: int) -> list[float]:
     """The values that a metric had at the validations between a run's first step and its last."""
-    series = read_metrics(folder / rundir.METRICS).get(metric.name, {})
+    series = read_metrics(folder / run_directory.METRICS).get(metric.name, {})
     return [value for step, value in series.items() if 0 < step < steps]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
-from mic.sweep.board import Board, How
-from mic.sweep.file import Sweep
+from mic.sweep.queue.state import Board, How
+from mic.sweep.sweep_file import Sweep
 
 
 def setting(point: Mapping[str, Any]) -> str:

@@ -10,20 +10,20 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mic import rundir
-from mic.causes import BAD_INPUT, STOPPED
+from mic.config.schema import Config
+from mic.console import notice
+from mic.distributed.failures import BAD_INPUT, STOPPED
+from mic.distributed.preemption import Stop
 from mic.errors import InputError, Preempted, RunError
-from mic.progress import notice
-from mic.settings import Config
-from mic.signals import Stop
 from mic.sweep import trial
-from mic.sweep.board import Attempt, Board, How, Run
 from mic.sweep.folder import config_of, tell
-from mic.sweep.judge import Judge
-from mic.sweep.life import Signs, Watch, identity, own
-from mic.sweep.queue import Queue
-from mic.sweep.stored import trials_of
+from mic.sweep.pruning import Judge
+from mic.sweep.queue.heartbeat import Signs, Watch, identity, own
+from mic.sweep.queue.queue import Queue
+from mic.sweep.queue.state import Attempt, Board, How, Run
+from mic.sweep.queue.stored import trials_of
 from mic.sweep.words import outcome, progress, setting
+from mic.tracking import run_directory
 
 LOOK = 0.2  # seconds between two looks at a trial
 WAIT = 2.0  # seconds between two looks at the queue when others have all that is left
@@ -90,7 +90,7 @@ def attend(
 ) -> None:
     """Train a run to its end, and tell the queue and the run's folder of it."""
     config = config_of(queue.sweep, run)
-    folder = rundir.path_of(config)
+    folder = run_directory.path_of(config)
     again = f", attempt {len(run.attempts) + 1}" if run.attempts else ""
     notice(f"{run.name}: {setting(run.setting.point)}{again}")
     trial.prepare(config)
@@ -134,7 +134,7 @@ def watched(
     stop: Stop,
 ) -> Ended | None:
     """Stay by a trial until it ends; None when another worker has its run."""
-    folder, log = rundir.path_of(config), trial.log_of(config)
+    folder, log = run_directory.path_of(config), trial.log_of(config)
     signs = Signs(lambda count: queue.beat(attempt, count, identity(process.pid)))
     judge = Judge(queue, run, config)
     asked: How | None = None

@@ -28,12 +28,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from mic.config.schema_data import Source
+from mic.console import bar, notice
+from mic.data.sources.files import read_rows
+from mic.encoder.pretrained import (
+    locate,
+    no_progress_bars,
+    read_backbone,
+    read_tokenizer,
+    write_json,
+)
 from mic.errors import InputError
-from mic.pretrained import locate, no_progress_bars, read_backbone, read_tokenizer, write_json
-from mic.progress import bar, notice
-from mic.provenance import versions
-from mic.rows import read_rows
-from mic.settings_data import Source
+from mic.tracking.provenance import versions
 
 WINDOW = 64  # batches that are sorted by length together
 KEPT = "stopped.pt"

@@ -1,7 +1,7 @@
 """Python imports this by itself where PYTHONPATH has its folder: a rank kills at a chosen place.
 
-TORTURE_PLACE is "mic.module:MICModule.training_step 90 SIGKILL 1": a function, how many times a
-rank comes to it before, the signal, and the rank that kills itself, or `launcher`, which rank 0
+TORTURE_PLACE is "mic.train.module:MICModule.training_step 90 SIGKILL 1": a function, how many times
+a rank comes to it before, the signal, and the rank that kills itself, or `launcher`, which rank 0
 then sends it to. When it came is written to the file TORTURE_STRUCK.
 """
 

@@ -1,0 +1,1 @@
+"""The order of batches as a formula of seed, epoch and position."""

@@ -1,0 +1,140 @@
+"""What a config would train on: rows, lengths, repeats, overlap with evaluation, padding."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt64
+
+from mic.data.corpus import BLOCK, Corpus
+from mic.data.datamodule import PairDataModule
+from mic.data.sources.examples import number
+from mic.data.splits import Split
+from mic.evaluation.tasks.tasks import Task
+
+BATCHES = 200  # loaded to measure padding and speed
+TEXTS = 2000  # tokenized to measure lengths and speed
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+def corpus_report(data: PairDataModule, tasks: Sequence[Task]) -> Iterator[str]:
+    """The report in Markdown, a paragraph or a table at a time."""
+    for split in (data.train, data.validation):
+        yield from split_report(data, split)
+    if tasks:
+        yield "## Overlap of evaluation with training texts"
+        rows = [
+            [task.name, len(task.judged), found, percent(found / len(task.judged))]
+            for task in tasks
+            for found in [overlap(data, task.judged)]
+        ]
+        yield table(["task", "texts judged", "of them trained on", "share"], rows)
+
+
+def split_report(data: PairDataModule, split: Split) -> Iterator[str]:
+    """One split: its corpora, their lengths and repeats, its batches, a row of each."""
+    mixture, order = split.mixture, data.order if split is data.train else data.validation_order
+    corpora = [part.corpus for part in mixture.parts]
+    batches = order.length(0)
+    yield f"## {split.name}: {len(split):,} rows, {batches:,} batches"
+    kept = []
+    for part, quota in zip(mixture.parts, mixture.quotas, strict=True):
+        meta = part.corpus.meta
+        share = percent(quota / len(mixture))
+        dropped = "; ".join(f"{count:,} {why}" for why, count in meta.dropped.items() if count)
+        read = [part.corpus.name, meta.kind, meta.read, dropped or "none", len(part)]
+        kept.append([*read, *repeated(part.corpus), share])
+    head = ["corpus", "kind", "rows read", "dropped", "kept", "repeated rows"]
+    yield table([*head, "texts in several rows", "share of an epoch"], kept)
+    lengths = [row for corpus in corpora for row in length_rows(data, corpus)]
+    longest = data.tokenize.max_length
+    yield table(
+        ["text", "tokens: 5 %", "median", "95 %", "longest", f"cut at {longest}"],
+        lengths,
+    )
+    yield batches_line(data, split)
+    left = f"{order.left_out(0):,} rows" + (", others each time" if split is data.train else "")
+    twice = "no batch holds" if mixture.keep_apart else "a batch may hold"
+    yield f"An epoch leaves out {left}; {twice} a text or a group twice."
+    yield "\n".join(f"- {corpus.name}: {sample(corpus)}" for corpus in corpora)
+
+
+def length_rows(data: PairDataModule, corpus: Corpus) -> Iterator[list[Any]]:
+    """Tokens of a corpus's columns, from rows evenly spread over it."""
+    rows = np.unique(np.linspace(0, len(corpus) - 1, TEXTS).astype(int)).tolist()
+    for column, texts in enumerate(zip(*corpus.texts(rows), strict=True)):
+        counts = np.array([len(ids) for ids in data.tokenize.uncut(texts)])
+        marks = np.quantile(counts, QUANTILES).round().astype(int).tolist()
+        cut = percent(float((counts > data.tokenize.max_length).mean()))
+        yield [f"{corpus.name} {column + 1}", *marks, int(counts.max()), cut]
+
+
+def batches_line(data: PairDataModule, split: Split) -> str:
+    """Padding and speed of the first batches, as they are loaded."""
+    loader = data.train_dataloader() if split is data.train else data.val_dataloader()
+    seen = tokens = places = rows = 0
+    started = time.perf_counter()
+    for batch in islice(iter(loader), BATCHES):
+        seen, rows = seen + 1, rows + batch.size
+        for column in batch.columns:
+            tokens += int(column["attention_mask"].sum())
+            places += column["attention_mask"].numel()
+    seconds = time.perf_counter() - started
+    texts = [text for row in split.sample(TEXTS // 2, data.seed) for text in row]
+    started = time.perf_counter()
+    made = sum(map(len, data.tokenize.ids(texts)))
+    speed = made / (time.perf_counter() - started)
+    return (
+        f"The first {seen} batches: {percent(1 - tokens / places)} padding, "
+        f"{tokens / rows:.1f} tokens a row, loaded at {rows / seconds:,.0f} rows/s; "
+        f"texts are tokenized at {speed:,.0f} tokens/s."
+    )
+
+
+def overlap(data: PairDataModule, texts: Iterable[str]) -> int:
+    """How many of the texts stand in the training corpora, in any column."""
+    numbers = np.unique(np.array([number(text) for text in texts], np.uint64))
+    found = np.zeros(len(numbers), bool)
+    for corpus in data.train.numbered.corpora:
+        for keys in text_keys(corpus):
+            at = np.searchsorted(numbers, keys).clip(max=len(numbers) - 1)
+            found[at[numbers[at] == keys]] = True
+    return int(found.sum())
+
+
+def text_keys(corpus: Corpus) -> Iterator[UInt64[np.ndarray, " keys"]]:
+    """The numbers of a corpus's texts, block by block."""
+    for start in range(0, len(corpus), BLOCK):
+        yield corpus.keys[start : start + BLOCK, : corpus.meta.columns].ravel()
+
+
+def repeated(corpus: Corpus) -> tuple[int, str]:
+    """Rows whose texts are all those of an earlier row; the share of texts in several rows."""
+    texts = np.asarray(corpus.keys[:, : corpus.meta.columns])
+    rows = len(texts) - len(np.unique(texts, axis=0))
+    _, counts = np.unique(texts, return_counts=True)
+    return rows, percent(float(counts[counts > 1].sum() / counts.sum()))
+
+
+def sample(corpus: Corpus) -> str:
+    """The row in the middle, each text cut short."""
+    texts = corpus.texts([len(corpus) // 2])[0]
+    return " | ".join(text if len(text) <= 120 else text[:117] + "..." for text in texts)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table that also reads well as text."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    marks = ["-" * width for width in widths]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in [list(head), marks, *cells]
+    ]
+    return "\n".join(lines)

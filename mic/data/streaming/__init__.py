@@ -1,0 +1,1 @@
+"""Corpora that are read in order, without an index."""

@@ -1,0 +1,1 @@
+"""Texts to embeddings: backbone, pooling, head, tokenizer, teachers, embeddings on disk."""

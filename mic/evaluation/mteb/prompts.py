@@ -1,0 +1,53 @@
+"""Which prompt stands before a text: what mteb does with a sentence-transformers model's."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mic.encoder.pretrained import module_folders, read_json
+from mic.errors import InputError
+
+SETTINGS = "config_sentence_transformers.json"
+
+
+class Prompts(NamedTuple):
+    """Prompts by task, type of task, or query and document; and that of all other texts."""
+
+    named: dict[str, str]
+    default: str = ""
+
+
+def read_prompts(folder: Path) -> Prompts:
+    """The prompts of a model's folder, less those whose names mteb does not know.
+
+    Raises InputError for a default that is not there, and for a pooling that skips prompts, which
+    our encoder does not.
+    """
+    from mteb.models.abs_encoder import AbsEncoder
+
+    settings = read_json(folder / SETTINGS, {})
+    given = {name: prompt or "" for name, prompt in (settings.get("prompts") or {}).items()}
+    # sentence-transformers adds the two where they are missing, so that mteb finds them
+    given = {"query": "", "document": "", **given}
+    default = settings.get("default_prompt_name")
+    if default is not None and default not in given:
+        raise InputError(f"{folder / SETTINGS}: default_prompt_name {default!r} is no prompt of it")
+    pooling = module_folders(folder, "Pooling")
+    skips = pooling and read_json(pooling[0] / "config.json", {}).get("include_prompt") is False
+    if skips and any(given.values()):
+        raise InputError(
+            f"{pooling[0]}: include_prompt is false, and mic's pooling does not leave out prompts; "
+            "evaluate the model with mteb itself"
+        )
+    named, _ = AbsEncoder.validate_task_to_prompt_name(given, raise_for_invalid_keys=False)
+    return Prompts(named, given[default] if default is not None else "")
+
+
+def prompt_of(prompts: Prompts, task: Any, prompt_type: Any) -> str:
+    """The prompt for a task's texts (mteb's metadata of it), which are queries, documents or None.
+
+    A task's own comes before its type's, and both before those for any query or document.
+    """
+    from mteb.models.abs_encoder import get_prompt
+
+    found: str | None = get_prompt(prompts.named, task, prompt_type)
+    return prompts.default if found is None else found

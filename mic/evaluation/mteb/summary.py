@@ -1,0 +1,74 @@
+"""What mteb's tasks gave, for people: a table a model with a row a task, and quality.png."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mic.evaluation.groups import ALL, MEAN, Compared, compared, grouped
+from mic.evaluation.results import Evaluation
+from mic.evaluation.summary import QUALITY, TABLE, as_markdown, as_rich
+from mic.report import figures
+from mic.report.panel import Table
+from mic.report.panels.quality import Summary, table, values
+from mic.tracking import run_directory
+
+PANELS = 12  # a picture of more tasks shows their mean alone
+
+
+def show(found: Sequence[Evaluation], to: Path, command: str) -> None:
+    """Print the main scores of every task at every width; write them into a folder.
+
+    Raises InputError where the models were asked different questions.
+    """
+    groups = grouped(found)
+    view = compared(groups, baselines=False)
+    many = len(groups) > 1
+    tables = [by_task(label, one, view) for label, one in view.methods.items()]
+    if many and ALL in view.headlines:
+        tables.insert(0, table(ALL, MEAN, view.methods))
+    notes = ["Main scores of mteb, times 100.", *about(found, view)]
+    console = Console()
+    for one in tables:
+        console.print(as_rich(one))
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    to.mkdir(parents=True, exist_ok=True)
+    drawn = view.headlines if len(view.headlines) <= PANELS else {ALL: MEAN}
+    picture = figures.quality(
+        drawn,
+        values(view.methods, "mean"),
+        f"{' '.join(notes)} Made by `{command}`.",
+        halves=values(view.methods, "half"),
+        untrained=0,
+    )
+    figures.save(picture, to / QUALITY)
+    parts = [f"Made by `{command}`.", *notes, *map(as_markdown, tables)]
+    run_directory.write_text(to / TABLE, "\n\n".join(parts) + "\n")
+    console.print(f"{to / TABLE} and {to / QUALITY} have it all.", highlight=False, soft_wrap=True)
+
+
+def by_task(label: str, scores: Summary, view: Compared) -> Table:
+    """A row a task, a column a width; their mean comes last."""
+    rows = sorted(view.headlines.items(), key=lambda one: one[0] == ALL)
+    dims = sorted({dim for task, metric in rows for dim in scores[task][metric]})
+    return Table(
+        label,
+        ["task", "main score", *map(str, dims)],
+        [
+            [task, metric, *(scores[task][metric][dim].shown(2) for dim in dims)]
+            for task, metric in rows
+        ],
+    )
+
+
+def about(found: Sequence[Evaluation], view: Compared) -> list[str]:
+    first = found[0].meta
+    notes = [f"{first['suite']} by mteb {first['versions']['mteb']}; one encoding for all widths."]
+    if len(found) > len(view.methods):
+        notes.append("Mean ± half of the 95 % t-interval over seeds.")
+    if len(view.methods) > 1:
+        notes.append("No bootstrap: mteb tells no single answers.")
+    if view.left_out:
+        notes.append(f"Left out, as not all models have them: {', '.join(view.left_out)}.")
+    return notes

@@ -1,0 +1,172 @@
+"""What panels are made of and from: the runs to show, and pictures with captions and tables."""
+
+from collections.abc import Collection, Mapping, Sequence
+from math import floor, log10
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from mic.report.plotting import Cell, Line
+from mic.tracking.reader import Run, widths
+from mic.tracking.seed_groups import Group
+
+SPLITS = {"train": "training", "validation": "validation"}
+
+
+class Table(NamedTuple):
+    """Numbers as text: a head, and rows whose first cell is their name."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+class Panel(NamedTuple):
+    """One section of the report; `folded` are tables, `texts` plain text that open on demand, by
+    heading.
+
+    Without pictures, `missing` says why there are none.
+    """
+
+    title: str
+    pictures: Mapping[str, Figure] = {}
+    caption: str = ""
+    tables: Sequence[Table] = ()
+    folded: Mapping[str, Sequence[Table]] = {}
+    missing: str = ""
+    texts: Mapping[str, str] = {}
+
+
+class View(NamedTuple):
+    """The groups of runs that a report shows, and the command that makes it."""
+
+    groups: list[Group]
+    command: str
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def compared(self) -> bool:
+        return len(self.groups) > 1
+
+    @property
+    def labels(self) -> list[str]:
+        return [group.label for group in self.groups]
+
+    def caption(self, what: str, rows: str = "", intervals: bool = True) -> str:
+        """What a picture shows, over which rows, with which interval, by which command."""
+        sizes = {len(group.runs) for group in self.groups}
+        seeds = f"Mean and 95 % t-interval over {span(sizes)} seeds."
+        made = f"Made by `{self.command}`."
+        parts = [what, rows, seeds if intervals and max(sizes) > 1 else "", made]
+        return " ".join(part for part in parts if part)
+
+    def widths(self, above: str) -> list[int]:
+        return widths(self.runs, above)
+
+    def cells(self, above: str, title: str, ylabel: str, scale: str = "linear") -> list[Cell]:
+        """A measure over training: one diagram with a line a width; or, where groups are compared,
+        one for the narrow, the middle and the full width with a line a group."""
+        dims = self.widths(above)
+        if not self.compared:
+            lines = {told(dim): self.groups[0].series(f"{above}/d{dim}") for dim in dims}
+            return [Cell(title, ylabel, kept(lines), scale=scale)] if dims else []
+        return [
+            Cell(f"{title}, first {dim}", ylabel, self.lines(f"{above}/d{dim}"), scale=scale)
+            for dim in chosen(dims)
+        ]
+
+    def lines(self, name: str) -> dict[str, Line]:
+        """A logged name by group."""
+        return kept({group.label: group.series(name) for group in self.groups})
+
+    def keys(self) -> list[str]:
+        """What the lines of `cells` are called, each at the place that decides its colour."""
+        if self.compared:
+            return self.labels
+        ends = {name.rpartition("/d")[2] for run in self.runs for name in run.metrics}
+        return [told(dim) for dim in sorted(int(end) for end in ends if end.isdigit())]
+
+    def rows(self) -> str:
+        """N, over which the geometry was measured."""
+        found = {
+            int(rows)
+            for run in self.runs
+            for rows in run.metrics.get("geometry/rows", {}).values()
+            if rows == rows
+        }
+        if not found:
+            return ""
+        return f"N = {span(found)} embeddings of validation texts."
+
+    def trained_on(self) -> str:
+        """Rows of the finished runs, and those of a batch."""
+        known = [run.meta["rows"] for run in self.runs if run.meta.get("rows")]
+        rows = {name: {one[name] for one in known if one.get(name)} for name in SPLITS}
+        told = [f"{span(found)} rows of {SPLITS[name]}" for name, found in rows.items() if found]
+        batch = span({run.config.trainer.batch_size for run in self.runs})
+        return f"{', '.join([*told, f'batches of {batch}'])}.".capitalize()
+
+    def names(self, above: str) -> list[str]:
+        """The names right below `above` that any run logged, in their order."""
+        found = dict.fromkeys(
+            name.removeprefix(above)
+            for run in self.runs
+            for name in run.metrics
+            if name.startswith(above)
+        )
+        return [name for name in found if "/" not in name]
+
+
+def span(found: Collection[int]) -> str:
+    """
+    >>> span([2000, 2000]), span([5, 1000])
+    ('2,000', '5 to 1,000')
+    """
+    least, most = min(found), max(found)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def kept(lines: Mapping[str, Line]) -> dict[str, Line]:
+    """The lines that have a point."""
+    return {label: line for label, line in lines.items() if line}
+
+
+def told(dim: int) -> str:
+    return f"d = {dim}"
+
+
+def chosen(dims: Sequence[int]) -> list[int]:
+    """A narrow, a middle and the full width.
+
+    >>> chosen([16, 32, 64, 128, 384]), chosen([8])
+    ([16, 64, 384], [8])
+    """
+    places = dict.fromkeys((0, len(dims) // 2, len(dims) - 1)) if dims else {}
+    return [dims[place] for place in places]
+
+
+def number(value: float) -> str:
+    """Four significant digits.
+
+    >>> number(0.012345), number(1234.5678), number(float("nan"))
+    ('0.01235', '1235', 'nan')
+    """
+    return f"{value:.4g}"
+
+
+def last(line: Line) -> str:
+    """The last value of a line, with its interval; a dash if there is none.
+
+    >>> from mic.tracking.seed_groups import Interval
+    >>> last({0: Interval(1.5, 0.25, 3)}), last({2: Interval(123.456, 3.21, 3)}), last({})
+    ('1.50 ± 0.25', '123.5 ± 3.2', '-')
+    """
+    if not line:
+        return "-"
+    value = line[max(line)]
+    if not value.half > 0:
+        return number(value.mean)
+    return value.shown(min(8, max(0, 1 - floor(log10(value.half)))))

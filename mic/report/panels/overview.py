@@ -1,0 +1,107 @@
+"""What was run: the runs, what their configs change, versions and data."""
+
+from copy import copy
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from mic.config.diff import config_diff, dotted
+from mic.config.loading import Config
+from mic.report.panel import Panel, Table, View
+from mic.tracking.reader import Run
+from mic.tracking.seed_groups import differences, plain
+
+
+def runs(view: View) -> Table:
+    """A row a run: how far it is, how long it took, over how many rows."""
+    head = ["run", "seed", "state", "steps", "minutes", "pairs / s", "rows", "commit"]
+    return Table("Runs", head, [about_run(run) for run in view.runs])
+
+
+def about_run(run: Run) -> list[str]:
+    steps, meta = run.config.trainer.max_steps, run.meta
+    if not run.finished:
+        state = f"step {run.step:,} of {steps:,}: training, or stopped"
+        return [run.name, str(run.config.seed), state, f"{run.step:,}", *"----"]
+    return [
+        run.name,
+        str(meta.get("seed", "-")),
+        "finished" if meta.get("segments", 1) < 2 else f"finished, in {meta['segments']} segments",
+        f"{meta.get('steps', steps):,}",
+        shown(meta.get("seconds"), 60, 1),
+        shown(meta.get("pairs_per_second"), 1, 0),
+        f"{dict(meta.get('rows') or {}).get('train') or 0:,}",
+        str(meta.get("git_commit") or "-")[:10],
+    ]
+
+
+def shown(value: float | None, unit: float, digits: int) -> str:
+    return "-" if value is None else f"{value / unit:,.{digits}f}"
+
+
+def warnings(view: View) -> list[str]:
+    """What a reader should know of the runs before they believe the intervals."""
+    return [
+        f"{group.label}: two runs have the same seed, so that their interval is too narrow."
+        for group in view.groups
+        if len({run.config.seed for run in group.runs}) < len(group.runs)
+    ]
+
+
+def config(view: View) -> Panel:
+    """The config's differences from the defaults, or the groups' from each other."""
+    first = view.groups[0].runs[0]
+    usual = unset(first.config, Config())
+    defaults, changed = dotted(usual), config_diff(first.config, usual)
+    tables = []
+    if view.compared:
+        apart = differences([group.runs for group in view.groups])
+        keys = list(dict.fromkeys(key for one in apart for key in one))
+        rows = [[key, *(value(one, key) for one in apart)] for key in keys]
+        tables.append(Table("Differences of the groups", ["key", *view.labels], rows))
+        changed = {key: one for key, one in changed.items() if key not in keys}
+    tables.append(
+        Table(
+            "Shared differences from the defaults" if view.compared else "Config diff",
+            ["key", "value", "default"],
+            [[key, plain(one), value(defaults, key)] for key, one in changed.items()],
+        )
+    )
+    return Panel(
+        "Config",
+        tables=tables,
+        folded={one.title: [one] for one in (about_data(view), versions(view)) if one.rows},
+    )
+
+
+def unset(of: Any, usual: Any) -> Any:
+    """A config with the corpora and tasks of `of`, and every setting of them at its default."""
+    made = copy(usual)
+    for item in fields(of):
+        own = getattr(of, item.name)
+        if is_dataclass(own):
+            setattr(made, item.name, unset(own, getattr(usual, item.name)))
+        elif isinstance(own, dict):
+            setattr(made, item.name, {key: unset(one, type(one)()) for key, one in own.items()})
+    return made
+
+
+def value(of: dict[str, Any], key: str) -> str:
+    return plain(of[key]) if of.get(key, "???") != "???" else "-"
+
+
+def about_data(view: View) -> Table:
+    """Hashes of what every run has read, and its rows."""
+    rows = []
+    for run in view.runs:
+        rows += [[run.name, f"{split} rows", f"{n:,}"] for split, n in entries(run, "rows")]
+        rows += [[run.name, name, str(found)] for name, found in entries(run, "data")]
+    return Table("Data: rows and hashes", ["run", "of", ""], rows)
+
+
+def versions(view: View) -> Table:
+    rows = [[run.name, name, str(of)] for run in view.runs for name, of in entries(run, "versions")]
+    return Table("Versions", ["run", "package", ""], rows)
+
+
+def entries(run: Run, name: str) -> list[tuple[str, Any]]:
+    return list(dict(run.meta.get(name) or {}).items())

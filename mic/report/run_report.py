@@ -1,0 +1,69 @@
+"""Run directories as one self-contained HTML page and as pictures: `mic report RUN...`."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from mic.config.loading import to_yaml
+from mic.errors import InputError
+from mic.report.html import page
+from mic.report.panel import View
+from mic.report.panels import geometry, overview, quality, training
+from mic.report.pictures import drawn, save
+from mic.tracking import run_directory
+from mic.tracking.reader import read_run
+from mic.tracking.seed_groups import grouped
+
+PAGE = "report.html"
+PANELS = (
+    quality.against_width,
+    geometry.spectra_over_training,
+    geometry.collapse,
+    geometry.variance,
+    geometry.correlation,
+    geometry.redundancy,
+    training.terms,
+    training.balance,
+    quality.over_training,
+    training.speed,
+    overview.config,
+)
+
+
+def report(folders: Sequence[Path], to: Path | None = None) -> Path:
+    """Write the page and its pictures, and return the page's path.
+
+    One run's page is RUN/report.html with the pictures in RUN/figures/report, unless `to` names
+    a folder for all. Several runs are compared: those that differ by their seed alone are a group,
+    of which means and 95 % intervals are shown.
+
+    Raises InputError for a folder without a run, a damaged file, or several runs without `to`.
+    """
+    folders = list({folder.resolve(): folder for folder in folders}.values())
+    if to is None and len(folders) > 1:
+        raise InputError(f"{len(folders)} runs: add --to FOLDER, where their comparison goes")
+    if to is not None and to.exists() and not to.is_dir():
+        raise InputError(f"--to {to}: is a file; name a folder")
+    runs = [read_run(folder) for folder in folders]
+    place = [] if to is None else ["--to", str(to)]
+    command = shlex.join(["mic", "report", *map(str, folders), *place])
+    view = View(grouped(runs), command)
+    made = [panel(view) for panel in PANELS]
+    pictures = drawn(made)
+    top = runs[0].name if len(runs) == 1 else " · ".join(view.labels)
+    text = page(
+        f"mic: {top}",
+        overview.warnings(view),
+        overview.runs(view),
+        made,
+        {name: picture.bare for name, picture in pictures.items()},
+        {
+            f"config.yaml of {group.runs[0].name}": to_yaml(group.runs[0].config)
+            for group in view.groups
+        },
+    )
+    beside = folders[0] / run_directory.FIGURES / "report" if to is None else to
+    save(pictures, beside, clear=to is None)  # a folder of the user's own is not ours to empty
+    file = (folders[0] if to is None else to) / PAGE
+    run_directory.write_text(file, text)
+    return file

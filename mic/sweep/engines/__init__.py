@@ -1,0 +1,1 @@
+"""Other engines for the same sweep file: W&B agents and SLURM array jobs."""

@@ -1,0 +1,123 @@
+"""Have W&B run a sweep: the file is registered there, and agents on any machine take its runs."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from mic.console import notice
+from mic.errors import InputError, RunError
+from mic.sweep.command import MACRO, command
+from mic.sweep.folder import write_down
+from mic.sweep.sweep_file import Sweep
+from mic.tracking.wandb.mirror import first_line
+from mic.tracking.wandb.server import dead_server, no_key
+
+METHODS = ("grid", "random", "bayes")
+# an agent that is told to stop tells its trial, and waits for it to save itself
+AGENT = "wandb agent --forward-signals --term-timeout 300"
+OURS = "or leave out --engine wandb"
+
+
+def register(sweep: Sweep) -> str:
+    """Make the sweep at W&B; the command of an agent for it.
+
+    What is swept is written down in runs/ID, where the agents' runs will be.
+
+    Raises InputError for what W&B cannot do and where there is no key, RunError when W&B fails.
+    """
+    content = for_wandb(sweep)
+    if reason := no_key():
+        raise InputError(f"W&B: {reason}, {OURS}")
+    if reason := dead_server():
+        raise RunError(f"W&B: {reason}; try again later")
+    import wandb
+
+    logging = sweep.base.logging
+    project, entity = content.get("project", logging.project), content.get("entity", logging.entity)
+    with captured() as said:
+        try:
+            number = wandb.sweep(content, entity=entity, project=project)
+        except Exception as error:  # W&B's are of many kinds
+            raise RunError(f"W&B: {sweep.file}: {first_line(error)}") from error
+        # where the server put it, which for no entity is the key's own
+        place = [os.environ.get(name) for name in ("WANDB_ENTITY", "WANDB_PROJECT")]
+    for line in said.getvalue().splitlines():
+        _, warning, text = line.partition("WARNING")
+        if warning and text.strip():
+            notice(f"W&B: {text.strip()}")
+    write_down(sweep, Path(sweep.base.runs) / number)
+    return f"{AGENT} {'/'.join(filter(None, [*place, number]))}"
+
+
+def for_wandb(sweep: Sweep) -> dict[str, Any]:
+    """What W&B is sent: the file's content, with keys of ours written its way.
+
+    Raises InputError for what W&B cannot do.
+    """
+    refuse(sweep)
+    content = dict(sweep.content)
+    if "seeds" in content:
+        axis = {"seed": {"values": content.pop("seeds")}}
+        content["parameters"] = {**content["parameters"], **axis}
+    if "metrics" in content:
+        (content["metric"],) = content.pop("metrics")
+    content["parameters"] = {key: told(one) for key, one in content["parameters"].items()}
+    words = content["command"]
+    if command(words, str(sweep.file))[1:] != (sweep.config, sweep.overrides):  # another base
+        first = words[: words.index("train") + 1]
+        content["command"] = [*first, sweep.config, *sweep.overrides, MACRO]
+    return content
+
+
+def refuse(sweep: Sweep) -> None:
+    """Raise an InputError for what the local engine can do, and W&B cannot."""
+    methods = " or ".join(METHODS)
+    if len(sweep.metrics) > 1:
+        names = ", ".join(one.name for one in sweep.metrics)
+        raise InputError(
+            f"{sweep.file}: metrics {names}: W&B goes by one; give one `metric`, {OURS}"
+        )
+    if sweep.method not in METHODS:
+        raise InputError(
+            f"{sweep.file}: method {sweep.method}: W&B does {methods}; take one of them, {OURS}"
+        )
+    if sweep.early is not None and sweep.early.kind != "hyperband":
+        raise InputError(
+            f"{sweep.file}: early_terminate {sweep.early.kind}: W&B does type: hyperband; take it, "
+            f"{OURS}"
+        )
+
+
+def told(one: dict[str, Any]) -> dict[str, Any]:
+    """A parameter as W&B reads it, which guesses no distribution between 1 and 2.5.
+
+    >>> told({"min": 1, "max": 2.5}), told({"min": 1, "max": 2})
+    ({'min': 1, 'max': 2.5, 'distribution': 'uniform'}, {'min': 1, 'max': 2})
+    """
+    if "distribution" in one or not {"min", "max"} <= one.keys():
+        return one
+    mixed = type(one["min"]) is not type(one["max"])
+    return {**one, "distribution": "uniform"} if mixed else one
+
+
+@contextmanager
+def captured() -> Iterator[io.StringIO]:
+    """All that W&B says within, instead of the terminal; the environment afterwards as before."""
+    import wandb
+
+    names = ("WANDB_ENTITY", "WANDB_PROJECT")
+    before = {name: os.environ.get(name) for name in names}
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        wandb.teardown()  # silent until here
+        wandb.setup()
+        try:
+            yield said
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value

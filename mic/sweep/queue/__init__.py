@@ -1,0 +1,1 @@
+"""The queue of trials that the workers of a sweep share."""

@@ -1,0 +1,1 @@
+"""A sweep's tables, figures, HTML page and best config."""

@@ -1,0 +1,100 @@
+"""The best setting: its config, ready to train, and what it scores on tasks that chose nothing."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from mic.config.diff import config_diff, dotted
+from mic.config.loading import to_yaml
+from mic.config.schema import Config
+from mic.report.panel import Panel, Table, View
+from mic.report.panels import quality
+from mic.sweep.report.view import SweepView, point_told, short, shown, value_of
+from mic.sweep.report.widths import nothing
+from mic.sweep.sweep_file import named
+from mic.tracking.run_directory import write_text
+from mic.tracking.seed_groups import Group, plain
+
+BEST = "best.yaml"
+
+
+def best_config(view: SweepView) -> Config | None:
+    """The config of the best setting's first seed, with its own name among the base's runs."""
+    if view.best is None:
+        return None
+    seed, base = view.sweep.seeds[0], view.base
+    run = next(run for run in view.best.finished if run.config.seed == seed)
+    name = f"{view.name}-best"
+    return replace(run.config, name=name, runs=base.runs, logging=base.logging)
+
+
+def write_best(view: SweepView, file: Path) -> None:
+    """Write best.yaml; an earlier one goes when there is no best setting."""
+    config = best_config(view)
+    if config is None:
+        file.unlink(missing_ok=True)
+    else:
+        write_text(file, f"# {chosen(view)}\n# chosen by `{view.command}`\n{to_yaml(config)}")
+
+
+def chosen(view: SweepView) -> str:
+    """Which setting is best, by what, among how many."""
+    assert view.best is not None
+    value = value_of(view.best, view.metric.name)
+    assert value is not None
+    over = f"95 % interval, {value.runs} seeds" if value.runs > 1 else "one seed, no interval"
+    return (
+        f"sweep {view.name}, setting {view.best.label}, the best of {len(view.complete)}: "
+        f"{view.metric.name} {shown(value)} ({over})"
+    )
+
+
+def test_scores(view: SweepView) -> Panel:
+    """The test tasks, of the best setting alone."""
+    title = "Test scores of the best setting"
+    if view.best is None:
+        return Panel(title, missing=nothing(view))
+    runs = view.best.finished
+    tasks = named(runs[0].config.evaluation.test)
+    methods, _ = quality.summaries(View([Group(view.best.label, runs)], view.command))
+    tasks = [task for task in tasks if all(task in one for one in methods.values())]
+    if not tasks:
+        return Panel(title, missing="The config has no test task: evaluation.test is empty.")
+    headlines = {task: quality.headline(list(methods[view.best.label][task])) for task in tasks}
+    others = [
+        quality.table(task, metric, methods)
+        for task in tasks
+        for metric in methods[view.best.label][task]
+        if metric != headlines[task]
+    ]
+    what = (
+        "No choice looked at these: the settings were compared by validation alone. Beside them "
+        "the untrained encoder, cut as it is or rotated by a PCA."
+    )
+    return Panel(
+        title,
+        caption=view.caption(what, [view.best]),
+        tables=[quality.table(task, metric, methods) for task, metric in headlines.items()],
+        folded={"Other metrics": others} if others else {},
+    )
+
+
+def config(view: SweepView) -> Panel:
+    """What the best setting changes in the base config, and how to train it."""
+    title = "Config of the best setting"
+    made = best_config(view)
+    if made is None or view.best is None:
+        return Panel(title, missing=nothing(view))
+    base = dotted(view.base)
+    rows = [
+        [key, plain(value), plain(base[key]) if key in base else "-"]
+        for key, value in config_diff(made, view.base).items()
+    ]
+    told = point_told(view.best, short(view.sweep.parameters))
+    train = shlex.join(["mic", "train", str(view.folder / BEST)])
+    return Panel(
+        title,
+        caption=f"The choice of {chosen(view)}: {told}. Train it with `{train}`.",
+        tables=[Table("What it changes in the base", ["key", "value", "base"], rows)],
+        texts={BEST: to_yaml(made)},
+    )

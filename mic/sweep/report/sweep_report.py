@@ -1,0 +1,66 @@
+"""A sweep as tables, pictures, one page and the best config: `mic report --sweep DIR`."""
+
+import shlex
+from pathlib import Path
+
+from mic.report.html import page
+from mic.report.pictures import drawn, save
+from mic.report.run_report import PAGE
+from mic.sweep.report import about, best
+from mic.sweep.report.contour import contour
+from mic.sweep.report.curves import training
+from mic.sweep.report.importance import importance
+from mic.sweep.report.pareto import pareto
+from mic.sweep.report.read import read_folder
+from mic.sweep.report.slices import slices
+from mic.sweep.report.table import as_csv, as_markdown, table, top
+from mic.sweep.report.view import SweepView
+from mic.sweep.report.widths import best_per_width
+from mic.tracking import run_directory
+
+PANELS = (
+    best_per_width,
+    pareto,
+    importance,
+    slices,
+    contour,
+    training,
+    best.test_scores,
+    best.config,
+    about.runs,
+)
+
+
+def report_sweep(folder: Path) -> Path:
+    """Write table.csv, table.md, best.yaml, figures and the page into a sweep's folder.
+
+    It may be called at any moment of the sweep; best.yaml is there once a setting is finished with
+    all seeds. Returns the page's path.
+
+    Raises InputError for a folder without a sweep, or a damaged file.
+    """
+    view = view_of(folder)
+    notes = about.warnings(view)
+    made = [panel(view) for panel in PANELS]
+    pictures = drawn(made)
+    text = page(
+        f"mic: sweep {view.name}",
+        notes,
+        top(table(view)),
+        made,
+        {name: picture.bare for name, picture in pictures.items()},
+        {},
+    )
+    save(pictures, folder / run_directory.FIGURES, clear=True)
+    run_directory.write_text(folder / "table.csv", as_csv(view))
+    run_directory.write_text(folder / "table.md", as_markdown(view, notes))
+    best.write_best(view, folder / best.BEST)
+    run_directory.write_text(folder / PAGE, text)
+    return folder / PAGE
+
+
+def view_of(folder: Path) -> SweepView:
+    """A sweep's folder, read."""
+    sweep, settings = read_folder(folder)
+    command = shlex.join(["mic", "report", "--sweep", str(folder)])
+    return SweepView(folder, sweep, sweep.base, settings, command)

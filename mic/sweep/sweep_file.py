@@ -1,0 +1,250 @@
+"""A sweep file, in W&B's own format, checked against our configs before anything runs.
+
+The file's `command` says what a trial is: `[mic, train, CONFIG, key=value, "${args_no_hyphens}"]`,
+or torchrun in the place of mic. A parameter named `seed` is an axis of its own: of a trial's values
+the optimiser sees the mean over the seeds. `seeds: [0, 1, 2]` is short for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from omegaconf import OmegaConf
+
+from mic.config import loading as configs
+from mic.config.loading import find, load, suggestion
+from mic.config.schema import Config
+from mic.errors import InputError
+from mic.sweep.command import command, written
+from mic.sweep.search_space import Parameter, Point, parameters
+
+Method = Literal["grid", "random", "bayes", "qmc", "custom"]
+OURS = ("seeds",)  # keys that W&B does not know; `mic sweep --engine wandb` writes them its way
+KEYS = (
+    *("name", "description", "program", "command", "project", "entity", "kind", "apiVersion"),
+    *("method", "metric", "metrics", "parameters", "early_terminate", "run_cap"),
+    *("controller", "scheduler"),
+)
+LOGGED = ("val", "train", "geometry", "correlation", "balance", "best", "speed", "memory", "data")
+
+
+class Metric(NamedTuple):
+    """A name of metrics.jsonl, whose last value counts, and which way is better."""
+
+    name: str
+    goal: Literal["maximize", "minimize"] = "minimize"
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.goal == "maximize" else -1
+
+
+class Early(NamedTuple):
+    """When to end a trial early: after `least` validations, by the median or by halvings."""
+
+    kind: Literal["median", "hyperband"]
+    least: int
+    eta: int = 3
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read; `content` is what it says, as plain values."""
+
+    file: Path
+    content: dict[str, Any]
+    name: str
+    method: Method
+    metrics: tuple[Metric, ...]
+    parameters: tuple[Parameter, ...]
+    seeds: tuple[int, ...]
+    early: Early | None
+    settings: int | None  # how many at most, each with all seeds
+    launcher: tuple[str, ...]  # the command up to the config
+    config: str
+    overrides: tuple[str, ...]
+
+    @property
+    def base(self) -> Config:
+        return load(self.config, *self.overrides)
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's own folder among the runs."""
+        return Path(self.base.runs) / self.name
+
+    def config_of(self, point: Point, seed: int, *more: str) -> Config:
+        """The config of one run. Raises InputError when no run could use it."""
+        chosen = [f"{key}={written(value)}" for key, value in point.items()]
+        return load(self.config, *self.overrides, *chosen, f"seed={seed}", *more)
+
+
+def read_sweep(path: str | Path, base: str | Path | None = None) -> Sweep:
+    """Read a sweep file and check it: every key, every parameter's name and values, the command.
+
+    `base` is a config in the place of the command's. Raises InputError naming file, key, value and
+    cure.
+    """
+    file = find(path, "sweep", "configs/sweep/regularization.yaml")
+    content: dict[Any, Any] = OmegaConf.to_container(configs.read(file))  # type: ignore[assignment]
+    for key in content:
+        if key not in (*KEYS, *OURS):
+            near = get_close_matches(str(key), (*KEYS, *OURS), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KEYS)}, seeds"
+            raise InputError(f"{file}: unknown key {key!r}; {hint}")
+    method: Any = content.get("method")
+    if method not in get_args(Method):
+        raise InputError(f"{file}: method {method!r}: choose {' or '.join(get_args(Method))}")
+    launcher, config, overrides = command(content.get("command"), str(file))
+    if base is not None:
+        config, overrides = str(base), ()
+    usual = load(config, *overrides)
+    given = content.get("parameters")
+    if not isinstance(given, Mapping) or not given:
+        raise InputError(f"{file}: parameters: none; give {{objective.gamma: {{values: [0, 1]}}}}")
+    found = parameters(given, str(file))
+    seeds = seeds_of(content, found.pop("seed", None), usual.seed, str(file))
+    if not found:
+        raise InputError(f"{file}: parameters: nothing but a seed; seeds alone are no sweep")
+    name = str(content.get("name") or file.stem)
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise InputError(f"{file}: name {name!r}: one folder name, no slashes")
+    metrics = metrics_of(content, usual, str(file))
+    sweep = Sweep(
+        file=file,
+        content=content,
+        name=name,
+        method=method,
+        metrics=metrics,
+        parameters=tuple(found.values()),
+        seeds=seeds,
+        early=early_of(content.get("early_terminate"), len(metrics), str(file)),
+        settings=settings_of(content, method, len(seeds), str(file)),
+        launcher=launcher,
+        config=config,
+        overrides=overrides,
+    )
+    refuse_wrong(sweep)
+    return sweep
+
+
+def seeds_of(
+    content: Mapping[str, Any], axis: Parameter | None, usual: int, origin: str
+) -> tuple[int, ...]:
+    if axis is not None and "seeds" in content:
+        raise InputError(f"{origin}: seeds and parameters.seed: one of them is enough")
+    if axis is not None and axis.values is None:
+        raise InputError(f"{origin}: parameters.seed: give `values`, such as [0, 1, 2]")
+    seeds: Any = content.get("seeds", axis.values if axis is not None else [usual])
+    whole = isinstance(seeds, list) and all(type(one) is int and one >= 0 for one in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"{origin}: seeds {seeds!r}: expected different numbers, as [0, 1, 2]")
+    return tuple(seeds)
+
+
+def metrics_of(content: Mapping[str, Any], base: Config, origin: str) -> tuple[Metric, ...]:
+    """The metrics: names that a run of this config logs, as far as one can know before it runs."""
+    given = content.get("metrics", [content["metric"]] if content.get("metric") else [])
+    if not isinstance(given, list) or not given or ("metric" in content and "metrics" in content):
+        raise InputError(
+            f"{origin}: metric: write {{name: val/TASK/METRIC/d16, goal: maximize}}, or metrics: "
+            "a list of such"
+        )
+    tasks = {"pairs", "loss", *(named(base.evaluation.validation) or ["heldout"])}
+    found = []
+    for one in given:
+        name = one.get("name") if isinstance(one, Mapping) else None
+        goal = one.get("goal", "minimize") if isinstance(one, Mapping) else None
+        if not isinstance(name, str) or goal not in ("maximize", "minimize"):
+            raise InputError(
+                f"{origin}: metric {one!r}: write {{name: val/TASK/METRIC/d16, goal: maximize}}"
+            )
+        first, _, rest = name.partition("/")
+        task = rest.partition("/")[0]
+        if first not in LOGGED or not rest:
+            raise InputError(
+                f"{origin}: metric {name!r}: no name of metrics.jsonl; they begin with val/, "
+                "train/, geometry/, ... (a test task is nothing to choose by)"
+            )
+        if first == "val" and task not in tasks:
+            raise InputError(
+                f"{origin}: metric {name!r}: no validation task {task!r}; there are "
+                f"{', '.join(sorted(tasks))}"
+            )
+        found.append(Metric(name, goal))
+    if len(found) > 1 and content.get("method") not in ("custom", "grid", "random", "qmc"):
+        raise InputError(f"{origin}: metrics: {len(found)} of them need method: custom (NSGA-II)")
+    if len({one.name for one in found}) < len(found):
+        raise InputError(f"{origin}: metrics: one is there twice")
+    return tuple(found)
+
+
+def named(tasks: Any) -> list[str]:
+    """The names of a config's tasks, of every kind."""
+    return [name for kind in fields(tasks) for name in getattr(tasks, kind.name)]
+
+
+def early_of(given: Any, metrics: int, origin: str) -> Early | None:
+    """`early_terminate`, counted in validations; W&B counts every log line of the metric."""
+    if given is None:
+        return None
+    if metrics > 1:
+        raise InputError(f"{origin}: early_terminate: needs a single metric to judge by")
+    kind = given.get("type") if isinstance(given, Mapping) else None
+    known = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
+    if kind not in ("median", "hyperband") or set(given) - known:
+        raise InputError(
+            f"{origin}: early_terminate {given!r}: write {{type: hyperband, min_iter: 2}}, or "
+            "type: median"
+        )
+    eta, least = given.get("eta", 3), given.get("min_iter")
+    if least is None and "max_iter" in given and "s" in given:
+        least = max(1, int(given["max_iter"] / eta ** given["s"]))
+    if type(least) is not int or least < 1 or type(eta) is not int or eta < 2:
+        raise InputError(
+            f"{origin}: early_terminate {given!r}: min_iter must be a whole number, 1 or more, "
+            "and eta 2 or more"
+        )
+    return Early(kind, least, eta)
+
+
+def settings_of(content: Mapping[str, Any], method: str, seeds: int, origin: str) -> int | None:
+    """How many settings `run_cap` allows: it counts runs, and every setting has all seeds."""
+    cap = content.get("run_cap")
+    if cap is None and method != "grid":
+        raise InputError(f"{origin}: run_cap: not set, and {method} never ends; set run_cap: 40")
+    if cap is not None and (type(cap) is not int or cap < seeds):
+        raise InputError(f"{origin}: run_cap {cap!r}: a whole number, {seeds} (a setting) or more")
+    return None if cap is None else cap // seeds
+
+
+def refuse_wrong(sweep: Sweep) -> None:
+    """Raise an InputError for a parameter that the config does not know, or a value it refuses."""
+    usual: Point = {axis.key: axis.ends()[0] for axis in sweep.parameters}
+    for axis in sweep.parameters:
+        origin = f"{sweep.file}: parameters.{axis.key}"
+        for value in axis.ends():
+            try:
+                load(sweep.config, *sweep.overrides, f"{axis.key}={written(value)}")
+            except InputError as error:
+                if "unknown key" in str(error):
+                    raise InputError(f"{origin}: unknown key{suggestion(axis.key)}") from None
+                alone = error
+            else:
+                continue
+            try:  # a value may need that of another parameter
+                sweep.config_of(usual | {axis.key: value}, sweep.seeds[0])
+            except InputError:
+                raise InputError(f"{origin}: {alone}") from None
+
+
+def shared(sweep: Sweep) -> Sequence[str]:
+    """What sets this sweep apart from another of its name."""
+    return (
+        f"method {sweep.method}",
+        *(f"metric {one.name} {one.goal}" for one in sweep.metrics),
+        *(f"parameter {one.key} {one.distribution}" for one in sweep.parameters),
+        f"seeds {list(sweep.seeds)}",
+    )

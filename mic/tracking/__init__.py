@@ -1,0 +1,1 @@
+"""The run directory, its metrics log, and the mirrors of it."""

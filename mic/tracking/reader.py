@@ -1,0 +1,90 @@
+"""Run directories as data: whatever a run has written so far, also while it trains."""
+
+import json
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mic.config.loading import load
+from mic.config.schema import Config
+from mic.errors import InputError
+from mic.tracking import run_directory
+from mic.tracking.metrics_log import Series, read_metrics
+from mic.tracking.snapshots import Snapshot, read_snapshots, width
+
+Scores = dict[str, dict[str, dict[int, float]]]  # task -> metric -> width -> value
+
+
+class Run(NamedTuple):
+    """One run; `methods` holds the scores of its baselines and of itself, once it is finished."""
+
+    folder: Path
+    config: Config
+    metrics: dict[str, Series]
+    snapshots: list[Snapshot]
+    meta: dict[str, Any]
+    methods: dict[str, Scores]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def step(self) -> int:
+        """The last step that anything was logged at."""
+        return max((step for one in self.metrics.values() for step in one), default=0)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.methods)
+
+
+def read_run(folder: Path, geometry: bool = True) -> Run:
+    """What a run's folder holds; its spectra and maps only with `geometry`.
+
+    Raises InputError where there is no run, or a damaged file.
+    """
+    if not run_directory.is_run(folder):
+        raise InputError(f"{folder}: no run of mic; give the folder that `mic train` wrote")
+    meta, methods = read_results(folder / run_directory.RESULTS)
+    return Run(
+        folder,
+        load(folder / "config.yaml"),
+        read_metrics(folder / run_directory.METRICS),
+        read_snapshots(folder) if geometry else [],
+        meta,
+        methods,
+    )
+
+
+def read_results(file: Path) -> tuple[dict[str, Any], dict[str, Scores]]:
+    """What results.json says of the run, and the scores of every method; nothing without one."""
+    if not file.is_file():
+        return {}, {}
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        meta: dict[str, Any] = content.pop("meta")
+        methods = {**meta.pop("baselines"), OWN: content}
+        return meta, {name: scores(one) for name, one in methods.items()}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise InputError(f"{file}: not the results of a run; remove it, or train again") from None
+
+
+OWN = ""  # the run itself, among the methods that its results name
+
+
+def scores(content: dict[str, dict[str, dict[str, float | None]]]) -> Scores:
+    return {
+        task: {
+            metric: {int(dim): nan if one is None else one for dim, one in values.items()}
+            for metric, values in metrics.items()
+        }
+        for task, metrics in content.items()
+    }
+
+
+def widths(runs: Sequence[Run], above: str) -> list[int]:
+    """The widths that `above`/d<width> was logged at, in any run."""
+    names = {name for run in runs for name in run.metrics if name.startswith(f"{above}/d")}
+    return sorted(width(name) for name in names if name.removeprefix(f"{above}/d").isdigit())

@@ -1,0 +1,131 @@
+"""The run directory: one folder a run, whole without any account or server.
+
+config.yaml, metrics.jsonl, results.json, figures/ and encoder/ are the contract between training,
+reports and people; results.json is written last, so that a folder with it is a finished run.
+run.json holds the run's id, and a segment for every time that it was begun or gone on with.
+"""
+
+import json
+import math
+import os
+import secrets
+import shutil
+import string
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mic.config.loading import to_yaml
+from mic.config.schema import Config
+from mic.errors import InputError
+
+RESULTS = "results.json"
+METRICS = "metrics.jsonl"
+ABOUT = "run.json"
+ENCODER = "encoder"
+FIGURES = "figures"
+
+
+def path_of(config: Config) -> Path:
+    return Path(config.runs) / config.name
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise an InputError when something else than a run is at the place of one."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder}: is a file or a link; choose another name=...")
+    if folder.exists() and any(folder.iterdir()) and not is_run(folder):
+        raise InputError(f"{folder}: holds files that are no run of mic; choose another name=...")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether mic wrote the folder's config.yaml: other programs' projects have one, too."""
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and {item.name for item in fields(Config)} <= content.keys()
+
+
+def create(config: Config) -> Path:
+    """Make the run's folder anew with its config; whatever run was there is gone."""
+    folder = path_of(config)
+    refuse_foreign(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}; set runs=FOLDER") from None
+    write_text(folder / "config.yaml", to_yaml(config))
+    return folder
+
+
+def refuse_full_disk(config: Config, needed: int) -> None:
+    """Raise an InputError when the disk of `runs` has less than `needed` bytes free."""
+    free = free_bytes(path_of(config))
+    if free < needed:
+        raise InputError(
+            f"runs={config.runs}: {free / 1e6:.0f} MB free, and the checkpoints and the trained "
+            f"model take {needed / 1e6:.0f} MB; free some, or set runs=FOLDER on another disk"
+        )
+
+
+def free_bytes(place: Path) -> int:
+    """The bytes free on the disk of a place that may not be there yet."""
+    folder = place.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all: to a temporary name, then renamed."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    write_text(file, json.dumps(plain(content), indent=2) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: text keys, and null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What run.json says of a run: its id, made at the first call and kept, and what was synced.
+
+    A sweep's agent names the run before it begins: then WANDB_RUN_ID is the id.
+    """
+    file = folder / ABOUT
+    if file.is_file():
+        try:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{file}: not JSON; remove it (W&B then makes a new run)") from None
+        return found
+    letters = string.ascii_lowercase + string.digits
+    chosen = "".join(secrets.choice(letters) for _ in range(8))
+    found = {"id": os.environ.get("WANDB_RUN_ID") or chosen}
+    write_json(file, found)
+    return found
+
+
+def begin_segment(folder: Path, segment: Mapping[str, Any]) -> int:
+    """Add to run.json where a process began or went on; how many have so far."""
+    known = about(folder)
+    segments = [*known.get("segments", []), segment]
+    write_json(folder / ABOUT, {**known, "segments": segments})
+    return len(segments)

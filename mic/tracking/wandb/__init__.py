@@ -1,0 +1,1 @@
+"""Weights & Biases: a run's mirror, the server, and a workspace."""

@@ -1,0 +1,289 @@
+"""The LightningModule: encode, teach, weigh, log; an optimiser; nothing else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from mic.collectives import rank
+from mic.config.loading import defaults
+from mic.config.schema import Config
+from mic.data.batch import Batch, Prepare
+from mic.encoder.embedding_store import TeacherCache
+from mic.encoder.encoder import Encoder
+from mic.encoder.teacher import CachedTeacher, Teacher, build_teacher
+from mic.errors import InputError, RunError
+from mic.nested import Encoded, check_dims
+from mic.objective.gradcache import chunked_step
+from mic.objective.objective import Loss, Objective
+from mic.objective.statistics import Summary, join
+from mic.train import frozen_backbone
+from mic.train.optimizer import adamw
+from mic.train.sharding import shard, whole_weights
+from mic.train.step_metrics import record, refuse_nan, scalars
+
+
+class MICModule(LightningModule):
+    """An encoder, perhaps its teacher, trained with the MIC objective.
+
+    `config` is a `Config`, or the plain dict of one that a checkpoint keeps, so that
+    `MICModule.load_from_checkpoint(path)` needs nothing else. A cached teacher has to be given its
+    texts by `fill_teacher` before it can teach.
+
+    Raises InputError for an encoder or a teacher that cannot be loaded, or widths and layers that
+    it does not have.
+    """
+
+    def __init__(self, config: Config | Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = deepcopy(config) if isinstance(config, Config) else from_plain(config)
+        # plain dicts load with weights_only=True
+        self.save_hyperparameters({"config": asdict(self.config)})
+        self.encoder = load_encoder(self.config)
+        self.objective = Objective(self.config.objective, self.encoder.hidden_width)
+        for view in range(3):  # a hard negative is one of the columns from the third on
+            self.encoder.watch(self.objective.layers(view))
+        # embeddings before training, by the number of their text: the first look encodes none anew
+        self.known: dict[int, Tensor] = {}
+        self.teacher: Teacher | None = None
+        self.table: TeacherCache | None = None  # of a frozen backbone
+        self.sharded = False
+        if self.config.encoder.frozen:
+            layers = set().union(*map(self.objective.layers, range(3)))
+            frozen_backbone.refuse(self.config, self.encoder, layers)
+        if not self.looks_up:
+            self.fill_teacher(())
+        if self.config.trainer.compile:
+            self.encoder.backbone.compile()  # in place: wrapping would rename the weights
+        self.train()  # transformers loads in eval mode, where dropout, our augmentation, is off
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether embeddings are looked up, and `fill_teacher` has to be given their texts."""
+        return self.config.teacher.kind == "cached" or self.config.encoder.frozen
+
+    @property
+    def prepare(self) -> Prepare | None:
+        """What makes of a column's texts what the teacher, or a frozen backbone, has of them."""
+        if self.table is not None:
+            return self.table
+        return self.teacher.prepare if self.teacher is not None else None
+
+    def fill_teacher(self, texts: Iterable[str]) -> None:
+        """Build the teacher; a cached one, and a frozen backbone, embeds those of the texts that
+        it does not have yet."""
+        if self.config.encoder.frozen:
+            self.table = frozen_backbone.table(self.config, self.encoder, texts)
+        if self.table is not None and self.config.teacher.kind == "cached":
+            self.teacher = CachedTeacher(self.table)
+        else:
+            name = self.config.encoder.name
+            self.teacher = build_teacher(self.config.teacher, self.encoder, name, texts)
+        regression = self.config.objective.regression.weight
+        if self.teacher is not None and regression and self.teacher.width != self.encoder.width:
+            raise InputError(
+                f"objective.regression.weight={regression}: the teacher is {self.teacher.width} "
+                f"wide, the student {self.encoder.width}; set it to 0 (distillation takes any)"
+            )
+
+    def configure_model(self) -> None:
+        """Share the encoder out over the ranks, where Lightning's ModelParallelStrategy asks."""
+        if self.device_mesh is None or self.sharded:
+            return
+        if any(True for _ in self.objective.parameters()) or self.config.teacher.kind == "ema":
+            raise InputError(
+                "trainer.strategy=fsdp: shares the encoder alone; an objective with weights of its "
+                "own (chain, attention) and teacher.kind=ema need trainer.strategy=ddp"
+            )
+        shard(self.encoder, self.device_mesh["data_parallel"])
+        self.sharded = True
+
+    def whole_encoder(self) -> Encoder:
+        """The encoder with all its weights; of one that ranks share, on rank 0 and on the CPU.
+
+        All ranks have to ask; the others get their share.
+        """
+        if not self.sharded:
+            return self.encoder
+        weights = whole_weights(self.encoder)
+        if rank() > 0:
+            return self.encoder
+        encoder = load_encoder(self.config)
+        encoder.load_state_dict(weights)
+        return encoder
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of one tokenized batch and its terms."""
+        return self.finish(self.summarise_all(batch), batch.sizes)
+
+    def summarise_all(self, batch: Batch) -> Summary:
+        """What the losses need of a batch, encoded in chunks where the config says so."""
+        # ranks may hold one row more or less, and of a shared encoder all do as many passes
+        size = None if self.sharded else self.config.trainer.chunk_size
+        size = size or batch.size
+        return join([self.summarise(chunk) for chunk in batch.chunks(size)])
+
+    def summarise(self, batch: Batch) -> Summary:
+        """What the losses need of a batch or of a chunk of one."""
+        return self.summarise_views(batch, self.encode(batch))
+
+    def summarise_views(self, batch: Batch, views: Sequence[Encoded]) -> Summary:
+        """What the losses need of a batch that is encoded already."""
+        taught = [self.teach(batch, view, encoded.pooled) for view, encoded in enumerate(views)]
+        return self.objective.summarise(views, teacher=taught, ids=batch.ids, groups=batch.groups)
+
+    def encode(self, batch: Batch, together: bool = True) -> list[Encoded]:
+        """The columns' embeddings and hidden states; in one forward pass if they are one length,
+        unless `together` is false."""
+        columns = batch.columns
+        if self.config.encoder.frozen:
+            return frozen_backbone.encode(self.encoder, columns, batch.prepared)
+        layers = [self.objective.layers(view) for view in range(len(columns))]
+        shapes = {tokens["input_ids"].shape for tokens in columns}
+        # of a shared encoder all ranks do the same number of passes
+        if len(shapes) > 1 or not together or self.sharded:
+            return [self.encoder(*view) for view in zip(columns, layers, strict=True)]
+        joined = {name: torch.cat([tokens[name] for tokens in columns]) for name in columns[0]}
+        found = self.encoder(joined, sorted(set().union(*layers)))
+        rows = shapes.pop()[0]
+        return [
+            found.rows(slice(view * rows, (view + 1) * rows), wanted)
+            for view, wanted in enumerate(layers)
+        ]
+
+    def teach(self, batch: Batch, view: int, student: Tensor) -> Tensor | None:
+        """The teacher's embeddings of a column, if the objective wants them."""
+        if not self.objective.taught(view):
+            return None
+        if self.teacher is None:
+            raise RunError("teacher.kind=cached: call fill_teacher(data.texts()) before training")
+        prepared = None if batch.prepared is None else batch.prepared[view]
+        found: Tensor = self.teacher(batch.columns[view], prepared, student)
+        return found
+
+    def finish(self, summary: Summary, sizes: Sequence[int] | None) -> Loss:
+        return self.objective.finish(summary, self.global_step, sizes)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.config.trainer.chunk_size is None:
+            loss: Loss = self(batch)
+            step = loss.total
+        else:
+            loss, step = self.chunked_step(batch, batch_idx)
+        taken, settings = self.global_step + 1, self.config.trainer
+        steps = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        if steps and (taken % settings.log_every == 0 or taken == settings.max_steps):
+            values = scalars(loss)  # waits for a GPU: not at every step
+            refuse_nan(values, self.global_step, self.config)
+            values["learning_rate"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+            record(
+                self.trainer,
+                {f"train/{name}": value for name, value in values.items()},
+                taken,
+            )
+        return step
+
+    def chunked_step(self, batch: Batch, batch_idx: int) -> tuple[Loss, Tensor]:
+        """The loss of a batch encoded in chunks; gradients of all chunks but the last are in place.
+
+        Of these Lightning knows nothing, and it clears gradients between this step and the backward
+        pass: so that is done here, where a new optimiser step begins.
+        """
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.optimizers().zero_grad()  # type: ignore[union-attr]
+        return chunked_step(
+            batch.chunks(self.config.trainer.chunk_size or batch.size),
+            self.summarise,
+            lambda summary: self.finish(summary, batch.sizes),
+            lambda loss: loss.total,
+            self.backward_in_place,
+            self.objective.parameters(),
+        )
+
+    def backward_in_place(self, loss: Tensor) -> None:
+        """Add to the gradients as Lightning does: a share of the accumulated, scaled for fp16."""
+        self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        if self.config.trainer.chunk_size is None:
+            super().optimizer_zero_grad(*args, **kwargs)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.teacher is not None:
+            self.teacher.step(self.encoder)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+        """Log the loss; hand on, to callbacks, the embeddings of queries and positives ("pooled")
+        and, where it sees both, those of the teacher ("teacher")."""
+        if self.trainer.sanity_checking and self.known and batch.ids is not None:
+            columns = batch.ids[:, :2].T.tolist()
+            pooled = [torch.stack([self.known[text] for text in column]) for column in columns]
+            return {"pooled": [rows.to(self.device) for rows in pooled], "teacher": None}
+        summary = self.summarise_all(batch)
+        loss = self.finish(summary, batch.sizes)
+        # of all ranks: their own sizes Lightning would average in whole numbers
+        rows = sum(batch.sizes) if batch.sizes else batch.size
+        self.log("val/loss", loss.total, batch_size=rows, on_epoch=True, sync_dist=True)
+        found = {
+            name: [summary.rows[name, view] for view in range(2) if (name, view) in summary.rows]
+            for name in ("pooled", "teacher")
+        }
+        return {
+            "loss": loss.total,
+            "pooled": found["pooled"],
+            "teacher": found["teacher"] if len(found["teacher"]) == 2 else None,
+        }
+
+    def on_train_start(self) -> None:
+        self.known = {}
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.config.trainer)
+
+
+def from_plain(plain: Mapping[str, Any]) -> Config:
+    """The config that `dataclasses.asdict` made plain, as checkpoints keep it."""
+    config = OmegaConf.to_object(OmegaConf.merge(defaults(), dict(plain)))
+    assert isinstance(config, Config)
+    return config
+
+
+def load_encoder(config: Config) -> Encoder:
+    """The encoder of a config, frozen where asked, its widths checked."""
+    wanted = config.encoder
+    encoder = Encoder.from_pretrained(
+        wanted.name,
+        pooling=wanted.pooling,
+        max_length=wanted.max_length,
+        projection=wanted.projection,
+        sha256=wanted.sha256,
+        trust_remote_code=wanted.trust_remote_code,
+    )
+    for dims in (config.objective.dims, config.evaluation.dims):
+        if dims:
+            check_dims(dims, encoder.width)
+    encoder.freeze(wanted.freeze_embeddings, wanted.freeze_layers)
+    if wanted.projection_start == "pca" and not wanted.frozen:
+        raise InputError(
+            "encoder.projection_start=pca: the components are those of a frozen backbone; set "
+            "encoder.frozen=true, or encoder.projection_start=identity"
+        )
+    if wanted.frozen:
+        encoder.backbone.requires_grad_(False)
+    elif not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise InputError(
+            f"encoder.freeze_layers={wanted.freeze_layers}: nothing is left to train; freeze fewer "
+            "layers or set encoder.projection"
+        )
+    if wanted.gradient_checkpointing:
+        try:
+            encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            raise InputError(f"encoder.gradient_checkpointing=true: {error}") from None
+    return encoder

@@ -1,0 +1,229 @@
+"""One training run from a config to results.json."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import seed_everything
+
+from mic.collectives import rank, world_size
+from mic.config.loading import to_yaml
+from mic.config.schema import Config
+from mic.console import notice
+from mic.data.datamodule import PairDataModule
+from mic.data.report import overlap
+from mic.distributed.device import accelerator
+from mic.distributed.launcher import watch_parent
+from mic.distributed.preemption import Stop, listening
+from mic.distributed.process_group import first_on_node, from_rank_zero, group
+from mic.distributed.start import refuse_batch, start_ranks, starts_ranks
+from mic.encoder.tokenizer import Tokenize
+from mic.errors import InputError
+from mic.evaluation import scoring
+from mic.evaluation.scoring import RAW, Results
+from mic.evaluation.tasks.tasks import Task, build_tasks, retrieval_from_pairs
+from mic.nested import with_full
+from mic.tracking import run_directory
+from mic.tracking.loggers import RunLogger, build_logger, refuse_missing
+from mic.train import frozen_backbone, untrained_baselines
+from mic.train.callbacks.evaluation import flat
+from mic.train.module import MICModule
+from mic.train.results import about, draw, read_results, replace_encoder, show
+from mic.train.resume.compatibility import Start, examine
+from mic.train.trainer import fit
+from mic.train.untrained_baselines import Untrained
+
+TRAINED = "mic"
+
+
+def train(
+    config: Config, overwrite: bool = False, allow_change: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train as `config` says and return what the run's results.json holds.
+
+    The run directory is made once encoder, data and tasks have been read and checked; results.json
+    is the last thing written to it. A run that is there already, with the same settings, goes on
+    where its newest checkpoint is, or is left as it is if it has finished. `overwrite` replaces it;
+    `allow_change` names the settings that may be different (see `mic.train.resume.compatibility`).
+
+    Raises InputError for bad input, before anything is written, RunError for a run that failed, and
+    Preempted for one that was asked to stop by a signal.
+    """
+    if starts_ranks(config):
+        start_ranks(config, overwrite, allow_change)
+        return read_results(run_directory.path_of(config))
+    with listening() as stop, group():
+        watch_parent()
+        return train_here(config, overwrite, allow_change, stop)
+
+
+def train_here(
+    config: Config, overwrite: bool, allow_change: Sequence[str], stop: Stop
+) -> dict[str, Any]:
+    """A run in this process, which may be one of several ranks."""
+    started = time.monotonic()
+    folder = run_directory.path_of(config)
+    refuse_missing(config)
+    start = from_rank_zero(lambda: examine(config, overwrite, allow_change))
+    if start.finished:
+        if rank() == 0:
+            notice(f"{folder}: has finished; nothing to do (--overwrite trains it anew)")
+        return read_results(folder)
+    refuse_batch(config, world_size())
+    seed_everything(config.seed, workers=True, verbose=False)
+    module = first_on_node(lambda: MICModule(config))
+    data = first_on_node(lambda: read_data(config, module.encoder.tokenize))
+    data.may_differ = any(key.partition(".")[0] == "data" for key in allow_change)
+    validation, test = read_tasks(config, data)
+    if module.looks_up:
+        first_on_node(lambda: module.fill_teacher(data.texts()))
+    data.prepare = module.prepare
+    if start.checkpoint is not None:  # before anything is written
+        data.refuse_other(start.checkpoint.read()["PairDataModule"]["data"])
+    from_rank_zero(lambda: make_folder(config, module, start))
+    logger = build_logger(config, folder)
+    try:
+        return run(module, data, validation, test, folder, logger, start, stop, started)
+    finally:
+        logger.finish()
+
+
+def make_folder(config: Config, module: MICModule, start: Start) -> None:
+    """Make the run's folder, or take it as it is, with a segment in its run.json."""
+    learning = sum(one.nbytes for one in module.parameters() if one.requires_grad)
+    whole = sum(one.nbytes for one in module.parameters())
+    run_directory.refuse_full_disk(
+        config, 4 * whole + 6 * learning
+    )  # three checkpoints and the encoder
+    folder = run_directory.path_of(config)
+    step = start.checkpoint.step if start.checkpoint else 0
+    if start.checkpoint is None:
+        run_directory.create(config)
+    else:
+        run_directory.write_text(folder / "config.yaml", to_yaml(config))
+        notice(f"{folder}: goes on after step {step}")
+    segment = {"step": step, "ranks": world_size(), "changed": start.changed}
+    run_directory.begin_segment(folder, segment)
+
+
+def run(
+    module: MICModule,
+    data: PairDataModule,
+    validation: Sequence[Task],
+    test: Sequence[Task],
+    folder: Path,
+    logger: RunLogger,
+    start: Start,
+    stop: Stop,
+    started: float,
+) -> dict[str, Any]:
+    """Evaluate, train, evaluate, and write everything into the run's folder."""
+    config, tasks = module.config, [*validation, *test]
+    dims = with_full(config.evaluation.dims, module.encoder.width)
+    batch_size = config.evaluation.batch_size
+    trained_on = {task.name: None if data.streams else overlap(data, task.judged) for task in tasks}
+    before = measure_untrained(module, data, tasks, dims, folder, start)
+    if start.checkpoint is None:
+        logger.write(about_data(data, trained_on), steps=0)
+        if before.baselines:  # rank 0's
+            logger.write(flat(scores_of(validation, before.baselines[RAW]), "val"), steps=0)
+        if module.table is not None:
+            frozen_backbone.begin(config, module.encoder, module.table, data)
+            module.known = {}  # those of the encoder as it was
+    path = start.checkpoint.path if start.checkpoint else None
+    speed, best = fit(module, data, validation, dims, logger, folder, path, stop)
+
+    module.encoder.to(accelerator())
+    after = scoring.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")
+    encoder = module.whole_encoder()
+    if rank() != 0:
+        return from_rank_zero(dict)
+    methods = {**before.baselines, TRAINED: scoring.score_tasks(tasks, after, dims)}
+    final = flat(scores_of(validation, methods[TRAINED]), "val")
+    steps = config.trainer.max_steps
+    epoch = 0 if data.streams else (steps - 1) // data.order.length(0)
+    logger.write({**final, **best.update(final)}, steps=steps, epoch=epoch)
+    replace_encoder(encoder, folder / run_directory.ENCODER)
+    trained = untrained_baselines.spread_of(after[tasks[-1].name])
+    spreads = {"untrained": before.spread, "trained": trained}
+    draw(folder, tasks, methods, spreads, dims, config.monitor.map_dim)
+    seconds = time.monotonic() - started + speed.earlier
+    segments = len(run_directory.about(folder).get("segments", ()))
+    meta = about(config, data, before.baselines, trained_on, speed, seconds, segments)
+    results = {**methods[TRAINED], "meta": meta}
+    run_directory.write_json(folder / run_directory.RESULTS, results)
+    show(folder, tasks, methods, speed, data.dropped)
+    return from_rank_zero(lambda: run_directory.plain(results))
+
+
+def measure_untrained(
+    module: MICModule,
+    data: PairDataModule,
+    tasks: Sequence[Task],
+    dims: Sequence[int],
+    folder: Path,
+    start: Start,
+) -> Untrained:
+    """What the encoder is worth before training, measured now or when the run was begun.
+
+    Rank 0 alone has the scores.
+    """
+    found = None if start.checkpoint is None else untrained_baselines.read(folder)
+    if found is not None:
+        return found
+    module.encoder.to(accelerator())
+    batch_size = module.config.evaluation.batch_size
+    before = scoring.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
+    module.known = untrained_baselines.known_embeddings(data, tasks, before)
+    scores = untrained_baselines.baselines(module, data, tasks, before, dims) if rank() == 0 else {}
+    found = Untrained(scores, untrained_baselines.spread_of(before[tasks[-1].name]))
+    if rank() == 0:
+        untrained_baselines.write(folder, found)
+    return found
+
+
+def about_data(data: PairDataModule, trained_on: Mapping[str, int | None]) -> dict[str, float]:
+    """What is logged of the data before the first step."""
+    found = {
+        "data/skipped_rows": data.skipped,
+        "data/left_out_rows": None if data.streams else data.order.left_out(0),
+        **{f"data/overlap/{task}": count for task, count in trained_on.items()},
+    }
+    return {key: one for key, one in found.items() if one is not None}
+
+
+def scores_of(tasks: Sequence[Task], results: Results) -> Results:
+    return {task.name: results[task.name] for task in tasks}
+
+
+def read_data(config: Config, tokenize: Tokenize) -> PairDataModule:
+    """The training and validation rows of a config. Raises InputError for bad ones."""
+    return PairDataModule(
+        config.data,
+        tokenize,
+        batch_size=config.trainer.batch_size,
+        batch_tokens=config.trainer.batch_tokens,
+        seed=config.seed,
+    )
+
+
+def read_tasks(
+    config: Config, data: PairDataModule, required: bool = True
+) -> tuple[list[Task], list[Task]]:
+    """The validation and the test tasks; held-out pairs when no validation task is given."""
+    validation = build_tasks(config.evaluation.validation)
+    test = build_tasks(config.evaluation.test)
+    held_out = list(data.validation.texts())
+    if not validation and len(held_out[0]) > 1:
+        validation = [retrieval_from_pairs("heldout", held_out)]
+    names = [task.name for task in (*validation, *test)]
+    for name in names:
+        if names.count(name) > 1 or name == "meta":
+            raise InputError(f"evaluation task {name!r}: the name is taken; give each its own")
+    if required and not names:
+        raise InputError(
+            "evaluation: no task; set evaluation.validation.sts.NAME.path=FILE and .columns, "
+            "or `pairs`, `retrieval`, `classification`, `pair_classification` or `clustering`"
+        )
+    return validation, test

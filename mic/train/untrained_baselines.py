@@ -1,0 +1,118 @@
+"""What the untrained encoder is worth: measured once, kept in the run directory.
+
+RUN/untrained/baselines.json has the scores of the two baselines that need no training,
+RUN/untrained/spread.safetensors the covariance of the last task's embeddings. A run that resumes
+reads them.
+"""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mic.console import bar
+from mic.data.batch import signed
+from mic.data.datamodule import PairDataModule
+from mic.data.sources.examples import number
+from mic.errors import InputError
+from mic.evaluation import scoring
+from mic.evaluation.scoring import PCA, RAW, Results
+from mic.evaluation.tasks.tasks import Task
+from mic.metrics.geometry import covariance
+from mic.nested import unit
+from mic.tracking import run_directory
+from mic.train.module import MICModule
+
+FOLDER = "untrained"
+SCORES = "baselines.json"
+SPREAD = "spread.safetensors"
+
+
+class Untrained(NamedTuple):
+    """Scores of raw truncation and PCA, and the last task's covariance, of unit vectors."""
+
+    baselines: dict[str, Results]
+    spread: Float[Tensor, "dim dim"]
+
+
+def spread_of(embeddings: Float[Tensor, "texts dim"]) -> Float[Tensor, "dim dim"]:
+    return covariance(unit(embeddings))
+
+
+def baselines(
+    module: MICModule,
+    data: PairDataModule,
+    tasks: Sequence[Task],
+    before: Mapping[str, Tensor],
+    dims: Sequence[int],
+) -> dict[str, Results]:
+    """What the untrained encoder scores: cut as it is, and by a PCA fitted on training texts."""
+    settings = module.config.evaluation
+    rows = data.sample(settings.pca_texts, module.config.seed)
+    texts = sorted({text for row in rows for text in row[:2]})
+    chosen = random.Random(module.config.seed).sample(texts, min(settings.pca_texts, len(texts)))
+    with bar("fitting PCA", len(chosen)) as advance:
+        fitted_on = module.encoder.embed(chosen, batch_size=settings.batch_size, progress=advance)
+    pca = scoring.fit_pca(fitted_on)
+    projected = {name: pca(embeddings) for name, embeddings in before.items()}
+    return {
+        RAW: scoring.score_tasks(tasks, before, dims),
+        PCA: scoring.score_tasks(tasks, projected, dims),
+    }
+
+
+def known_embeddings(
+    data: PairDataModule, tasks: Sequence[Task], before: Mapping[str, Tensor]
+) -> dict[int, Tensor]:
+    """The validation rows' embeddings by the number of their text, if tasks have them all."""
+    wanted = {text for row in data.validation.texts() for text in row[:2]}
+    known = {
+        signed(number(text)): row
+        for task in tasks
+        for text, row in zip(task.texts, before[task.name], strict=True)
+        if text in wanted
+    }
+    return known if len(known) == len(wanted) else {}
+
+
+def write(run: Path, untrained: Untrained) -> None:
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    partial = folder / f".{SPREAD}.partial"
+    save_file({"spread": untrained.spread.contiguous()}, partial)
+    partial.replace(folder / SPREAD)
+    run_directory.write_json(folder / SCORES, untrained.baselines)
+
+
+def read(run: Path) -> Untrained | None:
+    """What `write` wrote; None where it did not.
+
+    Raises InputError for damaged files.
+    """
+    folder = run / FOLDER
+    if not (folder / SCORES).is_file():
+        return None
+    try:
+        found = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+        spread = load_file(folder / SPREAD)["spread"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{folder}: not readable: {error}; remove it") from None
+    return Untrained({name: by_width(scores) for name, scores in found.items()}, spread)
+
+
+def by_width(results: dict[str, dict[str, dict[str, float | None]]]) -> Results:
+    """Results as JSON has them, with whole numbers for widths and NaN for null."""
+    return {
+        task: {
+            metric: {int(dim): torch.nan if one is None else one for dim, one in values.items()}
+            for metric, values in metrics.items()
+        }
+        for task, metrics in results.items()
+    }

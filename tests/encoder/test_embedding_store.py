@@ -1,0 +1,529 @@
+"""A teacher's embeddings on disk: each computed once, found by text, whole after any kill."""
+
+import copy
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import resource
+import shutil
+import signal
+import sys
+import time
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentences import answer, sentence
+from tiny_model import WIDTH
+from tokenizers import AddedToken
+from torch.utils.data import DataLoader
+
+from mic.encoder import embedding_store
+from mic.encoder.embedding_store import TeacherCache, fill, fingerprint
+from mic.encoder.encoder import Encoder
+from mic.errors import InputError, RunError
+from mic.files import cache_folder
+
+TEXTS = [f"{sentence(n)} and {answer(n * 7)}" if n % 3 else sentence(n) for n in range(20)]
+FILES = ("keys.bin", "vectors.f16")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that any encoder really encodes from now on, in order."""
+    texts: list[str] = []
+    embed = Encoder.embed
+
+    def counting(self, some, **options):
+        texts.extend(some)
+        return embed(self, some, **options)
+
+    monkeypatch.setattr(Encoder, "embed", counting)
+    return texts
+
+
+def assert_equals(cache, encoder, texts=TEXTS):
+    """The cache gives what the encoder gives for each text alone, rounded to float16."""
+    found, expected = cache(texts), torch.cat([encoder.embed([text]) for text in texts])
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, rtol=2**-10, atol=1e-6)
+
+
+def sizes(folder):
+    return {name: (folder / name).stat().st_size for name in FILES}
+
+
+def changed(encoder, factor=1.5):
+    other = copy.deepcopy(encoder)
+    with torch.no_grad():
+        other.backbone.embeddings.word_embeddings.weight.mul_(factor)
+    return other
+
+
+# What a cache gives
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_the_cache_gives_what_the_encoder_gives_to_the_precision_of_float16(
+    encoder, folder, batch_size
+):
+    cache = fill(folder, encoder, TEXTS, batch_size)
+    assert_equals(cache, encoder)
+    assert (len(cache), cache.width) == (len(TEXTS), WIDTH)
+    norms = cache(TEXTS).float().norm(dim=1)
+    assert (norms - 1).abs().min() > 0.1  # as the encoder gave them, not scaled to length 1
+
+
+def test_a_look_up_keeps_the_order_and_the_repetitions(encoder, folder):
+    cache = fill(folder, encoder, TEXTS)
+    some = [TEXTS[7], TEXTS[2], TEXTS[7], TEXTS[19], TEXTS[0]]
+    every = dict(zip(TEXTS, cache(TEXTS), strict=True))
+    assert torch.equal(cache(some), torch.stack([every[text] for text in some]))
+    assert cache([]).shape == (0, WIDTH)
+
+
+def test_dropout_does_not_reach_the_cache(encoder, folder):
+    assert_equals(fill(folder, encoder.train(), TEXTS), encoder)
+
+
+def test_the_files_are_the_keys_and_the_rows_that_the_format_promises(encoder, folder):
+    cache = fill(folder, encoder, TEXTS)
+    assert json.loads((folder / "meta.json").read_text()) == {
+        "format": 1,
+        "fingerprint": fingerprint(encoder),
+        "width": WIDTH,
+        "dtype": "float16",
+    }
+    keys, vectors = (folder / "keys.bin").read_bytes(), (folder / "vectors.f16").read_bytes()
+    rows = np.frombuffer(vectors, "<f2").reshape(-1, WIDTH)
+    assert len(keys) == 16 * len(TEXTS) == 16 * len(rows)
+    for text, vector in zip(TEXTS, cache(TEXTS), strict=True):
+        place = keys.index(blake2b(text.encode("utf-8"), digest_size=16).digest()) // 16
+        np.testing.assert_array_equal(rows[place], vector)
+
+
+def test_keys_that_end_in_zeros_are_found(encoder, folder):
+    text = next(f"{n}" for n in range(9999) if embedding_store.digests([f"{n}"]).tobytes()[-1] == 0)
+    cache = fill(folder, encoder, [text, "a cat"])
+    assert cache.find([text]) in (0, 1)
+    assert_equals(cache, encoder, [text, "a cat"])
+
+
+# Nothing is encoded twice
+
+
+def test_a_text_is_encoded_once_however_often_it_is_asked_for(encoder, folder, encoded):
+    fill(folder, encoder, iter(TEXTS * 3), 4)
+    assert sorted(encoded) == sorted(TEXTS)
+    before = sizes(folder)
+    fill(folder, encoder, reversed(TEXTS), 4)
+    assert len(encoded) == len(TEXTS)
+    assert sizes(folder) == before
+
+
+def test_only_new_texts_are_encoded_and_the_old_ones_stay(encoder, folder, encoded):
+    old = fill(folder, encoder, TEXTS[:8])(TEXTS[:8])
+    cache = fill(folder, encoder, TEXTS)
+    assert sorted(encoded) == sorted(TEXTS)
+    assert torch.equal(cache(TEXTS[:8]), old)
+    assert_equals(cache, encoder)
+    assert len(cache) == len(TEXTS)
+
+
+def test_the_longest_texts_come_first(encoder, folder, encoded):
+    fill(folder, encoder, TEXTS, 4)
+    lengths = [len(text) for text in encoded]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_no_texts_make_a_cache_of_none_that_can_be_filled(encoder, folder):
+    cache = fill(folder, encoder, ())
+    assert (len(cache), cache.width) == (0, WIDTH)
+    with pytest.raises(InputError, match="no embedding of the text 'a cat'"):
+        cache(["a cat"])
+    assert_equals(fill(folder, encoder, TEXTS), encoder)
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("stop", [1, 6, 11, 19])
+def test_a_fill_that_was_stopped_goes_on_after_its_last_block(
+    encoder, folder, encoded, monkeypatch, stop
+):
+    monkeypatch.setattr(embedding_store, "BLOCK", 5)
+    embed, count = Encoder.embed, 0
+
+    def failing(self, some, **options):
+        nonlocal count
+        count += len(some)
+        if count > stop:
+            raise KeyboardInterrupt
+        return embed(self, some, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "embed", failing)
+        with pytest.raises(KeyboardInterrupt):
+            fill(folder, encoder, TEXTS, 1)
+    kept = stop // 5 * 5
+    assert len(TeacherCache(folder)) == kept
+    encoded.clear()
+    cache = fill(folder, encoder, TEXTS, 1)
+    assert sorted(encoded) == sorted(sorted(TEXTS, key=len, reverse=True)[kept:])
+    assert len(cache) == len(TEXTS)
+    assert_equals(cache, encoder)
+
+
+def test_slow_encoders_are_written_before_a_block_is_full(encoder, folder, monkeypatch):
+    monkeypatch.setattr(embedding_store, "SECONDS", 0.0)
+    written = []
+    append = embedding_store.append
+    monkeypatch.setattr(
+        embedding_store, "append", lambda *args: written.append(len(args[1])) or append(*args)
+    )
+    fill(folder, encoder, TEXTS, 8)
+    assert written == [8, 8, 4]
+
+
+def fill_until_killed(encoder, folder, flush):
+    """Fill in blocks of four and die, as at `kill -9`, when the disk is flushed that often."""
+    torch.set_num_threads(1)
+    embedding_store.BLOCK, count, fsync = 4, 0, os.fsync
+
+    def dying(descriptor):
+        nonlocal count
+        count += 1
+        if count == flush:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    os.fsync = dying
+    fill(folder, encoder, TEXTS, 2)
+
+
+@pytest.mark.parametrize("flush", [1, 2, 3, 6, 10])
+def test_a_process_killed_while_it_writes_leaves_a_cache_that_goes_on(
+    encoder, folder, encoded, flush
+):
+    process = multiprocessing.get_context("fork").Process(
+        target=fill_until_killed, args=(encoder, folder, flush)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    kept = flush // 2 * 4  # odd: the vectors of a block were on their way, and not yet its keys
+    assert len(TeacherCache(folder)) == kept
+    cache = fill(folder, encoder, TEXTS)
+    assert len(encoded) == len(TEXTS) - kept
+    assert len(cache) == len(TEXTS)
+    assert sizes(folder) == {"keys.bin": 16 * len(TEXTS), "vectors.f16": 2 * WIDTH * len(TEXTS)}
+    assert_equals(cache, encoder)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 15, 16, 2 * WIDTH - 1, 2 * WIDTH + 1, 300])
+@pytest.mark.parametrize("name", FILES)
+def test_a_half_written_end_is_ignored_and_then_mended(encoder, folder, encoded, name, lost):
+    fill(folder, encoder, TEXTS)
+    size = sizes(folder)[name]
+    row = 16 if name == "keys.bin" else 2 * WIDTH
+    with (folder / name).open("ab") as file:
+        file.truncate(max(size - lost, 0))
+    kept = max(size - lost, 0) // row
+    assert len(TeacherCache(folder)) == kept
+    encoded.clear()
+    cache = fill(folder, encoder, TEXTS)
+    assert len(encoded) == len(TEXTS) - kept
+    assert_equals(cache, encoder)
+    assert sizes(folder) == {"keys.bin": 16 * len(TEXTS), "vectors.f16": 2 * WIDTH * len(TEXTS)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bytes_beyond_the_last_whole_row_are_taken_away_before_more_is_written(
+    encoder, folder, name
+):
+    fill(folder, encoder, TEXTS[:9])
+    with (folder / name).open("ab") as file:
+        file.write(b"\x7f" * 200)
+    assert len(TeacherCache(folder)) == 9
+    cache = fill(folder, encoder, TEXTS)
+    assert len(cache) == len(TEXTS)
+    assert_equals(cache, encoder)
+
+
+def test_vectors_are_on_the_disk_before_their_keys(encoder, folder, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def noting(descriptor):
+        fsync(descriptor)
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, sizes_now(folder)))
+
+    def sizes_now(folder):
+        return [(folder / name).stat().st_size for name in FILES]
+
+    monkeypatch.setattr(os, "fsync", noting)
+    fill(folder, encoder, TEXTS)
+    rows = len(TEXTS)
+    assert flushed == [
+        ("vectors.f16", [0, 2 * WIDTH * rows]),
+        ("keys.bin", [16 * rows, 2 * WIDTH * rows]),
+    ]
+
+
+def test_a_full_disk_is_one_error_and_corrupts_nothing(encoder, folder):
+    before = fill(folder, encoder, TEXTS[:6])(TEXTS[:6])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * WIDTH * 8 + 5, limits[1]))
+    try:
+        with pytest.raises(RunError, match=f"{re.escape(str(folder))}: .* not be written: .*free"):
+            fill(folder, encoder, TEXTS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sizes(folder)["vectors.f16"] > 2 * WIDTH * 6  # it did write some of them
+    assert torch.equal(TeacherCache(folder)(TEXTS[:6]), before)
+    assert_equals(fill(folder, encoder, TEXTS), encoder)
+
+
+# Processes
+
+
+def test_two_processes_do_not_fill_one_folder_but_both_may_read_it(encoder, folder):
+    fill(folder, encoder, TEXTS[:5])
+    with embedding_store.locked(folder):
+        with pytest.raises(RunError, match=r"another process is filling it; wait"):
+            fill(folder, encoder, TEXTS)
+        assert_equals(fill(folder, encoder, TEXTS[:5]), encoder, TEXTS[:5])
+    assert_equals(fill(folder, encoder, TEXTS), encoder)
+
+
+def test_a_pickle_holds_the_path_and_no_rows(encoder, folder):
+    cache = fill(folder, encoder, TEXTS)
+    expected = cache(TEXTS)
+    pickled = pickle.dumps(cache)
+    assert len(pickled) < 300 + len(str(folder))
+    for other in (pickle.loads(pickled), copy.deepcopy(cache)):
+        assert torch.equal(other(TEXTS), expected)
+
+
+def test_data_loader_workers_look_texts_up(encoder, folder):
+    cache = fill(folder, encoder, TEXTS)
+    loader = DataLoader(TEXTS, batch_size=6, num_workers=2, collate_fn=cache)
+    assert torch.equal(torch.cat(list(loader)), cache(TEXTS))
+
+
+# Which teacher
+
+
+def test_the_fingerprint_is_that_of_the_weights_and_not_of_what_was_done(encoder, model_folder):
+    expected = fingerprint(encoder)
+    assert re.fullmatch("[0-9a-f]{64}", expected)
+    encoder.embed(TEXTS)
+    encoder.watch([0, 1])
+    encoder.train().requires_grad_(False)
+    assert fingerprint(encoder) == expected
+    assert fingerprint(copy.deepcopy(encoder)) == expected
+
+
+def test_the_fingerprint_does_not_depend_on_the_folder(encoder, model_folder, tmp_path):
+    expected = fingerprint(encoder)
+    other = shutil.copytree(model_folder, tmp_path / "elsewhere")
+    assert fingerprint(Encoder.from_pretrained(other, max_length=32)) == expected
+
+
+def test_a_pooler_that_begins_at_random_is_no_part_of_the_fingerprint(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "headless")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "pooler" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    one, two = (Encoder.from_pretrained(folder) for _ in range(2))
+    assert not torch.equal(one.backbone.pooler.dense.weight, two.backbone.pooler.dense.weight)
+    assert fingerprint(one) == fingerprint(two)
+
+
+def one_bit(encoder):
+    encoder.backbone.encoder.layer[2].output.LayerNorm.bias.data[3] += 2**-20
+
+
+def two_swapped(encoder):
+    block = encoder.backbone.encoder.layer[1].attention.self
+    block.query.weight.data, block.key.weight.data = block.key.weight.data, block.query.weight.data
+
+
+def other_heads(encoder):
+    encoder.backbone.config.num_attention_heads = 2
+
+
+def other_token(encoder):
+    encoder.tokenizer.add_tokens([AddedToken("zebra")])
+
+
+def other_side(encoder):
+    encoder.tokenizer.truncation_side = "left"
+
+
+def other_buffer(encoder):
+    encoder.backbone.embeddings.position_ids += 1
+
+
+def a_head(encoder):
+    encoder.projection = torch.nn.Linear(WIDTH, WIDTH)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        one_bit,
+        two_swapped,
+        other_heads,
+        other_token,
+        other_side,
+        other_buffer,
+        a_head,
+        lambda encoder: setattr(encoder, "pooling", "cls"),
+        lambda encoder: setattr(encoder, "max_length", 31),
+        lambda encoder: encoder.half(),
+    ],
+)
+def test_whatever_changes_an_embedding_changes_the_fingerprint(encoder, change):
+    before = fingerprint(encoder)
+    change(encoder)
+    assert fingerprint(encoder) != before
+
+
+def test_a_named_folder_of_another_teacher_is_refused_and_kept(encoder, folder, encoded):
+    cache, other = fill(folder, encoder, TEXTS), changed(encoder)
+    encoded.clear()
+    both = f"{fingerprint(encoder)[:16]}, and this one is {fingerprint(other)[:16]}"
+    for texts in (TEXTS, ["a cat"]):
+        with pytest.raises(InputError, match=f"{both} .*; remove the folder, or set teacher.fold"):
+            fill(folder, other, texts)
+    assert encoded == []
+    assert_equals(cache, encoder)
+
+
+def test_in_the_users_cache_each_teacher_has_a_folder_of_its_own(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIC_CACHE", str(tmp_path / "mine"))
+    other = changed(encoder)
+    for one in (encoder, other, encoder):
+        cache = fill(None, one, TEXTS)
+        assert cache.folder == cache_folder() / "teachers" / fingerprint(one)[:16]
+        assert_equals(cache, one)
+    assert len(list((tmp_path / "mine" / "teachers").iterdir())) == 2
+
+
+# Bad input
+
+
+def test_a_text_that_is_not_there_is_named(encoder, folder):
+    cache = fill(folder, encoder, TEXTS)
+    long = "the zebra " * 20
+    with pytest.raises(InputError) as caught:
+        cache([TEXTS[0], long, TEXTS[1]])
+    assert f"no embedding of the text {long[:60]!r}; start again" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 65505.0, -7e4])
+def test_an_embedding_that_float16_cannot_hold_is_refused(encoder, folder, monkeypatch, value):
+    embed = Encoder.embed
+
+    def broken(self, some, **options):
+        found = embed(self, some, **options)
+        found[[text == TEXTS[4] for text in some], 3] = value
+        return found
+
+    monkeypatch.setattr(Encoder, "embed", broken)
+    named = re.escape(f"{TEXTS[4][:60]!r} holds {abs(value):g}, which float16")
+    with pytest.raises(RunError, match=named):
+        fill(folder, encoder, TEXTS)
+    assert len(TeacherCache(folder)) == 0
+
+
+def test_the_largest_number_of_float16_is_kept(encoder, folder, monkeypatch):
+    monkeypatch.setattr(
+        Encoder, "embed", lambda self, some, **_: torch.full((len(some), WIDTH), -65504.0)
+    )
+    assert (fill(folder, encoder, TEXTS)(TEXTS) == -65504).all()
+
+
+def test_a_folder_of_other_files_is_refused_and_kept(encoder, folder):
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("important")
+    with pytest.raises(InputError, match=r"no meta.json of this version.*; remove the folder, or"):
+        fill(folder, encoder, TEXTS)
+    assert [file.name for file in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_rows_without_their_meta_are_not_adopted(encoder, folder):
+    fill(folder, encoder, TEXTS)
+    (folder / "meta.json").unlink()
+    with pytest.raises(InputError, match=r"no meta.json"):
+        fill(folder, changed(encoder), TEXTS)
+
+
+def test_a_fill_killed_before_its_meta_was_written_can_begin_again(encoder, folder):
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / ".meta.json.partial").write_text('{"form')
+    assert_equals(fill(folder, encoder, TEXTS), encoder)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"format": 1}', "\\xff"])
+def test_a_damaged_meta_is_refused(encoder, folder, content):
+    fill(folder, encoder, TEXTS)
+    (folder / "meta.json").write_bytes(content.encode().decode("unicode_escape").encode("latin-1"))
+    for use in (lambda: fill(folder, encoder, TEXTS), lambda: TeacherCache(folder)):
+        with pytest.raises(InputError, match=r"no meta.json of this version .*; remove the folder"):
+            use()
+
+
+def test_a_later_format_is_refused(encoder, folder):
+    fill(folder, encoder, TEXTS)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, "format": 2}))
+    with pytest.raises(InputError, match=r"format 2 and not 1\); remove the folder"):
+        fill(folder, encoder, TEXTS)
+
+
+def test_a_place_where_no_folder_can_be_is_refused(encoder, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
+        with pytest.raises(InputError, match=rf"{place}: .*set teacher.folder"):
+            fill(place, encoder, TEXTS)
+
+
+def test_one_string_is_no_list_and_a_batch_is_not_empty(encoder, folder):
+    with pytest.raises(TypeError, match="one string; give a list"):
+        fill(folder, encoder, "the cat")
+    with pytest.raises(InputError, match=r"teacher.batch_size=0: must be at least 1"):
+        fill(folder, encoder, TEXTS, 0)
+    assert not folder.exists()
+
+
+# Size
+
+
+def test_a_look_up_does_not_read_every_row(encoder, folder):
+    """The 16 texts of a batch take about as long among 300,000 as among a few."""
+    fill(folder, encoder, TEXTS)
+    rows, rng = 300_000, np.random.default_rng(0)
+    with (folder / "keys.bin").open("ab") as file:
+        file.write(rng.bytes(16 * rows))
+    with (folder / "vectors.f16").open("ab") as file:
+        file.truncate(2 * WIDTH * (rows + len(TEXTS)))
+    cache = TeacherCache(folder)
+    assert len(cache) == rows + len(TEXTS)
+    assert_equals(cache, encoder)
+    start = time.perf_counter()
+    for _ in range(20):
+        cache(TEXTS[:16])
+    assert (time.perf_counter() - start) / 20 < 0.01
+    assert sys.getsizeof(cache._opened.vectors) < 1000  # mapped, not read

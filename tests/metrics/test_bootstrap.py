@@ -1,0 +1,126 @@
+"""The paired bootstrap is that of scikit-learn and SciPy on rows written out as often as drawn."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from references import gaussian
+from scipy.stats import spearmanr
+from sklearn.metrics import accuracy_score, average_precision_score
+
+from mic.metrics import resampling
+from mic.metrics.bootstrap import Items, redrawn
+from mic.metrics.resampling import difference, draws, holm, samples
+
+SLOW = {
+    "accuracy": accuracy_score,
+    "spearman": lambda truth, found: spearmanr(truth, found).statistic,
+    "ap": average_precision_score,
+}
+
+
+def answered(statistic, seed=0, count=40):
+    """Items with ties in truth and answers; the wider answers are nearer to the truth."""
+    noise = [gaussian(count, 1, seed=seed + k)[:, 0] for k in range(3)]
+    truth = (2 * noise[0]).round() if statistic == "spearman" else (noise[0] > 0).double()
+    found = {d: truth + scale * noise[k] for k, d, scale in ((1, 4, 2.0), (2, 8, 0.7))}
+    rounded = {
+        d: (x > 0.5).double() if statistic == "accuracy" else (4 * x).round() / 4
+        for d, x in found.items()
+    }
+    return Items(statistic, truth, rounded)
+
+
+def written_out(items, dim, counts):
+    """The score of every draw, from its rows one by one."""
+    scores = []
+    for row in counts:
+        chosen = np.repeat(np.arange(len(row)), row.astype(int))
+        scores.append(100 * SLOW[items.statistic](items.truth[chosen], items.found[dim][chosen]))
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("statistic", SLOW)
+def test_a_score_of_drawn_items_is_that_of_their_rows(statistic):
+    items = answered(statistic)
+    counts = next(draws("task", 40))
+    for dim in (4, 8):
+        found = redrawn(items, dim, counts)
+        np.testing.assert_allclose(found, written_out(items, dim, counts), rtol=1e-12)
+        assert 1 < found.std() < 20
+
+
+@pytest.mark.parametrize("statistic", SLOW)
+def test_a_difference_is_that_of_both_models_on_the_same_draws(statistic, monkeypatch):
+    monkeypatch.setattr(resampling, "DRAWS", 200)
+    a, b = (
+        answered(statistic, seed=0),
+        answered(statistic, seed=0)._replace(found=answered(statistic, seed=3).found),
+    )
+    counts = np.concatenate(list(draws("task", 40)))
+    apart = written_out(a, 8, counts) - written_out(b, 8, counts)
+    found = difference(samples("task", [a], 8), samples("task", [b], 8), 40)
+    whole = np.ones((1, 40))
+    assert found.value == pytest.approx((written_out(a, 8, whole) - written_out(b, 8, whole))[0])
+    assert (found.low, found.high) == pytest.approx(np.percentile(apart, [2.5, 97.5]))
+    z = abs(found.value) / apart.std(ddof=1)
+    assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)))
+    assert found.items == 40
+
+
+def test_of_several_seeds_the_mean_is_taken_on_every_draw():
+    seeds = [answered("spearman", seed) for seed in (0, 10, 20)]
+    apart = [samples("task", [one], 4) for one in seeds]
+    np.testing.assert_allclose(samples("task", seeds, 4), np.mean(apart, axis=0))
+
+
+def test_draws_are_as_large_as_the_items_and_the_same_at_every_call():
+    first, again = (np.concatenate(list(draws("task", 7))) for _ in range(2))
+    assert first.shape == (resampling.DRAWS, 7)
+    assert (first.sum(1) == 7).all()
+    assert (first == again).all()
+    assert (first != np.concatenate(list(draws("other", 7)))).any()
+    assert first.mean() == 1
+    assert first.var() == pytest.approx(1 - 1 / 7, rel=0.1)  # a binomial of 7 tries at 1/7
+
+
+def test_a_model_is_not_better_than_itself():
+    items = answered("ap")
+    found = difference(samples("task", [items], 4), samples("task", [items], 4), 40)
+    assert (found.value, found.low, found.high, found.p, found.apart) == (0, 0, 0, 1, False)
+
+
+def test_paired_draws_see_what_apart_they_would_not():
+    """One model is right wherever the other is, and on a few items more."""
+    truth = torch.ones(200)
+    worse = (gaussian(200, 1)[:, 0] > 0).double()
+    better = worse.clone()
+    better[torch.nonzero(worse == 0)[:8, 0]] = 1
+    a, b = (samples("task", [Items("accuracy", truth, {4: x})], 4) for x in (better, worse))
+    assert difference(a, b, 200).apart
+    assert difference(a, b[np.r_[0, 1 + np.random.default_rng(0).permutation(1000)]], 200).low < 0
+
+
+def test_draws_without_a_score_are_passed_over():
+    items = Items("ap", torch.tensor([1.0, 0, 0]), {4: torch.tensor([0.9, 0.5, 0.1])})
+    found = samples("task", [items], 4)
+    assert 0.2 < np.isnan(found).mean() < 0.4  # (2/3)^3: the match is in none of three
+    worse = samples("task", [items._replace(found={4: -items.found[4]})], 4)
+    assert difference(found, worse, 3).value == pytest.approx(100 - 100 / 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_holds_what_every_larger_family_it_stands_in_would(seed):
+    """By closed testing: a hypothesis falls if Bonferroni rejects every set that it is part of."""
+    p = (0.08 * np.random.default_rng(seed).random(5) ** 2).tolist()
+
+    def falls(at):
+        others = [other for other in range(5) if other != at]
+        sets = itertools.chain.from_iterable(
+            itertools.combinations(others, size) for size in range(5)
+        )
+        return all(min(p[k] for k in (at, *some)) <= 0.05 / (1 + len(some)) for some in sets)
+
+    assert holm(p) == [falls(at) for at in range(5)]

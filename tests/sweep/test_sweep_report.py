@@ -1,0 +1,544 @@
+"""The report of a sweep: its tables, choices and page are what the runs' files say."""
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from html_tables import Reader, rows_of, student
+from optuna.distributions import CategoricalDistribution
+from scipy import stats
+
+from mic.cli.main import main
+from mic.config.loading import load, to_yaml
+from mic.config.schema import Config
+from mic.config.schema_data import Source
+from mic.errors import InputError
+from mic.report.run_report import PAGE
+from mic.sweep.report.about import warnings
+from mic.sweep.report.contour import contour
+from mic.sweep.report.curves import training
+from mic.sweep.report.importance import importance
+from mic.sweep.report.pareto import front, pareto
+from mic.sweep.report.read import Setting, read_about
+from mic.sweep.report.slices import picture, slices
+from mic.sweep.report.sweep_report import PANELS, report_sweep, view_of
+from mic.sweep.report.view import SweepView, Value, value_of
+from mic.sweep.report.widths import best_per_width
+from mic.sweep.search_space import Parameter
+from mic.sweep.sweep_file import Metric
+from mic.tracking.seed_groups import Interval
+
+DIMS = (4, 8, 16)
+SEEDS = (0, 1, 2)
+FAMILY = "val/captions/ndcg@10"
+NARROW = f"{FAMILY}/d4"
+GRID: dict[str, Any] = {
+    "method": "grid",
+    "metric": {"name": NARROW, "goal": "maximize"},
+    "parameters": {
+        "objective.gamma": {"values": [0, 0.1, 1]},
+        "objective.threshold": {"values": [0.05, 0.1]},
+    },
+    "seeds": list(SEEDS),
+    "command": ["mic", "train", "base.yaml", "${args_no_hyphens}"],
+}
+Point = Mapping[str, Any]
+
+
+@cache
+def base() -> str:
+    """The config that all trials change."""
+    config = Config(name="base", dims=list(DIMS[:-1]))
+    config.evaluation.validation.pairs = {"captions": Source("captions.tsv", ["a", "b"])}
+    config.evaluation.test.sts = {"stsb": Source("stsb.csv", ["a", "b", "score"])}
+    config.logging.tags = ["mine"]
+    return to_yaml(config)
+
+
+def config_text(chosen: Mapping[str, Any]) -> str:
+    """What `to_yaml(load("base.yaml", *overrides))` gives, in a tenth of the time."""
+    config: dict[str, Any] = yaml.load(base(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    for key, one in chosen.items():
+        *sections, name = key.split(".")
+        inner = config
+        for section in sections:
+            inner = inner[section]
+        inner[name] = inner[name] | one if isinstance(one, dict) else one
+    for place in ("objective", "evaluation"):
+        config[place]["dims"] = config["dims"]
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def begin(folder: Path, content: Mapping[str, Any]) -> Path:
+    """A sweep's folder before its first trial."""
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").write_text(base())
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    return folder
+
+
+def add(
+    folder: Path,
+    number: int | None,
+    point: Point,
+    seed: int,
+    values: Mapping[str, float],
+    state: str = "finished",
+    name: str = "",
+    **about: Any,
+) -> Path:
+    """A trial's folder as `mic sweep` leaves it; one of W&B's agents without a number."""
+    run = folder / (name or f"t{number:03d}-seed{seed}")
+    places = {"name": run.name, "runs": str(folder), "seed": seed, "logging.group": "sweep"}
+    run.mkdir()
+    (run / "config.yaml").write_text(config_text({**point, **places}))
+    lines = [
+        {"step": step, "epoch": 0, **{key: share * value for key, value in values.items()}}
+        for step, share in ((0, 0.5), (10, 0.8), (20, 1.0))
+    ]
+    written_lines = lines if state == "finished" else lines[:2]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in written_lines))
+    if state == "finished":
+
+        def scores(share: float) -> dict[str, Any]:
+            top = {str(dim): share * values.get(f"{FAMILY}/d{dim}", 0.0) for dim in DIMS}
+            return {"captions": {"ndcg@10": top}, "stsb": {"spearman": top, "pearson": top}}
+
+        meta = {
+            "baselines": {"raw truncation": scores(0.7), "PCA": scores(0.9)},
+            "rows": {"train": 180, "validation": 20},
+            "seconds": 120.0,
+        }
+        (run / "results.json").write_text(json.dumps({**scores(0.6), "meta": meta}))
+    if number is not None:
+        told = {"setting": number, "seed": seed, "state": state, "attempts": 1, **about}
+        (run / "trial.json").write_text(json.dumps({"worker": "host:7", **told}))
+    return run
+
+
+def points(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A grid's settings."""
+    axes = content["parameters"]
+    return [
+        dict(zip(axes, one, strict=True)) for one in product(*(a["values"] for a in axes.values()))
+    ]
+
+
+def score(point: Point, dim: int, seed: int) -> float:
+    """What a run scores: gamma matters most, and the best of it depends on the width."""
+    gamma, tau = point.get("objective.gamma", 0.1), point.get("objective.threshold", 0.1)
+    chance = np.random.default_rng([seed, dim, int(1000 * gamma), int(1000 * tau)]).normal()
+    good = 10 * gamma * (1 if dim < 16 else -1)
+    return float(50 + dim + good + 20 * tau + 0.5 * chance)
+
+
+def scored(point: Point, seed: int) -> dict[str, float]:
+    return {f"{FAMILY}/d{dim}": score(point, dim, seed) for dim in DIMS}
+
+
+def means(dim: int, of: Sequence[Point]) -> list[float]:
+    """Every setting's mean over the seeds."""
+    return [float(np.mean([score(point, dim, seed) for seed in SEEDS])) for point in of]
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished grid of six settings with three seeds each, reported from the command line."""
+    folder = begin(tmp_path_factory.mktemp("sweep") / "runs" / "grid", GRID)
+    for number, point in enumerate(points(GRID)):
+        for seed in SEEDS:
+            add(folder, number, point, seed, scored(point, seed), seconds=60.0 * (seed + 1))
+    assert main(["report", "--sweep", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def view(grid: Path) -> SweepView:
+    return view_of(grid)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "table.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def panel_of(text: str, title: str) -> str:
+    """A section of the page."""
+    return text.partition(f"<h2>{title}")[2].partition("</section>")[0]
+
+
+def test_these_runs_have_the_configs_that_trials_have(grid, view):
+    places = (f"runs={grid}", "logging.group=sweep")
+    expected = view.sweep.config_of(points(GRID)[5], 2, "name=t005-seed2", *places)
+    assert load(grid / "t005-seed2" / "config.yaml") == expected
+
+
+# Tables
+
+
+def test_the_csv_has_every_setting_with_the_means_and_intervals_of_scipy(grid):
+    found = {row["setting"]: row for row in rows(grid)}
+    assert set(found) == {f"t{number:03d}" for number in range(6)}
+    for number, point in enumerate(points(GRID)):
+        row = found[f"t{number:03d}"]
+        assert {key: float(row[key]) for key in point} == point
+        assert (row["state"], row["n"], row["minutes"]) == ("finished", "3", "2.0")
+        for dim in DIMS:
+            middle, half = student([score(point, dim, seed) for seed in SEEDS])
+            assert float(row[f"{FAMILY}/d{dim}"]) == pytest.approx(middle)
+            assert float(row[f"{FAMILY}/d{dim} half"]) == pytest.approx(half)
+
+
+def test_rows_are_sorted_by_the_first_metric_and_markdown_and_page_say_the_same(grid):
+    values = [float(row[NARROW]) for row in rows(grid)]
+    assert values == sorted(values, reverse=True)
+    lines = (grid / "table.md").read_text().splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    shown = Reader((grid / PAGE).read_text()).tables[f"Settings, the highest {NARROW} first"]
+    assert [cells[0], *cells[2:]] == [[cell.strip() for cell in row] for row in shown]
+    assert [row[0] for row in shown[1:]] == [row["setting"] for row in rows(grid)]
+    assert f"mic report --sweep {grid}" in "\n".join(lines)
+
+
+def test_less_is_better_where_the_goal_says_so(tmp_path):
+    content = {**GRID, "metric": {"name": "val/loss", "goal": "minimize"}, "seeds": [0]}
+    folder = begin(tmp_path / "less", content)
+    for number, point in enumerate(points(content)):
+        add(folder, number, point, 0, {"val/loss": abs(number - 3.2)})
+    view = view_of(folder)
+    assert [one.setting.number for one in view.ranked(view.metric)] == [3, 4, 2, 5, 1, 0]
+    assert view.best is not None
+    assert view.best.number == 3
+    assert best_per_width(view).missing.startswith("val/loss has no widths")
+    assert pareto(view).missing
+
+
+def test_every_width_names_its_best_setting_beside_the_baselines(grid):
+    shown = rows_of(Reader((grid / PAGE).read_text()).tables[f"{FAMILY}: best of 6 settings"])
+    assert list(shown) == [str(dim) for dim in DIMS]
+    for dim in DIMS:
+        order = sorted(range(6), key=lambda at: -means(dim, points(GRID))[at])
+        first, second = ([score(points(GRID)[at], dim, s) for s in SEEDS] for at in order[:2])
+        name, value, n, other, _, apart, raw, pca, gamma, tau = shown[str(dim)]
+        assert (name, n, other) == (f"t{order[0]:03d}", "3", f"t{order[1]:03d}")
+        middle, half = student(first)
+        assert [float(part) for part in value.split(" ± ")] == pytest.approx(
+            [middle, half], abs=0.051
+        )
+        beyond = abs(middle - np.mean(second)) > half + student(second)[1]
+        assert apart == ("yes" if beyond else "no")
+        assert {"objective.gamma": float(gamma), "objective.threshold": float(tau)} == points(GRID)[
+            order[0]
+        ]
+        best = max(range(6), key=lambda at: means(4, points(GRID))[at])  # whose runs have PCAs
+        for share, cell in ((0.7, raw), (0.9, pca)):
+            mean = share * np.mean([score(points(GRID)[best], dim, s) for s in SEEDS])
+            assert float(cell.split(" ± ")[0]) == pytest.approx(mean, abs=0.051)
+
+
+# What is best
+
+
+def test_no_point_of_the_front_is_beaten_and_every_other_one_is():
+    goals = [Metric("a", "maximize"), Metric("b", "minimize"), Metric("c", "maximize")]
+    signs = np.array([1, -1, 1])
+    for seed in range(20):
+        found = np.random.default_rng(seed).integers(0, 4, (15, 3)).astype(float)  # with ties
+        for one, on in zip(found * signs, front(found.tolist(), goals), strict=True):
+            beaten = any(
+                all(a >= b for a, b in zip(other, one, strict=True)) and any(other > one)
+                for other in found * signs
+            )
+            assert on == (not beaten)
+
+
+def test_the_front_of_one_metric_is_its_narrowest_against_its_full_width(grid):
+    shown = Reader((grid / PAGE).read_text()).tables
+    (title,) = [name for name in shown if name.startswith("The front")]
+    both = list(zip(means(4, points(GRID)), means(16, points(GRID)), strict=True))
+    on = [
+        at
+        for at, (a, b) in enumerate(both)
+        if not any(c >= a and d >= b and (c, d) != (a, b) for c, d in both)
+    ]
+    assert {row[0] for row in shown[title][1:]} == {f"t{at:03d}" for at in on}
+    assert shown[title][0][:3] == ["setting", NARROW, f"{FAMILY}/d16"]
+
+
+def test_the_best_config_is_its_first_run_under_its_own_name(grid):
+    best = max(range(6), key=lambda at: means(4, points(GRID))[at])
+    made, run = load(grid / "best.yaml"), load(grid / f"t{best:03d}-seed0" / "config.yaml")
+    base = load(grid / "base.yaml")
+    assert (made.name, made.runs, made.seed) == ("grid-best", base.runs, 0)
+    assert (made.logging.group, made.logging.tags) == (None, ["mine"])
+    assert replace(made, name=run.name, runs=run.runs, logging=run.logging) == run
+    first, second, *_ = (grid / "best.yaml").read_text().splitlines()
+    middle, half = student([score(points(GRID)[best], 4, seed) for seed in SEEDS])
+    assert first.startswith(f"# sweep grid, setting t{best:03d}, the best of 6: {NARROW} ")
+    told, told_half = re.search(r"([0-9.]+) ± ([0-9.]+) \(95 % interval, 3 seeds\)", first).groups()
+    assert [float(told), float(told_half)] == pytest.approx([middle, half], abs=0.051)
+    assert second == f"# chosen by `mic report --sweep {grid}`"
+
+
+def test_test_scores_are_those_of_the_best_setting_alone(grid):
+    text = (grid / PAGE).read_text()
+    best = max(range(6), key=lambda at: means(4, points(GRID))[at])
+    shown = rows_of(Reader(text).tables["stsb: spearman (%)"])
+    assert list(shown) == ["raw truncation", "PCA", f"t{best:03d}"]
+    for at, dim in enumerate(DIMS):
+        middle, half = student([0.6 * score(points(GRID)[best], dim, seed) for seed in SEEDS])
+        assert shown[f"t{best:03d}"][at] == f"{middle:.1f} ± {half:.1f}"
+    assert text.count("stsb: spearman") == 1
+    assert "No choice looked at these" in panel_of(text, "Test scores")
+
+
+# Panels
+
+
+def test_every_panel_has_its_picture_and_says_what_and_by_which_command(grid):
+    text = (grid / PAGE).read_text()
+    names = {"widths", "pareto", "importance", "slices", "contour", "training"}
+    assert {file.stem for file in (grid / "figures").iterdir()} == names
+    found = Reader(text)
+    assert len(found.images) == len(names)
+    captions = re.findall("<figcaption>(.*?)</figcaption>", text)
+    assert all(f"Made by <code>mic report --sweep {grid}</code>." in one for one in captions)
+    assert all("6 settings, mean and 95 % t-interval over 3 seeds" in one for one in captions)
+    assert found.missing == ["No run failed."]
+    assert text.count("<h2>") == len(PANELS)
+
+
+def test_the_page_fetches_nothing(grid):
+    text = (grid / PAGE).read_text()
+    found = Reader(text)
+    assert all(address.startswith(("data:", "#")) for address in found.addresses)
+    assert not found.tags & {"script", "iframe", "object", "embed", "base", "form"}
+    assert not re.search(r"url\((?!['\"]?data:)", text)
+
+
+def test_what_matters_is_found_to_matter(grid):
+    shown = Reader((grid / PAGE).read_text()).tables["Importance"]
+    assert [row[0] for row in shown[1:]] == ["gamma", "threshold"]
+    shares = [float(row[1]) for row in shown[1:]]
+    assert shares[0] > 0.9
+    assert sum(shares) == pytest.approx(1, abs=0.011)
+
+
+def test_slices_are_drawn_at_the_values_and_join_the_means_of_shared_ones(view):
+    gamma, tau = slices(view).pictures["slices"].axes
+    assert [label.get_text() for label in gamma.get_xticklabels()] == ["0", "0.1", "1"]
+    for axis, key in ((gamma, "objective.gamma"), (tau, "objective.threshold")):
+        of = {}
+        for point, mean in zip(points(GRID), means(4, points(GRID)), strict=True):
+            of.setdefault(point[key], []).append(mean)
+        line = axis.lines[-1]  # after the points
+        assert list(line.get_xdata()) == list(range(len(of)))
+        assert list(line.get_ydata()) == pytest.approx([np.mean(one) for one in of.values()])
+
+
+def test_long_names_of_values_are_the_lines_of_a_list():
+    """Below an axis they would leave no room for what it is about."""
+    tried = [{"cv": {"weight": one / 10}, "correlation": {"weight": 1}} for one in range(7)]
+    axis = Parameter("objective", CategoricalDistribution(list(map(str, tried))), tried)
+    values = [
+        Value(Setting(number, {"objective": one}, [], ()), Interval(float(number), 0.5, 3))
+        for number, one in enumerate(tried)
+    ]
+    (drawn,) = picture([axis], values, Metric("val/x", "maximize")).axes
+    assert [one.get_text() for one in drawn.get_yticklabels()][:2] == [
+        "cv 0, correlation 1",
+        "cv 0.1, correlation 1",
+    ]
+    assert list(drawn.lines[0].get_xdata()) == list(range(7))
+    assert list(drawn.lines[0].get_ydata()) == list(range(7))
+    assert drawn.yaxis_inverted()
+
+
+def test_a_full_grid_is_a_map_of_cells_and_curves_end_at_the_value(view):
+    made = contour(view)
+    assert made.title == "Contour of gamma against threshold"
+    (mesh, *_) = made.pictures["contour"].axes[0].collections
+    cells = np.asarray(mesh.get_array())
+    for point, mean in zip(points(GRID), means(4, points(GRID)), strict=True):
+        column = [0, 0.1, 1].index(point["objective.gamma"])
+        row = [0.05, 0.1].index(point["objective.threshold"])
+        assert cells[row, column] == pytest.approx(mean)
+    axis = training(view).pictures["training"].axes[0]
+    ends = sorted(float(line.get_ydata()[-1]) for line in axis.lines)
+    assert ends == pytest.approx(sorted(means(4, points(GRID))))
+    (named,) = [line for line in axis.lines if line.get_label().startswith("best")]
+    assert named.get_ydata()[-1] == pytest.approx(max(means(4, points(GRID))))
+
+
+def test_settings_anywhere_have_a_surface_of_the_two_numbers_that_matter_most(tmp_path):
+    ranges = {
+        "trainer.learning_rate": {"distribution": "log_uniform_values", "min": 1e-6, "max": 1e-3},
+        "trainer.weight_decay": {"min": 0.0, "max": 0.1},
+        "objective.t": {"min": 1.0, "max": 3.0},
+        "teacher.decay": {"values": [0.9, 0.99]},
+    }
+    content = {**GRID, "method": "random", "run_cap": 9, "seeds": [0], "parameters": ranges}
+    folder = begin(tmp_path / "random", content)
+    generator = np.random.default_rng(0)
+    for number in range(9):
+        rate, decay = 10 ** generator.uniform(-6, -3), generator.uniform(0, 0.1)
+        point = {
+            "trainer.learning_rate": float(rate),
+            "trainer.weight_decay": float(decay),
+            "objective.t": float(generator.uniform(1, 3)),
+            "teacher.decay": 0.9,
+        }
+        add(folder, number, point, 0, {NARROW: float(np.log10(rate) + 30 * decay)})
+    view = view_of(folder)
+    axis, *_ = contour(view).pictures["contour"].axes
+    assert {axis.get_xlabel(), axis.get_ylabel()} == {"learning_rate", "weight_decay"}
+    scales = {axis.get_xlabel(): axis.get_xscale(), axis.get_ylabel(): axis.get_yscale()}
+    assert scales == {"learning_rate": "log", "weight_decay": "linear"}
+    assert len(axis.collections[-1].get_offsets()) == 9
+    assert slices(view).pictures["slices"].axes[0].get_xscale() == "log"
+    assert any("there is no interval" in line for line in warnings(view))
+
+
+# Sweeps that are not whole
+
+
+def test_few_settings_or_settings_on_a_line_have_no_importance_and_no_surface(tmp_path):
+    folder = begin(tmp_path / "few", {**GRID, "seeds": [0]})
+    every = points(GRID)
+    for number in (0, 1, 2):
+        add(folder, number, every[number], 0, scored(every[number], 0))
+    view = view_of(folder)
+    assert "3 finished settings, and 4 are needed" in importance(view).missing
+    assert "3 finished settings" in contour(view).missing
+    wide = {
+        "objective.gamma": {"values": [0, 0.1, 1, 2]},
+        "objective.threshold": {"values": [0, 0.1, 0.2, 0.3]},
+    }
+    folder = begin(tmp_path / "line", {**GRID, "seeds": [0], "parameters": wide})
+    for number, one in enumerate(zip(*(axis["values"] for axis in wide.values()), strict=True)):
+        add(folder, number, dict(zip(wide, one, strict=True)), 0, {NARROW: 1.0})
+    view = view_of(folder)
+    assert "on a line" in contour(view).missing
+    assert "the same value" in importance(view).missing
+
+
+def test_an_unfinished_sweep_shows_what_there_is(tmp_path):
+    folder = begin(tmp_path / "young", GRID)
+    every = points(GRID)
+    for seed in SEEDS[:2]:
+        add(folder, 0, every[0], seed, scored(every[0], seed))
+    add(folder, 1, every[1], 0, scored(every[1], 0), state="running")
+    add(folder, 2, every[2], 0, scored(every[2], 0), state="pruned")
+    failed = folder / "t003-seed0"
+    failed.mkdir()
+    about = {"setting": 3, "seed": 0, "state": "failed", "parameters": every[3], "attempts": 3}
+    (failed / "trial.json").write_text(json.dumps({**about, "lines": ["Traceback", "out of <b>"]}))
+    (folder / "logs").mkdir()
+    add(folder, 4, every[4], 0, scored(every[4], 0), state="failed")
+    (folder / "logs/t004-seed0.log").write_text("loss is not finite\n")
+    (folder / "best.yaml").write_text("of an earlier report")
+    text = report_sweep(folder).read_text()
+    found = {row["setting"]: row for row in rows(folder)}
+    states = {name: (row["state"], row["n"]) for name, row in found.items()}
+    assert states == {
+        "t000": ("unfinished", "2"),
+        "t001": ("running", "0"),
+        "t002": ("pruned", "0"),
+        "t003": ("failed", "0"),
+        "t004": ("failed", "0"),
+    }
+    assert float(found["t003"]["objective.gamma"]) == every[3]["objective.gamma"]
+    assert float(found["t000"][NARROW]) == pytest.approx(
+        np.mean([scored(every[0], seed)[NARROW] for seed in SEEDS[:2]])
+    )
+    assert found["t001"][NARROW] == ""
+    assert not (folder / "best.yaml").exists()
+    for words in ("out of &lt;b&gt;", "loss is not finite", "0 of 6 settings are finished"):
+        assert words in text
+    assert "2 runs failed: t003-seed0, t004-seed0" in text
+    assert "n differs: 1 setting (t000)" in text
+    assert len(Reader(text).images) == 1  # the curves
+
+
+def test_a_sweep_without_any_run_has_a_page(tmp_path):
+    ranges = {"objective.gamma": {"distribution": "log_uniform_values", "min": 0.01, "max": 1}}
+    ranges["objective.threshold"] = {"min": 0.0, "max": 0.5}
+    content = {**GRID, "method": "bayes", "run_cap": 18, "parameters": ranges}
+    folder = begin(tmp_path / "empty", content)
+    text = report_sweep(folder).read_text()
+    assert "0 of 6 settings are finished with all seeds. Runs: none." in text
+    assert "Settings, the highest" in text
+    assert rows(folder) == []
+    assert not (folder / "best.yaml").exists()
+
+
+def test_folders_of_wandb_agents_are_grouped_by_what_they_swept(tmp_path):
+    parameters = {
+        "dims": {"values": [[4, 8], [8]]},
+        "objective.cv": {"values": [{"weight": 0}, {"weight": 0.5, "warmup_steps": 3}]},
+        "seed": {"values": [3, 4]},
+    }
+    content = {key: one for key, one in GRID.items() if key != "seeds"}
+    folder = begin(tmp_path / "agents", {**content, "parameters": parameters})
+    names = iter("qwertyui")
+    every = points({"parameters": {key: parameters[key] for key in ("dims", "objective.cv")}})
+    for at, point in enumerate(every):
+        for seed in (3, 4):
+            value = {NARROW: 10.0 * at + seed}
+            add(folder, None, point, seed, value, name=f"{next(names)}x7{seed}")
+    view = view_of(folder)
+    assert len(view.settings) == 4
+    for setting in view.settings:
+        assert setting.complete
+        value = value_of(setting, NARROW)
+        assert value is not None
+        assert value.mean == 10.0 * every.index(setting.point) + 3.5
+    assert view.best is not None
+    assert view.best.point == every[3]
+
+
+def test_what_chance_may_have_done_is_said(tmp_path, view):
+    assert not any("by chance" in line for line in warnings(view))
+    assert any("chosen among 6 settings" in line for line in warnings(view))
+    folder = begin(tmp_path / "chance", {**GRID, "seeds": [0, 1]})
+    values = np.random.default_rng(0).normal(size=(3, 2))
+    for number, ours in enumerate(values):
+        for seed, one in enumerate(ours):
+            add(folder, number, points(GRID)[number], seed, {NARROW: float(one)})
+    p = stats.f_oneway(*values).pvalue
+    assert any(f"p = {p:.2f}): the best may be" in line for line in warnings(view_of(folder)))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "7"])
+def test_a_damaged_trial_is_named(tmp_path, content):
+    (tmp_path / "trial.json").write_text(content)
+    with pytest.raises(InputError, match=r"trial\.json: .*remove it"):
+        read_about(tmp_path / "trial.json")
+
+
+def test_what_is_no_sweep_is_refused(tmp_path, capsys):
+    def refusal(*arguments: object) -> str:
+        assert main(["report", *map(str, arguments)]) == 2
+        return capsys.readouterr().err
+
+    assert "no such folder" in refusal("--sweep", tmp_path / "nowhere")
+    assert "no sweep.yaml" in refusal("--sweep", tmp_path)
+    folder = begin(tmp_path / "damaged", GRID)
+    (add(folder, 0, points(GRID)[0], 0, {}) / "results.json").write_text("{")
+    assert "results.json: not the results of a run" in refusal("--sweep", folder)
+    assert not (folder / PAGE).exists()
+    assert "takes no RUN runs/a" in refusal("runs/a", "--sweep", tmp_path)
+    assert "takes no --to x" in refusal("--to", "x", "--sweep", tmp_path)
+    assert "name a run directory, or --sweep DIR" in refusal()

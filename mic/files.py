@@ -1,23 +1,109 @@
-"""Where what was computed once is kept for all runs of a user."""
+"""Files that are written whole or not at all, locks, hashes, free disk, and the user's cache."""
 
 import fcntl
+import hashlib
+import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mic.errors import RunError
 
 
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A temporary name beside `file`, renamed to it at the end of the block.
+
+    When the block raises, the temporary file is removed and `file` stays as it was.
+    """
+    partial = partial_path(file)
+    try:
+        yield partial
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def partial_path(path: Path) -> Path:
+    """The temporary name under which a file or folder is written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file of text, in UTF-8, whole or not at all."""
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(file, json.dumps(json_value(content), indent=2) + "\n")
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON knows it: text keys, and null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def flush(file: Path) -> None:
+    """To the disk itself, so that a name that is there after a crash has its content."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames in a folder last through a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def free_bytes(place: Path) -> int:
+    """The bytes free on the disk of a place that may not be there yet."""
+    folder = place.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file; it ends with the process, however that ends.
+
+    Raises BlockingIOError when another process holds it and `wait` is false.
+    """
+    with file.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def cache_folder() -> Path:
     """`$MIC_CACHE`, or `mic` in the user's cache."""
-    if own := os.environ.get("MIC_CACHE"):
-        return Path(own)
+    if chosen := os.environ.get("MIC_CACHE"):
+        return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mic"
 
 
-def kept(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """A folder that `make` fills once for all: it is there whole, or not at all.
 
     Of several processes that begin together, as the ranks of a run do, one makes it and the others
@@ -27,7 +113,7 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     """
     if folder.is_dir():
         return folder
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f".{folder.name}.lock")):
@@ -46,17 +132,3 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock; one that dies lets go of it."""
-    with file.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def flush(file: Path) -> None:
-    """To the disk itself, so that a name that is there after a crash has its content."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

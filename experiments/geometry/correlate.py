@@ -19,8 +19,8 @@ from scatter import scatter
 
 from mic.errors import InputError
 from mic.export.words import table
+from mic.files import write_text
 from mic.report import figures
-from mic.tracking import run_directory
 
 PICTURES = {16: "scatter.png", 64: "scatter_64.png"}
 EVERY, RUNS = "all methods", "trained runs alone"
@@ -65,7 +65,7 @@ def correlate(folders: Sequence[Path], out: Path, command: str) -> None:
     cells = [cell for setting in settings for cell in cells_of(setting)]
     out.mkdir(parents=True, exist_ok=True)
     report = "\n\n".join(text(settings, cells, command)) + "\n"
-    run_directory.write_text(out / "points.csv", as_csv(settings))
+    write_text(out / "points.csv", as_csv(settings))
     for width, name in PICTURES.items():
         drawn = [setting for setting in settings if width in setting.widths]
         if drawn:
@@ -76,7 +76,7 @@ def correlate(folders: Sequence[Path], out: Path, command: str) -> None:
             }
             caption = f"A point is a model: each seed, each baseline. Made by `{command}`."
             figures.save(scatter(drawn, width, shown, caption), out / name)
-    run_directory.write_text(out / "correlation.md", report)
+    write_text(out / "correlation.md", report)
     print(report)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from clusters import correlation
 
 from mic.export.words import table
-from mic.tracking import run_directory
+from mic.files import write_text
 
 METHODS, SEEDS, WITHIN = (4, 6, 8, 12, 16), 3, 0.2
 WORLDS, RESAMPLES = 1000, 1000
@@ -30,7 +30,7 @@ def main() -> None:
         f"{RESAMPLES:,} resamples.\n\n"
     )
     report += table(["methods", "methods drawn", "runs drawn singly"], rows) + "\n"
-    run_directory.write_text(Path(__file__).with_name("coverage.md"), report)
+    write_text(Path(__file__).with_name("coverage.md"), report)
     print(report)
 
 

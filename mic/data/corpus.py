@@ -25,7 +25,7 @@ from mic.console import bar
 from mic.data.sources.examples import Example, Kind, OnBadRow, kind_of, number, read_examples
 from mic.data.sources.files import fingerprint
 from mic.errors import InputError
-from mic.files import cache_folder, kept
+from mic.files import cache_folder, made_once
 
 FORMAT = 1  # raise it whenever an older mic would misread the files, or the rows would differ
 TEXTS, KEYS, LENGTHS, META = "texts.arrow", "keys.u64", "lengths.i32", "meta.json"
@@ -115,7 +115,7 @@ def open_corpus(name: str, source: CorpusConfig, on_bad_row: OnBadRow = "raise")
         meta = Meta(kind_of(source), len(source.columns), grouped, rows, read, dict(counts), digest)
         (partial / META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
 
-    return Corpus(name, kept(folder, make))
+    return Corpus(name, made_once(folder, make))
 
 
 def write_rows(folder: Path, examples: Iterable[Example], columns: int, advance: Any) -> int:

@@ -11,7 +11,7 @@ from jaxtyping import Int32, Int64
 from mic.console import bar
 from mic.data.corpus import BLOCK, Corpus
 from mic.encoder.tokenizer import Tokenize
-from mic.files import cache_folder, kept
+from mic.files import cache_folder, made_once
 
 FORMAT = 1  # raise it whenever an older mic would misread the files
 IDS, ENDS = "ids.i32", "ends.i64"
@@ -73,4 +73,4 @@ def tokenize_corpus(corpus: Corpus, tokenize: Tokenize) -> TokenizedCorpus:
                 end += int(counts.sum())
                 advance(len(rows))
 
-    return TokenizedCorpus(kept(folder, make), corpus.meta.columns)
+    return TokenizedCorpus(made_once(folder, make), corpus.meta.columns)

@@ -27,8 +27,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from mic.console import bar
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError, RunError
-from mic.files import cache_folder
-from mic.tracking import run_directory
+from mic.files import cache_folder, write_json
 
 FORMAT = 1  # raise it whenever an older mic would misread the files
 META, KEYS, VECTORS, LOCK = "meta.json", "keys.bin", "vectors.f16", "lock"
@@ -131,7 +130,7 @@ def fill(
     with locked(folder):
         if not is_owned(folder, meta):  # asked again: another process may have begun it meanwhile
             with writing(folder):
-                run_directory.write_json(folder / META, meta._asdict())
+                write_json(folder / META, meta._asdict())
         cut(folder, meta.width)
         encode(folder, encoder, missing(folder, wanted), batch_size)
     return TeacherCache(folder)

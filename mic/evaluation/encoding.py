@@ -21,7 +21,7 @@ from mic.encoder.embedding_file import NUMBER, Embeddings
 from mic.encoder.encoder import Encoder
 from mic.errors import RunError
 from mic.evaluation.tasks.relevance import unique
-from mic.tracking import run_directory
+from mic.files import write_json
 
 VECTORS, DONE = "vectors.f32", "done.json"
 BLOCK = 8  # batches between two writes
@@ -68,7 +68,7 @@ def embed_all(
                         f"{label}: embeddings of {block.task} are not finite; the model diverged"
                     )
                 write(stream, found, block.rows)
-                run_directory.write_json(folder / DONE, {"rows": block.done})
+                write_json(folder / DONE, {"rows": block.done})
     places = {text: at for at, text in enumerate(texts)}
     return {
         task: Embeddings(file, encoder.width, np.array([places[text] for text in wanted], np.int64))

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from mic.config.loading import load
 from mic.config.schema import Config
-from mic.data.sources.files import sha256
 from mic.encoder.encoder import Encoder
 from mic.encoder.pretrained import PACKAGE, locate
 from mic.errors import InputError
+from mic.files import sha256
 from mic.nested import with_full
 from mic.tracking import run_directory
 from mic.tracking.seeds import but_for_seed, digest

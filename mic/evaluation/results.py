@@ -17,6 +17,7 @@ from torch import Tensor
 from mic.errors import InputError
 from mic.evaluation.scoring import Results
 from mic.evaluation.tasks.tasks import Scores
+from mic.files import write_json
 from mic.metrics.bootstrap import Items, Statistic
 from mic.tracking import run_directory
 from mic.tracking.reader import OWN, read_results, scores
@@ -55,7 +56,7 @@ def write(folder: Path, evaluation: Evaluation) -> None:
     meta = {**evaluation.meta, "baselines": evaluation.baselines}
     if evaluation.geometry:
         meta["geometry"] = evaluation.geometry
-    run_directory.write_json(partial / run_directory.RESULTS, {**evaluation.results, "meta": meta})
+    write_json(partial / run_directory.RESULTS, {**evaluation.results, "meta": meta})
     partial.rename(folder)
 
 

@@ -13,11 +13,11 @@ from mic.evaluation.results import Evaluation
 from mic.evaluation.scoring import PCA, RAW
 from mic.evaluation.significance import compare_groups, explanation, tables, tasks_with_items
 from mic.evaluation.truncation import cost
+from mic.files import write_text
 from mic.report import figures
 from mic.report.panel import Table
 from mic.report.panels.quality import table, values
 from mic.sweep.report.table import row
-from mic.tracking import run_directory
 
 TABLE, QUALITY = "table.md", "quality.png"
 
@@ -61,7 +61,7 @@ def show(found: Sequence[Evaluation], to: Path, command: str, baselines: bool) -
     parts += map(as_markdown, others)
     if spread := geometry_tables(groups, baselines):
         parts += [geometry_told(groups), *map(as_markdown, spread)]
-    run_directory.write_text(to / TABLE, "\n\n".join(parts) + "\n")
+    write_text(to / TABLE, "\n\n".join(parts) + "\n")
     console.print(f"{to / TABLE} and {to / QUALITY} have it all.", highlight=False, soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from mic.export.lineage import base_of, licence_of
 from mic.export.record import Facts
 from mic.export.source import Source
 from mic.export.words import listed, table
-from mic.tracking import run_directory
+from mic.files import write_text
 
 
 def card(facts: Facts) -> str:
@@ -33,7 +33,7 @@ def card(facts: Facts) -> str:
 
 
 def write_card(folder: Path, text: str) -> None:
-    run_directory.write_text(folder / "README.md", text)
+    write_text(folder / "README.md", text)
 
 
 def title(facts: Facts) -> str:

@@ -21,7 +21,7 @@ from mic.export.folder import size, write_model
 from mic.export.quality import measure, read_quality_tasks
 from mic.export.record import Facts
 from mic.export.source import Source, read_source
-from mic.tracking import run_directory
+from mic.files import free_bytes, write_json
 
 MARK = "export.json"  # in every folder that mic exported, and in no other
 USUAL = (16, 32, 64, 128, 256)  # widths looked at where nobody trained any
@@ -104,7 +104,7 @@ def write(partial: Path, wanted: Wanted, source: Source, tasks: Sequence[Task]) 
         repo=wanted.push,
     )
     write_card(partial, card(facts))
-    run_directory.write_json(
+    write_json(
         partial / MARK,
         {
             "mic": __version__,
@@ -169,7 +169,7 @@ def refuse_foreign(folder: Path) -> None:
 
 def refuse_full_disk(to: Path, needed: int) -> None:
     """Raise an InputError when the disk of `to` has less than `needed` bytes free."""
-    free = run_directory.free_bytes(to.parent)
+    free = free_bytes(to.parent)
     if free < needed:
         raise InputError(
             f"--to {to}: {free / 1e6:.0f} MB free, and the export takes {needed / 1e6:.0f} MB; "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mic.config.loading import to_yaml
 from mic.errors import InputError
+from mic.files import write_text
 from mic.report.html import page
 from mic.report.panel import View
 from mic.report.panels import geometry, overview, quality, training
@@ -65,5 +66,5 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
     beside = folders[0] / run_directory.FIGURES / "report" if to is None else to
     save(pictures, beside, clear=to is None)  # a folder of the user's own is not ours to empty
     file = (folders[0] if to is None else to) / PAGE
-    run_directory.write_text(file, text)
+    write_text(file, text)
     return file

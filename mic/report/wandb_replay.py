@@ -19,6 +19,7 @@ from mic.config.loading import load
 from mic.config.schema import Config
 from mic.console import bar
 from mic.errors import InputError, RunError
+from mic.files import write_json
 from mic.report import figures
 from mic.tracking import run_directory
 from mic.tracking.snapshots import Snapshot, histograms, read_snapshots
@@ -59,7 +60,7 @@ def sync(folder: Path) -> str:
         raise RunError(f"W&B: {first_line(error)}; try again later: mic sync {folder}") from error
     if not offline:
         synced = [*known.get("synced", ()), run.id]
-        run_directory.write_json(folder / run_directory.ABOUT, {**known, "synced": synced})
+        write_json(folder / run_directory.ABOUT, {**known, "synced": synced})
     return address
 
 

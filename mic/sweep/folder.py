@@ -13,6 +13,7 @@ from mic.config.changes import differences, harmless
 from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError
+from mic.files import write_json, write_text
 from mic.sweep.command import written
 from mic.sweep.queue.state import Run
 from mic.sweep.sweep_file import Sweep
@@ -52,8 +53,8 @@ def write_down(sweep: Sweep, folder: Path) -> None:
     """Write into a folder what is swept, which its reports need."""
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(sweep.content, sort_keys=False, allow_unicode=True)
-    run_directory.write_text(folder / SWEEP, text)
-    run_directory.write_text(folder / BASE, to_yaml(sweep.base))
+    write_text(folder / SWEEP, text)
+    write_text(folder / BASE, to_yaml(sweep.base))
 
 
 def config_of(sweep: Sweep, run: Run) -> Config:
@@ -84,4 +85,4 @@ def tell(run: Run, config: Config, state: str, worker: str, lines: Sequence[str]
         "seconds": sum(one.seconds for one in run.attempts),
         "lines": list(lines),
     }
-    run_directory.write_json(folder / TRIAL, content)
+    write_json(folder / TRIAL, content)

@@ -12,6 +12,7 @@ from pathlib import Path
 from mic.config.loading import to_yaml
 from mic.config.schema import Config
 from mic.distributed.launcher import lifeline
+from mic.files import write_text
 from mic.sweep.sweep_file import Metric
 from mic.tracking import run_directory
 from mic.tracking.metrics_log import read_metrics
@@ -27,7 +28,7 @@ def prepare(config: Config) -> Path:
     file = run_directory.path_of(config) / "config.yaml"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        run_directory.write_text(file, to_yaml(config))
+        write_text(file, to_yaml(config))
     return file
 
 

@@ -18,7 +18,8 @@ from matplotlib.image import imread
 from mic.config.schema import Config
 from mic.console import notice
 from mic.errors import InputError
-from mic.tracking.run_directory import METRICS, plain
+from mic.files import json_value
+from mic.tracking.run_directory import METRICS
 from mic.tracking.wandb.mirror import WandbMirror, start
 
 Line = dict[str, Any]
@@ -123,7 +124,7 @@ class RunLogger(Logger):
     @rank_zero_only
     def write(self, values: Mapping[str, float], steps: int, epoch: int = 0) -> None:
         """Add a line for `values` after `steps` optimiser steps."""
-        line = plain({"step": steps, "epoch": epoch, **values})
+        line = json_value({"step": steps, "epoch": epoch, **values})
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         for mirror in self.mirrors:

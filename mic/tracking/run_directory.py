@@ -6,7 +6,6 @@ run.json holds the run's id, and a segment for every time that it was begun or g
 """
 
 import json
-import math
 import os
 import secrets
 import shutil
@@ -21,6 +20,7 @@ import yaml
 from mic.config.loading import to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError
+from mic.files import free_bytes, write_json, write_text
 
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
@@ -72,36 +72,6 @@ def refuse_full_disk(config: Config, needed: int) -> None:
             f"runs={config.runs}: {free / 1e6:.0f} MB free, and the checkpoints and the trained "
             f"model take {needed / 1e6:.0f} MB; free some, or set runs=FOLDER on another disk"
         )
-
-
-def free_bytes(place: Path) -> int:
-    """The bytes free on the disk of a place that may not be there yet."""
-    folder = place.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name, then renamed."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    write_text(file, json.dumps(plain(content), indent=2) + "\n")
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: text keys, and null for a number that is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def about(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mic.errors import InputError
 from mic.evaluation import scoring
 from mic.evaluation.scoring import RAW, Results
 from mic.evaluation.tasks.tasks import Task, build_tasks, retrieval_from_pairs
+from mic.files import json_value, write_json, write_text
 from mic.nested import with_full
 from mic.tracking import run_directory
 from mic.tracking.loggers import RunLogger, build_logger, refuse_missing
@@ -101,7 +102,7 @@ def make_folder(config: Config, module: MICModule, start: Start) -> None:
     if start.checkpoint is None:
         run_directory.create(config)
     else:
-        run_directory.write_text(folder / "config.yaml", to_yaml(config))
+        write_text(folder / "config.yaml", to_yaml(config))
         notice(f"{folder}: goes on after step {step}")
     segment = {"step": step, "ranks": world_size(), "changed": start.changed}
     run_directory.begin_segment(folder, segment)
@@ -152,9 +153,9 @@ def run(
     segments = len(run_directory.about(folder).get("segments", ()))
     meta = about(config, data, before.baselines, trained_on, speed, seconds, segments)
     results = {**methods[TRAINED], "meta": meta}
-    run_directory.write_json(folder / run_directory.RESULTS, results)
+    write_json(folder / run_directory.RESULTS, results)
     show(folder, tasks, methods, speed, data.dropped)
-    return from_rank_zero(lambda: run_directory.plain(results))
+    return from_rank_zero(lambda: json_value(results))
 
 
 def measure_untrained(

@@ -25,9 +25,9 @@ from mic.errors import InputError
 from mic.evaluation import scoring
 from mic.evaluation.scoring import PCA, RAW, Results
 from mic.evaluation.tasks.tasks import Task
+from mic.files import write_json
 from mic.metrics.geometry import covariance
 from mic.nested import unit
-from mic.tracking import run_directory
 from mic.train.module import MICModule
 
 FOLDER = "untrained"
@@ -88,7 +88,7 @@ def write(run: Path, untrained: Untrained) -> None:
     partial = folder / f".{SPREAD}.partial"
     save_file({"spread": untrained.spread.contiguous()}, partial)
     partial.replace(folder / SPREAD)
-    run_directory.write_json(folder / SCORES, untrained.baselines)
+    write_json(folder / SCORES, untrained.baselines)
 
 
 def read(run: Path) -> Untrained | None:

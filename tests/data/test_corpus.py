@@ -211,9 +211,9 @@ def test_a_process_killed_while_reading_holds_up_nobody(tmp_path: Path, cache: P
     code = f"""
 import time
 from pathlib import Path
-from mic.files import kept
+from mic.files import made_once
 print("begun", flush=True)
-kept(Path({str(target)!r}), lambda partial: (partial.joinpath("half").write_text("x"),
+made_once(Path({str(target)!r}), lambda partial: (partial.joinpath("half").write_text("x"),
      print("making", flush=True), time.sleep(600)))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

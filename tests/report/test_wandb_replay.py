@@ -12,6 +12,7 @@ from mic.cli.main import main
 from mic.config import loading
 from mic.config.schema import Config
 from mic.errors import InputError, RunError
+from mic.files import write_json
 from mic.report.wandb_replay import merged, sync
 from mic.tracking import run_directory
 from mic.train.run import train
@@ -126,7 +127,7 @@ def test_a_run_synced_again_is_a_whole_new_one_beside_the_old(tmp_path, monkeypa
         assert history(fake, f"{own}-2") == [*expected, more]
         assert history(fake, own) == expected  # nothing doubles
 
-        run_directory.write_json(folder / "run.json", {"id": own})  # only W&B knows
+        write_json(folder / "run.json", {"id": own})  # only W&B knows
         sync(folder)
         assert set(fake.rows) == {own, f"{own}-2", f"{own}-3"}
         assert run_directory.about(folder) == {"id": own, "synced": [f"{own}-3"]}

@@ -24,6 +24,7 @@ import pyarrow.parquet
 from mic.config.schema_data import Source
 from mic.data.sources import docstrings
 from mic.errors import InputError
+from mic.files import sha256
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet")
 BUILTIN = "builtin:docstrings"
@@ -280,8 +281,3 @@ def fingerprint(source: Source) -> str:
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

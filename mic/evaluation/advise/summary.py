@@ -11,9 +11,9 @@ from mic.evaluation.advise.quality import Point
 from mic.evaluation.advise.selection import size
 from mic.evaluation.advise.words import Report, how_to, ladder, notes, table, verdict
 from mic.evaluation.summary import as_markdown, as_rich
+from mic.files import write_json, write_text
 from mic.metrics.quantization import PRECISIONS
 from mic.report import figures
-from mic.tracking import run_directory
 from mic.tracking.provenance import git_commit, versions
 
 TABLE, ADVICE, PICTURE = "table.md", "advice.json", "kept.png"
@@ -35,8 +35,8 @@ def write(report: Report, to: Path, command: str, about: dict[str, Any]) -> None
     )
     code = "\n".join(["```", *(line.strip() for line in how_to(report)), "```"])
     parts = [*verdict(report), *ladder(report), code, as_markdown(table(report)), *notes(report)]
-    run_directory.write_text(to / TABLE, "\n\n".join([f"Made by `{command}`.", *parts]) + "\n")
-    run_directory.write_json(to / ADVICE, {**as_json(report), **about, "command": command})
+    write_text(to / TABLE, "\n\n".join([f"Made by `{command}`.", *parts]) + "\n")
+    write_json(to / ADVICE, {**as_json(report), **about, "command": command})
 
 
 def as_json(report: Report) -> dict[str, Any]:

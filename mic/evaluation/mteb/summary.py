@@ -8,10 +8,10 @@ from rich.console import Console
 from mic.evaluation.groups import ALL, MEAN, Compared, compared, grouped
 from mic.evaluation.results import Evaluation
 from mic.evaluation.summary import QUALITY, TABLE, as_markdown, as_rich
+from mic.files import write_text
 from mic.report import figures
 from mic.report.panel import Table
 from mic.report.panels.quality import Summary, table, values
-from mic.tracking import run_directory
 
 PANELS = 12  # a picture of more tasks shows their mean alone
 
@@ -44,7 +44,7 @@ def show(found: Sequence[Evaluation], to: Path, command: str) -> None:
     )
     figures.save(picture, to / QUALITY)
     parts = [f"Made by `{command}`.", *notes, *map(as_markdown, tables)]
-    run_directory.write_text(to / TABLE, "\n\n".join(parts) + "\n")
+    write_text(to / TABLE, "\n\n".join(parts) + "\n")
     console.print(f"{to / TABLE} and {to / QUALITY} have it all.", highlight=False, soft_wrap=True)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mic.errors import InputError
+from mic.files import write_text
 from mic.sweep.sweep_file import Sweep
-from mic.tracking import run_directory
 
 SCRIPT = "sweep.sbatch"
 CORES = 8  # of a process of a trial
@@ -103,6 +103,6 @@ def array_job(sweep: Sweep, workers: int, options: Sequence[str]) -> Path:
         log=shlex.quote(f"{str(folder).replace('%', '%%')}/%x-%A_%a.log"),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    run_directory.write_text(script, text)
+    write_text(script, text)
     script.chmod(0o755)
     return script

@@ -7,12 +7,12 @@ from pathlib import Path
 from mic.config.diff import config_diff, dotted
 from mic.config.loading import to_yaml
 from mic.config.schema import Config
+from mic.files import write_text
 from mic.report.panel import Panel, Table, View
 from mic.report.panels import quality
 from mic.sweep.report.view import SweepView, point_told, short, shown, value_of
 from mic.sweep.report.widths import nothing
 from mic.sweep.sweep_file import named
-from mic.tracking.run_directory import write_text
 from mic.tracking.seed_groups import Group, plain
 
 BEST = "best.yaml"

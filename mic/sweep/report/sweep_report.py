@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from mic.files import write_text
 from mic.report.html import page
 from mic.report.pictures import drawn, save
 from mic.report.run_report import PAGE
@@ -52,10 +53,10 @@ def report_sweep(folder: Path) -> Path:
         {},
     )
     save(pictures, folder / run_directory.FIGURES, clear=True)
-    run_directory.write_text(folder / "table.csv", as_csv(view))
-    run_directory.write_text(folder / "table.md", as_markdown(view, notes))
+    write_text(folder / "table.csv", as_csv(view))
+    write_text(folder / "table.md", as_markdown(view, notes))
     best.write_best(view, folder / best.BEST)
-    run_directory.write_text(folder / PAGE, text)
+    write_text(folder / PAGE, text)
     return folder / PAGE
 
 

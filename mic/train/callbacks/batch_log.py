@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mic.collectives import gather_objects
 from mic.data.batch import Batch
-from mic.tracking.run_directory import write_text
+from mic.files import write_text
 
 BATCHES = "batches.jsonl"
 

@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from mic.console import notice
 from mic.errors import RunError
-from mic.tracking.run_directory import write_json
+from mic.files import write_json
 
 CHECKPOINTS = "checkpoints"
 LATEST = "latest.json"

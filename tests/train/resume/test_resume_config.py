@@ -12,6 +12,7 @@ from mic.cli.main import main
 from mic.config.loading import load
 from mic.config.schema import Config
 from mic.errors import InputError
+from mic.files import write_json
 from mic.tracking import run_directory
 from mic.train.resume.checkpoint_files import CHECKPOINTS, WholeFile, publish
 from mic.train.resume.compatibility import Start, examine
@@ -33,7 +34,7 @@ def made(tiny_config: Path) -> Made:
             io.save_checkpoint({"step": torch.tensor(saved)}, partial)
             publish(partial, io, saved, keep=2)
         if finished is not None:
-            run_directory.write_json(run / "results.json", {"meta": {"steps": finished}})
+            write_json(run / "results.json", {"meta": {"steps": finished}})
         return config
 
     return make

@@ -11,6 +11,7 @@ from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.distributed.start import start_ranks, starts_ranks
 from mic.errors import InputError
+from mic.files import replacing
 from mic.sweep.engines.wandb_trial import placed
 
 
@@ -112,10 +113,8 @@ def encode(options: argparse.Namespace) -> None:
         return
     import numpy as np
 
-    partial = options.output.with_name(f".{options.output.name}.partial")
-    with partial.open("wb") as stream:
+    with replacing(options.output) as partial, partial.open("wb") as stream:
         np.save(stream, vectors)
-    partial.replace(options.output)
 
 
 def export(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mic.errors import InputError, RunError
+from mic.files import write_text
 
 STOPPED = 143  # the exit code of a run that was asked to stop
 BAD_INPUT = 2
@@ -81,10 +82,8 @@ def report(error: BaseException, code: int) -> bool:
         traceback="" if own_kind(error) else "".join(traceback.format_exception(error)),
         lost=lost(error),
     )
-    partial = Path(folder, f".{rank}.partial")
     try:
-        partial.write_text(json.dumps(asdict(found)), encoding="utf-8")
-        partial.replace(Path(folder, f"{rank}.json"))
+        write_text(Path(folder, f"{rank}.json"), json.dumps(asdict(found)))
     except OSError:  # the parent is gone, and its folder with it
         return False
     return True

@@ -17,7 +17,7 @@ from torch import Tensor
 from mic.errors import InputError
 from mic.evaluation.scoring import Results
 from mic.evaluation.tasks.tasks import Scores
-from mic.files import write_json
+from mic.files import partial_path, write_json
 from mic.metrics.bootstrap import Items, Statistic
 from mic.tracking import run_directory
 from mic.tracking.reader import OWN, read_results, scores
@@ -44,7 +44,7 @@ class Evaluation(NamedTuple):
 
 def write(folder: Path, evaluation: Evaluation) -> None:
     """Write an evaluation whole or not at all, to a folder that is not there yet."""
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_path(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}

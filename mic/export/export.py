@@ -21,7 +21,7 @@ from mic.export.folder import size, write_model
 from mic.export.quality import measure, read_quality_tasks
 from mic.export.record import Facts
 from mic.export.source import Source, read_source
-from mic.files import free_bytes, write_json
+from mic.files import free_bytes, partial_path, write_json
 
 MARK = "export.json"  # in every folder that mic exported, and in no other
 USUAL = (16, 32, 64, 128, 256)  # widths looked at where nobody trained any
@@ -60,7 +60,7 @@ def export(wanted: Wanted) -> list[str]:
     needed = weights * (DTYPES[wanted.dtype].itemsize + 4 * wanted.onnx) + BESIDE
     refuse_full_disk(wanted.to, needed)
     tasks = read_quality_tasks(wanted.quality_of) if wanted.quality_of else []
-    partial = wanted.to.with_name(f".{wanted.to.name}.partial")
+    partial = partial_path(wanted.to)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         facts = write(partial, wanted, source, tasks)

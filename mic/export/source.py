@@ -10,10 +10,11 @@ from mic.console import notice
 from mic.encoder.encoder import Encoder
 from mic.encoder.pretrained import locate, read_nested_dims
 from mic.errors import InputError
+from mic.files import sha256
 from mic.nested import with_full
 from mic.tracking import run_directory
 from mic.tracking.reader import Run, read_run
-from mic.train.resume.checkpoint_files import CHECKPOINTS, NAME, Checkpoint, candidates, digest
+from mic.train.resume.checkpoint_files import CHECKPOINTS, NAME, Checkpoint, candidates
 
 NEWEST = "newest"
 
@@ -111,7 +112,7 @@ def pick(folder: Path, wanted: str) -> Path:
 def whole(folder: Path) -> Iterator[Checkpoint]:
     """The checkpoints whose bytes are those that were written, newest first; others are said."""
     for one in candidates(folder):
-        if digest(one.path).startswith(one.sha256):
+        if sha256(one.path).startswith(one.sha256):
             yield one
         else:
             notice(f"{one.path}: damaged; taking the one before")
@@ -137,7 +138,7 @@ def fill(encoder: Encoder, file: Path, prefix: str) -> int:
     Raises InputError for a file that is damaged, or no checkpoint of such an encoder.
     """
     named = NAME.fullmatch(file.name)
-    if named and not digest(file).startswith(named[2]):
+    if named and not sha256(file).startswith(named[2]):
         raise InputError(f"--checkpoint {file}: damaged; its SHA-256 is not the one in its name")
     try:
         held: dict[str, Any] = torch.load(file, "cpu", weights_only=True, mmap=True)

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn import functional
 
+from mic.files import replacing
 from mic.metrics.geometry import rms
 from mic.tracking.snapshots import Snapshot
 
@@ -220,6 +221,5 @@ def captioned(figure: Figure, caption: str) -> Figure:
 
 def save(figure: Figure, file: Path) -> None:
     """Write a figure whole or not at all."""
-    partial = file.with_name(f".{file.name}")
-    figure.savefig(partial, dpi=DPI, format="png")
-    partial.replace(file)
+    with replacing(file) as partial:
+        figure.savefig(partial, dpi=DPI, format="png")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from mic.files import replacing
 from mic.report import figures
 from mic.report.panel import Panel
 
@@ -33,7 +34,8 @@ def save(pictures: Mapping[str, Picture], folder: Path, clear: bool) -> None:
         for old in folder.glob("*.png"):
             old.unlink()
     for name, picture in pictures.items():
-        write(folder / f"{name}.png", picture.whole)
+        with replacing(folder / f"{name}.png") as partial:
+            partial.write_bytes(picture.whole)
 
 
 def png(figure: Figure) -> bytes:
@@ -49,10 +51,3 @@ def captioned(figure: Figure, caption: str) -> Figure:
     figure.set_size_inches(wide, high + 0.15 * (lines.count("\n") + 1))
     figure.supxlabel(lines, fontsize=8, color="#444444")
     return figure
-
-
-def write(file: Path, content: bytes) -> None:
-    """Write a picture whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from mic.config.schema import Config
 from mic.console import notice
 from mic.errors import InputError
-from mic.files import json_value
+from mic.files import flush, json_value
 from mic.tracking.run_directory import METRICS
 from mic.tracking.wandb.mirror import WandbMirror, start
 
@@ -154,9 +154,8 @@ class RunLogger(Logger):
         """The bytes of metrics.jsonl, which are on the disk when this returns."""
         if not self.file.exists():
             return 0
-        with self.file.open("rb") as stream:
-            os.fsync(stream.fileno())
-            return stream.seek(0, os.SEEK_END)
+        flush(self.file)
+        return self.file.stat().st_size
 
     @rank_zero_only
     def cut(self, position: int | None, steps: int) -> None:

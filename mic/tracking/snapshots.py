@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mic.errors import InputError
+from mic.files import replacing
 
 GEOMETRY = "geometry"
 
@@ -49,10 +50,9 @@ def write_snapshot(run: Path, snapshot: Snapshot) -> Path:
     folder = run / GEOMETRY
     folder.mkdir(exist_ok=True)
     file = folder / f"step-{snapshot.step:08d}.safetensors"
-    partial = file.with_name(f".{file.name}.partial")
     plain = {name: x.detach().cpu().float().contiguous() for name, x in tensors.items()}
-    save_file(plain, partial, {"step": str(snapshot.step), "rows": str(snapshot.rows)})
-    partial.replace(file)
+    with replacing(file) as partial:
+        save_file(plain, partial, {"step": str(snapshot.step), "rows": str(snapshot.rows)})
     return file
 
 

@@ -25,7 +25,7 @@ from mic.errors import InputError
 from mic.evaluation import scoring
 from mic.evaluation.scoring import PCA, RAW, Results
 from mic.evaluation.tasks.tasks import Task
-from mic.files import write_json
+from mic.files import replacing, write_json
 from mic.metrics.geometry import covariance
 from mic.nested import unit
 from mic.train.module import MICModule
@@ -85,9 +85,8 @@ def known_embeddings(
 def write(run: Path, untrained: Untrained) -> None:
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    partial = folder / f".{SPREAD}.partial"
-    save_file({"spread": untrained.spread.contiguous()}, partial)
-    partial.replace(folder / SPREAD)
+    with replacing(folder / SPREAD) as partial:
+        save_file({"spread": untrained.spread.contiguous()}, partial)
     write_json(folder / SCORES, untrained.baselines)
 
 

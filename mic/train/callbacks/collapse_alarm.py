@@ -12,6 +12,7 @@ from mic.config.schema_monitor import AlarmConfig
 from mic.console import notice
 from mic.distributed.process_group import from_rank_zero
 from mic.errors import RunError
+from mic.files import partial_path
 from mic.train.callbacks.geometry import SpectralIsotropy
 from mic.train.resume.checkpoint_files import CHECKPOINTS
 
@@ -139,7 +140,7 @@ def save(trainer: Trainer, file: Path) -> None:
 
     Raises RunError where the disk does not take it.
     """
-    partial = file.with_name(f".{file.name}.partial")
+    partial = partial_path(file)
     if trainer.is_global_zero:
         file.parent.mkdir(exist_ok=True)
     trainer.strategy.barrier()

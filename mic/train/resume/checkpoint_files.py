@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from mic.console import notice
 from mic.errors import RunError
-from mic.files import write_json
+from mic.files import flush_folder, sha256, write_json
 
 CHECKPOINTS = "checkpoints"
 LATEST = "latest.json"
@@ -91,14 +91,14 @@ def publish(partial: Path, io: WholeFile | None, step: int, keep: int) -> Checkp
     if io is not None and io.error is not None:
         partial.unlink(missing_ok=True)
         raise RunError(unwritten(folder, step, io.error))
-    sha256 = digest(partial) if io is None else io.sha256
-    path = folder / f"step-{step:08d}-{sha256[:DIGITS]}.ckpt"
-    found = Checkpoint(path, sha256, step)
+    content = sha256(partial) if io is None else io.sha256
+    path = folder / f"step-{step:08d}-{content[:DIGITS]}.ckpt"
+    found = Checkpoint(path, content, step)
     try:
         partial.replace(path)
-        sync(folder)
+        flush_folder(folder)
         write_json(folder / LATEST, {"path": path.name, "sha256": found.sha256, "step": step})
-        sync(folder)
+        flush_folder(folder)
     except OSError as error:
         raise RunError(unwritten(folder, step, error)) from error
     for old in [*candidates(folder)][keep:]:
@@ -114,15 +114,6 @@ def unwritten(folder: Path, step: int, error: Exception) -> str:
         f"{folder}: the checkpoint of step {step} could not be written: {why}; {kept}. "
         f"Make room, then: mic resume {folder.parent}"
     )
-
-
-def sync(folder: Path) -> None:
-    """Make renames in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def candidates(folder: Path) -> Iterator[Checkpoint]:
@@ -145,7 +136,7 @@ def newest(folder: Path) -> Checkpoint | None:
         ahead.remove(first)
         ahead.insert(0, latest)
     for one in ahead:
-        found = digest(one.path)
+        found = sha256(one.path)
         if found.startswith(one.sha256):
             return Checkpoint(one.path, found, one.step)
         notice(
@@ -163,9 +154,3 @@ def pointed(folder: Path) -> Checkpoint | None:
         return Checkpoint(folder / said["path"], str(said["sha256"]), int(said["step"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from mic.collectives import any_rank, gather_objects, rank, world_size
 from mic.distributed.preemption import Stop
 from mic.distributed.process_group import from_rank_zero
 from mic.errors import Preempted
+from mic.files import partial_path
 from mic.train.resume import loop_state
 from mic.train.resume.checkpoint_files import WholeFile, newest, publish
 from mic.train.resume.loop_state import Place
@@ -249,7 +250,7 @@ class ExactResume(CheckpointCallback):
     def save(self, trainer: Trainer, place: Place) -> None:
         """Write a checkpoint; all ranks have to call it."""
         self._place = place
-        partial = self.folder / ".saving.partial"
+        partial = partial_path(self.folder / "saving")
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(partial, weights_only=False)

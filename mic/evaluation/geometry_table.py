@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mic.evaluation.geometry import EXCESS, RANK, TEXTS
 from mic.evaluation.groups import Group, bases_of
 from mic.evaluation.results import Evaluation
-from mic.report.panel import Table
+from mic.report.tables import Table
 from mic.tracking.reader import OWN
 from mic.tracking.seed_groups import Interval, interval
 

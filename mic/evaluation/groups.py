@@ -6,7 +6,7 @@ from typing import NamedTuple
 from mic.errors import InputError
 from mic.evaluation.results import Evaluation
 from mic.evaluation.scoring import Results
-from mic.report.panels.quality import Summary, over_seeds
+from mic.report.scores import SeedScores, scores_over_seeds
 from mic.tracking.seed_groups import common
 
 ALL, MEAN = "all tasks", "mean"  # the tasks' headlines averaged, as a task with one metric
@@ -22,7 +22,7 @@ class Group(NamedTuple):
 class Compared(NamedTuple):
     """Methods by their label, the first `untrained` of them baselines; what is shown of a task."""
 
-    methods: dict[str, Summary]
+    methods: dict[str, SeedScores]
     untrained: int
     headlines: dict[str, str]
     left_out: list[str]
@@ -80,7 +80,7 @@ def compared(groups: Sequence[Group], baselines: bool) -> Compared:
     return Compared(methods, count, shown, left_out)
 
 
-def baselines_of(groups: Sequence[Group], headlines: Mapping[str, str]) -> dict[str, Summary]:
+def baselines_of(groups: Sequence[Group], headlines: Mapping[str, str]) -> dict[str, SeedScores]:
     """Every encoder's baselines once: a run's are those of what it began with."""
     return {
         f"{name}{of}": summary([one.baselines[name] for one in starts], headlines)
@@ -107,12 +107,12 @@ def bases_of(groups: Sequence[Group]) -> list[tuple[list[Evaluation], str]]:
     return [(own, f" ({label})" if len(found) > 1 else "") for own, label in found]
 
 
-def summary(found: Sequence[Results], headlines: Mapping[str, str]) -> Summary:
+def summary(found: Sequence[Results], headlines: Mapping[str, str]) -> SeedScores:
     """Mean and interval over seeds of the common tasks, and first of their mean."""
     kept = [{task: one[task] for task in headlines} for one in found]
     if len(headlines) > 1:
         kept = [{ALL: {MEAN: mean_of(one, headlines)}, **one} for one in kept]
-    return over_seeds(kept)
+    return scores_over_seeds(kept)
 
 
 def mean_of(results: Results, headlines: Mapping[str, str]) -> dict[int, float]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from mic.evaluation.geometry_table import explanation as geometry_told
 from mic.evaluation.geometry_table import geometry_tables
@@ -15,9 +14,8 @@ from mic.evaluation.significance import compare_groups, explanation, tables, tas
 from mic.evaluation.truncation import cost
 from mic.files import write_text
 from mic.report import figures
-from mic.report.panel import Table
-from mic.report.panels.quality import table, values
-from mic.sweep.report.table import row
+from mic.report.scores import interval_values, score_table
+from mic.report.tables import rich_table, titled_markdown
 
 TABLE, QUALITY = "table.md", "quality.png"
 
@@ -29,13 +27,13 @@ def show(found: Sequence[Evaluation], to: Path, command: str, baselines: bool) -
     """
     groups = grouped(found)
     view = compared(groups, baselines)
-    main = [table(task, metric, view.methods) for task, metric in view.headlines.items()]
+    main = [score_table(task, metric, view.methods) for task, metric in view.headlines.items()]
     pairs = compare_groups(groups, view.headlines) if len(groups) > 1 else []
     seeds = max(len(group.members) for group in groups)
     verdict = explanation(pairs, seeds) if pairs else ""
     console = Console()
     for one in [*main, *tables(pairs)]:
-        console.print(as_rich(one))
+        console.print(rich_table(one))
     notes = about(view, groups, baselines)
     for note in [verdict, *notes]:
         if note:
@@ -44,23 +42,23 @@ def show(found: Sequence[Evaluation], to: Path, command: str, baselines: bool) -
     caption = f"{' '.join(notes)} Made by `{command}`."
     picture = figures.quality(
         view.headlines,
-        values(view.methods, "mean"),
+        interval_values(view.methods, "mean"),
         caption,
-        halves=values(view.methods, "half"),
+        halves=interval_values(view.methods, "half"),
         untrained=view.untrained,
     )
     figures.save(picture, to / QUALITY)
     others = [
-        table(task, metric, view.methods)
+        score_table(task, metric, view.methods)
         for task in view.headlines
         for metric in next(iter(view.methods.values()))[task]
         if metric != view.headlines[task]
     ]
-    parts = [f"Made by `{command}`.", *notes, *map(as_markdown, main)]
-    parts += [verdict, *map(as_markdown, tables(pairs))] if pairs else []
-    parts += map(as_markdown, others)
+    parts = [f"Made by `{command}`.", *notes, *map(titled_markdown, main)]
+    parts += [verdict, *map(titled_markdown, tables(pairs))] if pairs else []
+    parts += map(titled_markdown, others)
     if spread := geometry_tables(groups, baselines):
-        parts += [geometry_told(groups), *map(as_markdown, spread)]
+        parts += [geometry_told(groups), *map(titled_markdown, spread)]
     write_text(to / TABLE, "\n\n".join(parts) + "\n")
     console.print(f"{to / TABLE} and {to / QUALITY} have it all.", highlight=False, soft_wrap=True)
 
@@ -104,17 +102,3 @@ def costs(view: Compared, groups: Sequence[Group]) -> Iterator[str]:
         if meta.get("nested") is False:  # an older evaluation does not say
             values = {dim: one.mean for dim, one in view.methods[group.label][task][metric].items()}
             yield cost(group.label, values, meta["width"], of)
-
-
-def as_rich(of: Table) -> RichTable:
-    made = RichTable(title=of.title, title_justify="left")
-    for at, head in enumerate(of.head):
-        made.add_column(head, justify="right" if at else "left")
-    for cells in of.rows:
-        made.add_row(*cells)
-    return made
-
-
-def as_markdown(of: Table) -> str:
-    ruler = row(["---", *["---:"] * (len(of.head) - 1)])
-    return "\n".join([f"**{of.title}**", "", row(of.head), ruler, *map(row, of.rows)])

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from mic.report.panel import Panel, Table
+from mic.report.panel import Panel
+from mic.report.tables import Table
 
 # whatever a file smuggles in, the browser fetches nothing
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

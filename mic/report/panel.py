@@ -7,18 +7,11 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from mic.report.plotting import Cell, Line
+from mic.report.tables import Table
 from mic.tracking.reader import Run, widths
 from mic.tracking.seed_groups import Group
 
 SPLITS = {"train": "training", "validation": "validation"}
-
-
-class Table(NamedTuple):
-    """Numbers as text: a head, and rows whose first cell is their name."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
 
 
 class Panel(NamedTuple):

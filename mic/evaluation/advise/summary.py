@@ -10,10 +10,10 @@ from rich.console import Console
 from mic.evaluation.advise.quality import Point
 from mic.evaluation.advise.selection import size
 from mic.evaluation.advise.words import Report, how_to, ladder, notes, table, verdict
-from mic.evaluation.summary import as_markdown, as_rich
 from mic.files import write_json, write_text
 from mic.metrics.quantization import PRECISIONS
 from mic.report import figures
+from mic.report.tables import rich_table, titled_markdown
 from mic.tracking.provenance import git_commit, versions
 
 TABLE, ADVICE, PICTURE = "table.md", "advice.json", "kept.png"
@@ -22,7 +22,7 @@ TABLE, ADVICE, PICTURE = "table.md", "advice.json", "kept.png"
 def show(report: Report) -> None:
     """Print the table, what it means, and last what to do."""
     console = Console()
-    console.print(as_rich(table(report, narrow=True)))
+    console.print(rich_table(table(report, narrow=True)))
     for text in [*notes(report), "", *verdict(report), *ladder(report), *how_to(report)]:
         console.print(text, highlight=False, markup=False, soft_wrap=text.startswith("  "))
 
@@ -34,7 +34,13 @@ def write(report: Report, to: Path, command: str, about: dict[str, Any]) -> None
         picture(report, f"{' '.join(verdict(report)[:1])} Made by `{command}`."), to / PICTURE
     )
     code = "\n".join(["```", *(line.strip() for line in how_to(report)), "```"])
-    parts = [*verdict(report), *ladder(report), code, as_markdown(table(report)), *notes(report)]
+    parts = [
+        *verdict(report),
+        *ladder(report),
+        code,
+        titled_markdown(table(report)),
+        *notes(report),
+    ]
     write_text(to / TABLE, "\n\n".join([f"Made by `{command}`.", *parts]) + "\n")
     write_json(to / ADVICE, {**as_json(report), **about, "command": command})
 

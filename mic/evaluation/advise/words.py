@@ -11,7 +11,7 @@ from mic.evaluation.advise.speed import Speed, Speeds
 from mic.evaluation.models import Model
 from mic.evaluation.truncation import cost
 from mic.metrics.resampling import DRAWS, LEVEL
-from mic.report.panel import Table
+from mic.report.tables import Table
 
 LESS = (0.98, 0.95, 0.9, 0.8)  # shares whose price is told beside the wanted one's
 QUICK = 1000  # searches a second of the full vectors beyond which speed is no reason

@@ -7,11 +7,11 @@ from rich.console import Console
 
 from mic.evaluation.groups import ALL, MEAN, Compared, compared, grouped
 from mic.evaluation.results import Evaluation
-from mic.evaluation.summary import QUALITY, TABLE, as_markdown, as_rich
+from mic.evaluation.summary import QUALITY, TABLE
 from mic.files import write_text
 from mic.report import figures
-from mic.report.panel import Table
-from mic.report.panels.quality import Summary, table, values
+from mic.report.scores import SeedScores, interval_values, score_table
+from mic.report.tables import Table, rich_table, titled_markdown
 
 PANELS = 12  # a picture of more tasks shows their mean alone
 
@@ -26,29 +26,29 @@ def show(found: Sequence[Evaluation], to: Path, command: str) -> None:
     many = len(groups) > 1
     tables = [by_task(label, one, view) for label, one in view.methods.items()]
     if many and ALL in view.headlines:
-        tables.insert(0, table(ALL, MEAN, view.methods))
+        tables.insert(0, score_table(ALL, MEAN, view.methods))
     notes = ["Main scores of mteb, times 100.", *about(found, view)]
     console = Console()
     for one in tables:
-        console.print(as_rich(one))
+        console.print(rich_table(one))
     for note in notes:
         console.print(note, highlight=False, markup=False)
     to.mkdir(parents=True, exist_ok=True)
     drawn = view.headlines if len(view.headlines) <= PANELS else {ALL: MEAN}
     picture = figures.quality(
         drawn,
-        values(view.methods, "mean"),
+        interval_values(view.methods, "mean"),
         f"{' '.join(notes)} Made by `{command}`.",
-        halves=values(view.methods, "half"),
+        halves=interval_values(view.methods, "half"),
         untrained=0,
     )
     figures.save(picture, to / QUALITY)
-    parts = [f"Made by `{command}`.", *notes, *map(as_markdown, tables)]
+    parts = [f"Made by `{command}`.", *notes, *map(titled_markdown, tables)]
     write_text(to / TABLE, "\n\n".join(parts) + "\n")
     console.print(f"{to / TABLE} and {to / QUALITY} have it all.", highlight=False, soft_wrap=True)
 
 
-def by_task(label: str, scores: Summary, view: Compared) -> Table:
+def by_task(label: str, scores: SeedScores, view: Compared) -> Table:
     """A row a task, a column a width; their mean comes last."""
     rows = sorted(view.headlines.items(), key=lambda one: one[0] == ALL)
     dims = sorted({dim for task, metric in rows for dim in scores[task][metric]})

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 
 from mic.report import figures
-from mic.report.panel import Panel, Table, View, chosen, kept, last, span
+from mic.report.panel import Panel, View, chosen, kept, last, span
 from mic.report.plotting import Cell, curves, spectra
+from mic.report.tables import Table
 from mic.tracking.seed_groups import Group, Interval, over_runs
 from mic.tracking.snapshots import Snapshot
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from mic.config.diff import config_diff, dotted
 from mic.config.loading import Config
-from mic.report.panel import Panel, Table, View
+from mic.report.panel import Panel, View
+from mic.report.tables import Table
 from mic.tracking.reader import Run
 from mic.tracking.seed_groups import differences, plain
 

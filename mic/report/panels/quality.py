@@ -1,16 +1,15 @@
 """Panels of quality: against width beside the baselines, and over training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mic.report import figures
-from mic.report.panel import Panel, Table, View
+from mic.report.panel import Panel, View
 from mic.report.plotting import curves
-from mic.tracking.reader import OWN, Scores
-from mic.tracking.seed_groups import Interval, interval
+from mic.report.scores import SeedScores, interval_values, score_table, scores_over_seeds
+from mic.tracking.reader import OWN
 
 HEADLINES = ("spearman", "ndcg@10", "accuracy", "ap", "v_measure")
 SAME = 1e-6  # points; baselines that agree are one
-Summary = dict[str, dict[str, dict[int, Interval]]]  # task -> metric -> width -> over seeds
 
 
 def against_width(view: View) -> Panel:
@@ -26,15 +25,18 @@ def against_width(view: View) -> Panel:
         return Panel(title, missing="The runs have no task in common.")
     headlines = {task: headline(list(metrics)) for task, metrics in tasks.items()}
     picture = figures.quality(
-        headlines, values(methods, "mean"), halves=values(methods, "half"), untrained=untrained
+        headlines,
+        interval_values(methods, "mean"),
+        halves=interval_values(methods, "half"),
+        untrained=untrained,
     )
     what = "Scores of the finished run at every width, and of the untrained encoder, cut as it is "
     what += "or rotated by a PCA that was fitted on training texts; per cent."
     if left_out:
         what += f" Left out, as not all runs have them: {', '.join(left_out)}."
-    main = [table(task, metric, methods) for task, metric in headlines.items()]
+    main = [score_table(task, metric, methods) for task, metric in headlines.items()]
     others = [
-        table(task, metric, methods)
+        score_table(task, metric, methods)
         for task, metrics in tasks.items()
         for metric in metrics
         if metric != headlines[task]
@@ -77,19 +79,19 @@ def headline(metrics: Sequence[str]) -> str:
     return next((name for name in HEADLINES if name in metrics), metrics[0])
 
 
-def summaries(view: View) -> tuple[dict[str, Summary], int]:
+def summaries(view: View) -> tuple[dict[str, SeedScores], int]:
     """Every method over its seeds, and how many of them, which come first, are baselines.
 
     The baselines are those of the first group, and of every other one that has others.
     """
-    baselines: dict[str, Summary] = {}
-    trained: dict[str, Summary] = {}
+    baselines: dict[str, SeedScores] = {}
+    trained: dict[str, SeedScores] = {}
     for group in view.groups:
         finished = [run for run in group.runs if run.finished]
         if not finished:
             continue
         for name in finished[0].methods:
-            found = over_seeds([run.methods[name] for run in finished])
+            found = scores_over_seeds([run.methods[name] for run in finished])
             if name == OWN:
                 trained[group.label] = found
             elif name not in baselines:
@@ -99,25 +101,8 @@ def summaries(view: View) -> tuple[dict[str, Summary], int]:
     return {**baselines, **trained}, len(baselines)
 
 
-def over_seeds(found: Sequence[Scores]) -> Summary:
-    """Means and intervals of what all runs have scored."""
-    return {
-        task: {
-            metric: {
-                dim: interval([one[task][metric][dim] for one in found])
-                for dim in values
-                if all(dim in one[task][metric] for one in found)
-            }
-            for metric, values in metrics.items()
-            if all(metric in one[task] for one in found)
-        }
-        for task, metrics in found[0].items()
-        if all(task in one for one in found)
-    }
-
-
-def alike(one: Summary, other: Summary) -> bool:
-    def means(summary: Summary) -> dict[tuple[str, str, int], float]:
+def alike(one: SeedScores, other: SeedScores) -> bool:
+    def means(summary: SeedScores) -> dict[tuple[str, str, int], float]:
         return {
             (task, metric, dim): value.mean
             for task, metrics in summary.items()
@@ -127,28 +112,3 @@ def alike(one: Summary, other: Summary) -> bool:
 
     left, right = means(one), means(other)
     return left.keys() == right.keys() and all(abs(left[key] - right[key]) <= SAME for key in left)
-
-
-def values(methods: Mapping[str, Summary], part: str) -> dict[str, Scores]:
-    """The means or the halves of the intervals, by method."""
-    return {
-        method: {
-            task: {
-                metric: {dim: getattr(one, part) for dim, one in by_width.items()}
-                for metric, by_width in metrics.items()
-            }
-            for task, metrics in summary.items()
-        }
-        for method, summary in methods.items()
-    }
-
-
-def table(task: str, metric: str, methods: Mapping[str, Summary]) -> Table:
-    """A row a method, a column a width."""
-    found = {name: one[task].get(metric, {}) for name, one in methods.items()}
-    dims = sorted({dim for one in found.values() for dim in one})
-    rows = [
-        [name, *(one[dim].shown(1) if dim in one else "-" for dim in dims)]
-        for name, one in found.items()
-    ]
-    return Table(f"{task}: {metric} (%)", ["", *map(str, dims)], rows)

@@ -6,8 +6,9 @@ from statistics import mean
 from matplotlib.figure import Figure
 
 from mic.report.figures import legend, panels
-from mic.report.panel import Panel, Table, View, kept, last
+from mic.report.panel import Panel, View, kept, last
 from mic.report.plotting import Cell, Line, curves, sideways, stacked
+from mic.report.tables import Table
 from mic.tracking.seed_groups import Group
 
 PARTS = ("data", "encoder", "objective", "backward", "optimizer")

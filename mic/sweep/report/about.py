@@ -6,7 +6,8 @@ from math import prod
 
 from scipy.stats import f_oneway
 
-from mic.report.panel import Panel, Table
+from mic.report.panel import Panel
+from mic.report.tables import Table
 from mic.sweep.report.read import Trial
 from mic.sweep.report.table import table
 from mic.sweep.report.view import SweepView, last_values

@@ -8,8 +8,10 @@ from mic.config.diff import config_diff, dotted
 from mic.config.loading import to_yaml
 from mic.config.schema import Config
 from mic.files import write_text
-from mic.report.panel import Panel, Table, View
+from mic.report.panel import Panel, View
 from mic.report.panels import quality
+from mic.report.scores import score_table
+from mic.report.tables import Table
 from mic.sweep.report.view import SweepView, point_told, short, shown, value_of
 from mic.sweep.report.widths import nothing
 from mic.sweep.sweep_file import named
@@ -62,7 +64,7 @@ def test_scores(view: SweepView) -> Panel:
         return Panel(title, missing="The config has no test task: evaluation.test is empty.")
     headlines = {task: quality.headline(list(methods[view.best.label][task])) for task in tasks}
     others = [
-        quality.table(task, metric, methods)
+        score_table(task, metric, methods)
         for task in tasks
         for metric in methods[view.best.label][task]
         if metric != headlines[task]
@@ -74,7 +76,7 @@ def test_scores(view: SweepView) -> Panel:
     return Panel(
         title,
         caption=view.caption(what, [view.best]),
-        tables=[quality.table(task, metric, methods) for task, metric in headlines.items()],
+        tables=[score_table(task, metric, methods) for task, metric in headlines.items()],
         folded={"Other metrics": others} if others else {},
     )
 

@@ -9,7 +9,8 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
 from mic.report.figures import COLOURS, panels
-from mic.report.panel import Panel, Table
+from mic.report.panel import Panel
+from mic.report.tables import Table
 from mic.sweep.report.view import SweepView, Value, short
 from mic.sweep.sampling import quiet_study
 from mic.sweep.search_space import Parameter

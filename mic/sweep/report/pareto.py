@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mic.report.figures import COLOURS, UNCHANGED, legend, panels
-from mic.report.panel import Panel, Table
+from mic.report.panel import Panel
+from mic.report.tables import Table
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView, short, shown, told, value_of
 from mic.sweep.report.widths import Family

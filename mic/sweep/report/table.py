@@ -6,7 +6,7 @@ from io import StringIO
 from math import isfinite
 from statistics import mean
 
-from mic.report.panel import Table
+from mic.report.tables import Table
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView, short, shown, told, value_of
 from mic.tracking.seed_groups import Interval, plain

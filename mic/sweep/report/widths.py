@@ -6,8 +6,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from mic.report import figures
-from mic.report.panel import Panel, Table
-from mic.report.panels.quality import over_seeds
+from mic.report.panel import Panel
+from mic.report.scores import scores_over_seeds
+from mic.report.tables import Table
 from mic.sweep.report.view import SweepView, Value, short, shown, told, value_of
 from mic.sweep.sweep_file import Metric
 from mic.tracking.reader import OWN, Run
@@ -132,7 +133,7 @@ def baselines(view: SweepView, family: Family) -> dict[str, Line]:
 
 def over_baselines(runs: list[Run], task: str, metric: str) -> dict[str, Line]:
     names = [name for name in runs[0].methods if name != OWN] if runs else []
-    means = {name: over_seeds([run.methods[name] for run in runs]) for name in names}
+    means = {name: scores_over_seeds([run.methods[name] for run in runs]) for name in names}
     found = {name: one.get(task, {}).get(metric, {}) for name, one in means.items()}
     return {name: line for name, line in found.items() if line}
 

@@ -3,10 +3,16 @@ BIN := .venv/bin
 # W&B's own check of sweep files, for a test; it asks for numpy 1, which it does not need
 CHECK := sweeps==0.3.0
 
-.PHONY: help quickstart torture test lint types
+# packages of pure functions, whose tests need no model and no trainer
+PURE := tests/test_nested.py tests/test_files.py tests/test_public_names.py tests/losses tests/metrics tests/objective tests/config
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# two processes, a file in one of them; in the order of pyproject's testpaths, the longest first
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help quickstart torture check test test-slow test-all lint types pure suite
 
 help:  ## show this text
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: .venv/quickstart  ## train MIC on real text in minutes: a table, three figures, a model
 	$(BIN)/mic train configs/quickstart.yaml --overwrite
@@ -14,15 +20,32 @@ quickstart: .venv/quickstart  ## train MIC on real text in minutes: a table, thr
 torture: .venv/quickstart  ## kill and resume runs in 30 ways: half an hour, a table
 	$(BIN)/python experiments/torture/torture.py
 
-test: .venv/dev lint types  ## lint, check types, run every test and docstring example
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+check: .venv/dev  ## in a minute: lint, types, the tests of the pure packages
+	@$(MAKE) -j 2 lint types pure
 
-lint: .venv/dev  ## ruff: style and formatting
+test: .venv/dev  ## lint, types, every test but the slow ones, every docstring example
+	@$(MAKE) -j 2 lint types suite
+
+test-slow: .venv/dev  ## the tests that need minutes: several nodes, three ranks, databases, browser, mteb
+	$(PYTEST) $(PARALLEL) -m slow tests
+
+test-all:  ## what continuous integration runs: test, then test-slow
+	@$(MAKE) test
+	@$(MAKE) test-slow
+
+lint: .venv/dev  ## ruff: style and formatting; import-linter: which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv/dev  ## mypy, strict
 	$(BIN)/mypy
+
+pure: .venv/dev
+	$(PYTEST) -m "not slow" $(PURE)
+
+suite: .venv/dev
+	$(PYTEST) $(PARALLEL) -m "not slow"
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit("mic needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
-from mic.distributed.start import start_ranks, starts_ranks
+from mic.distributed.launcher import start_ranks, starts_ranks
 from mic.errors import InputError
 from mic.files import replacing
 from mic.sweep.engines.wandb_trial import placed

@@ -1,8 +1,15 @@
-"""What torchrun, SLURM and mic's own launcher say in environment variables; needs no PyTorch."""
+"""Read the environment variables of torchrun, SLURM and mic's launcher, and find the accelerator.
+
+PyTorch is imported only when the accelerator is asked for: the command line imports this module.
+"""
 
 import os
+from typing import TYPE_CHECKING
 
 from mic.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 OWN_STEPS = 0xFFFFFFF0  # from here on, numbers of steps that SLURM makes for itself
 
@@ -36,3 +43,11 @@ def number(name: str, default: int | None = None) -> int:
         raise InputError(f"{name} {text!r}: not a number that a launcher sets")
     cure = f"srun --{name[6:].lower().replace('_', '-')}" if "PER_NODE" in name else "torchrun"
     raise InputError(f"{name}: not set, but this is one process of several; start them by {cure}")
+
+
+def accelerator() -> "torch.device":
+    """The machine's accelerator, or the CPU where it has none."""
+    import torch
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device or torch.device("cpu")

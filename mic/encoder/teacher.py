@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mic.config.schema import TeacherConfig
-from mic.distributed.device import accelerator
+from mic.distributed.environment import accelerator
 from mic.encoder.embedding_store import TeacherCache, fill
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError, check_choice

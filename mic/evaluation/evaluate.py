@@ -21,8 +21,8 @@ from mic.evaluation.scoring import RAW, Results, score_tasks
 from mic.evaluation.tasks.tasks import Scores, Task, build_tasks, fingerprints
 from mic.evaluation.truncation import trained_nested
 from mic.nested import check_dims
-from mic.tracking.provenance import git_commit, versions
 from mic.tracking.reader import OWN
+from mic.tracking.run_directory import git_commit, versions
 
 
 class Suite(NamedTuple):

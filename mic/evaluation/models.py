@@ -14,7 +14,7 @@ from mic.errors import InputError
 from mic.files import sha256
 from mic.nested import with_full
 from mic.tracking import run_directory
-from mic.tracking.seeds import but_for_seed, digest
+from mic.tracking.seed_groups import but_for_seed, digest
 
 WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors")
 FROM = 16  # the narrowest width of a model that does not say which it was trained for

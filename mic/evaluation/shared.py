@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
 
-from mic.distributed.device import accelerator
+from mic.distributed.environment import accelerator
 from mic.encoder.embedding_file import Change, Embeddings
 from mic.encoder.embedding_store import fingerprint
 from mic.encoder.encoder import Encoder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from mic.config.changes import differences, harmless
+from mic.config.diff import differences, harmless
 from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError

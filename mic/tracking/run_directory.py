@@ -1,4 +1,4 @@
-"""The run directory: one folder a run, whole without any account or server.
+"""Create and describe a run directory: one folder a run, complete without any account or server.
 
 config.yaml, metrics.jsonl, results.json, figures/ and encoder/ are the contract between training,
 reports and people; results.json is written last, so that a folder with it is a finished run.
@@ -10,8 +10,11 @@ import os
 import secrets
 import shutil
 import string
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,15 @@ METRICS = "metrics.jsonl"
 ABOUT = "run.json"
 ENCODER = "encoder"
 FIGURES = "figures"
+PACKAGES = (
+    "mic-embeddings",
+    "torch",
+    "lightning",
+    "transformers",
+    "datasets",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def path_of(config: Config) -> Path:
@@ -99,3 +111,26 @@ def begin_segment(folder: Path, segment: Mapping[str, Any]) -> int:
     segments = [*known.get("segments", []), segment]
     write_json(folder / ABOUT, {**known, "segments": segments})
     return len(segments)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    return {
+        "python": sys.version.split()[0],
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that mic runs from; None outside one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mic.config.schema import Config
 from mic.data.datamodule import PairDataModule
-from mic.distributed.device import accelerator
+from mic.distributed.environment import accelerator
 from mic.encoder.embedding_store import TeacherCache, fill
 from mic.encoder.encoder import Encoder
 from mic.encoder.teacher import Prepared

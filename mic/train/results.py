@@ -19,7 +19,7 @@ from mic.evaluation.tasks.tasks import Task, fingerprints
 from mic.metrics.geometry import cross_correlation
 from mic.report import figures
 from mic.tracking import run_directory
-from mic.tracking.provenance import git_commit, versions
+from mic.tracking.run_directory import git_commit, versions
 from mic.train.callbacks import Throughput
 from mic.train.callbacks.geometry import nearest
 

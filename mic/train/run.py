@@ -13,11 +13,10 @@ from mic.config.schema import Config
 from mic.console import notice
 from mic.data.datamodule import PairDataModule
 from mic.data.report import overlap
-from mic.distributed.device import accelerator
-from mic.distributed.launcher import watch_parent
+from mic.distributed.environment import accelerator
+from mic.distributed.launcher import refuse_batch, start_ranks, starts_ranks, watch_parent
 from mic.distributed.preemption import Stop, listening
 from mic.distributed.process_group import first_on_node, from_rank_zero, group
-from mic.distributed.start import refuse_batch, start_ranks, starts_ranks
 from mic.encoder.tokenizer import Tokenize
 from mic.errors import InputError
 from mic.evaluation import scoring

@@ -11,8 +11,7 @@ from run_logs import LINES, log_everything, logged
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mic.config.diff import config_diff, title
-from mic.config.schema import Config
-from mic.config.schema_monitor import LoggingConfig
+from mic.config.schema import Config, LoggingConfig
 from mic.errors import InputError
 from mic.tracking.loggers import RunLogger, build_logger, refuse_missing
 

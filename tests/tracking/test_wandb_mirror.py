@@ -15,8 +15,7 @@ from run_logs import LINES, log_everything, logged
 from wandb_files import offline_folders, read
 
 from mic.config.diff import plain
-from mic.config.schema import Config
-from mic.config.schema_monitor import LoggingConfig
+from mic.config.schema import Config, LoggingConfig
 from mic.tracking.loggers import build_logger
 from mic.tracking.wandb import mirror
 from mic.tracking.wandb.server import no_key

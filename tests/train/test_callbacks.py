@@ -11,7 +11,7 @@ from sentences import answer, sentence
 from tiny_model import WIDTH
 
 from mic.config.loading import load
-from mic.config.schema_monitor import AlarmConfig
+from mic.config.schema import AlarmConfig
 from mic.encoder.encoder import Encoder
 from mic.errors import RunError
 from mic.evaluation.tasks.tasks import retrieval_from_pairs

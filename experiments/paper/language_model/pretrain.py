@@ -39,7 +39,7 @@ from mic.encoder.pretrained import (
     write_json,
 )
 from mic.errors import InputError
-from mic.tracking.provenance import versions
+from mic.tracking.run_directory import versions
 
 WINDOW = 64  # batches that are sorted by length together
 KEPT = "stopped.pt"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mic.console import bar
-from mic.distributed.device import accelerator
+from mic.distributed.environment import accelerator
 from mic.encoder.embedding_file import Embeddings
 from mic.evaluation.advise.collection import Collection
 from mic.metrics import NestedRetrieval, exact_device

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mic.distributed.device import accelerator
+from mic.distributed.environment import accelerator
 from mic.evaluation.advise.collection import read_collection
 from mic.evaluation.advise.quality import measure
 from mic.evaluation.advise.selection import choose, kept_shares

@@ -14,7 +14,7 @@ from mic.files import write_json, write_text
 from mic.metrics.quantization import PRECISIONS
 from mic.report import figures
 from mic.report.tables import rich_table, titled_markdown
-from mic.tracking.provenance import git_commit, versions
+from mic.tracking.run_directory import git_commit, versions
 
 TABLE, ADVICE, PICTURE = "table.md", "advice.json", "kept.png"
 

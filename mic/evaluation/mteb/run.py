@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from mic.console import Advance, bar
-from mic.distributed.device import accelerator
+from mic.distributed.environment import accelerator
 from mic.encoder.pretrained import locate, no_progress_bars
 from mic.errors import InputError
 from mic.evaluation import results as evaluation
@@ -26,7 +26,7 @@ from mic.evaluation.mteb.score import parts_of, scores
 from mic.evaluation.mteb.suite import find_tasks
 from mic.evaluation.results import Evaluation
 from mic.nested import check_dims
-from mic.tracking.provenance import git_commit, versions
+from mic.tracking.run_directory import git_commit, versions
 
 RESULTS = "mteb"  # in the folder of --to: mteb's own result files
 PROTOCOL = "mteb"

@@ -21,7 +21,7 @@ from mic.config.schema_data import (
     TasksConfig,
 )
 from mic.data.sources.files import fingerprint, number_of, read_rows, text_of
-from mic.distributed.device import accelerator
+from mic.distributed.environment import accelerator
 from mic.encoder.embedding_file import Vectors
 from mic.errors import InputError
 from mic.evaluation.tasks.labels import (

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mic.config.schema_monitor import AlarmConfig
+from mic.config.schema import AlarmConfig
 from mic.console import notice
 from mic.distributed.process_group import from_rank_zero
 from mic.errors import RunError

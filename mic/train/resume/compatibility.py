@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mic.config.changes import differences, harmless, within
+from mic.config.diff import differences, harmless, within
 from mic.config.loading import load
 from mic.config.schema import Config
 from mic.console import notice

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mic.config.loading import Config, load, to_yaml
-from mic.tracking.seeds import but_for_seed
+from mic.tracking.seed_groups import but_for_seed
 
 
 def run(folder: Path, name: str, *overrides: str) -> Config:

@@ -110,7 +110,7 @@ def places() -> dict[str, tuple[Any, str]]:
         "snapshot": (geometry, "write_snapshot"),
         "writing": (checkpoint_files.Hashed, "write"),
         "publishing": (exact_resume, "publish"),
-        "renamed": (checkpoint_files, "sync"),
+        "renamed": (checkpoint_files, "flush_folder"),
         "pointing": (checkpoint_files, "write_json"),
     }
 

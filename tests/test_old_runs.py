@@ -106,6 +106,7 @@ def test_a_finished_sweep_is_reported_and_not_trained_again(old, capsys):
     assert "4" in capsys.readouterr().out
     assert main(["report", "--sweep", "runs/sweep"]) == 0
     table = (old / "runs/sweep/table.md").read_text()
-    assert "objective.gamma" in table or "gamma" in table
+    assert "gamma" in table
     assert (old / "runs/sweep/best.yaml").is_file()
-    assert [file.read_bytes() for file in trials] == before and len(before) == 4
+    assert len(trials) == 4
+    assert [file.read_bytes() for file in trials] == before

@@ -1,4 +1,4 @@
-"""`mic advise`: its words; nothing heavy is imported before it is needed."""
+"""`mic advise`: name the smallest width and precision that keep the quality on one's own data."""
 
 import argparse
 import shlex
@@ -11,11 +11,11 @@ from mic.cli.arguments import count, share, widths
 def add_advise(actions: Any) -> None:
     advise = actions.add_parser(
         "advise",
-        help="the smallest width and precision that do for your own data",
+        help="the smallest width and precision that suffice for your own data",
         description="Search a corpus by its queries at every width, in fp32, int8 and binary, from "
-        "one encoding of each text, and name the smallest vectors that surely keep the wanted "
+        "one encoding of each text, and name the smallest embeddings that surely keep the wanted "
         "share of the full ones' quality: of nDCG@10 where --qrels says what is relevant, else of "
-        "the full vectors' own 10 best. The same command goes on after an interruption.",
+        "the full embeddings' own 10 best. The same command continues after an interruption.",
     )
     advise.add_argument(
         "model",
@@ -27,13 +27,13 @@ def add_advise(actions: Any) -> None:
         "--corpus",
         metavar="FILE",
         required=True,
-        help=f"the texts to be found: {files}, perhaps title and _id), or .txt, one a line",
+        help=f"the documents: {files}, perhaps title and _id), or .txt, one a line",
     )
     advise.add_argument(
         "--queries",
         metavar="FILE",
         required=True,
-        help=f"what is asked: {files}, perhaps _id), or .txt, one a line",
+        help=f"the queries: {files}, perhaps _id), or .txt, one a line",
     )
     advise.add_argument(
         "--qrels",
@@ -46,7 +46,7 @@ def add_advise(actions: Any) -> None:
         type=share,
         default=0.99,
         metavar="SHARE",
-        help="of the full vectors' quality, above 0 and at most 1 (default: 0.99)",
+        help="of the full embeddings' quality, above 0 and at most 1 (default: 0.99)",
     )
     advise.add_argument(
         "--dims", type=widths, default=[], help="as 16,32,64 (default: the run's, or 16 to all)"
@@ -61,13 +61,13 @@ def add_advise(actions: Any) -> None:
 def run_advise(options: argparse.Namespace) -> None:
     from mic.evaluation.advise.run import Wanted, advise
 
-    told = vars(options)
-    given = {name: told[name] for name in Wanted._fields if name != "command"}
-    advise(Wanted(**given, command=command(options)))
+    arguments = vars(options)
+    given = {name: arguments[name] for name in Wanted._fields if name != "command"}
+    advise(Wanted(**given, command=advise_command(options)))
 
 
-def command(options: argparse.Namespace) -> str:
-    """The command as one may type it again."""
+def advise_command(options: argparse.Namespace) -> str:
+    """The command line that repeats this advice."""
     words = ["mic", "advise", options.model, "--corpus", options.corpus]
     words += ["--queries", options.queries]
     words += ["--qrels", options.qrels] if options.qrels else []

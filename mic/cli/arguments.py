@@ -1,4 +1,4 @@
-"""What the command line's words may be."""
+"""Types of command-line arguments, and what several commands share."""
 
 import argparse
 
@@ -17,13 +17,13 @@ def share(text: str) -> float:
     0.99
     """
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
-        found = 0.0
-    if not 0 < found <= 1:
-        hint = f"; for {found:g} % write {found / 100:g}" if 1 < found <= 100 else ""
+        value = 0.0
+    if not 0 < value <= 1:
+        hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
         raise argparse.ArgumentTypeError(f"{text}: a share above 0 and at most 1, as 0.99{hint}")
-    return found
+    return value
 
 
 def widths(text: str) -> list[int]:
@@ -32,32 +32,43 @@ def widths(text: str) -> list[int]:
     >>> widths("64"), widths("16,32")
     ([64], [16, 32])
     """
-    words = text.split(",")
-    found = [int(one) for one in words if one.isdecimal()]
-    if len(found) < len(words) or found[0] < 1 or found != sorted(set(found)):
+    items = text.split(",")
+    numbers = [int(item) for item in items if item.isdecimal()]
+    if len(numbers) < len(items) or numbers[0] < 1 or numbers != sorted(set(numbers)):
         raise argparse.ArgumentTypeError(f"{text}: widths that increase, as 16,64,384")
-    return found
+    return numbers
 
 
-def dims(text: str) -> list[int]:
-    """Widths as one writes them.
+def several_widths(text: str) -> list[int]:
+    """Two widths or more.
 
-    >>> dims("16,64")
+    >>> several_widths("16,64")
     [16, 64]
     """
-    found = widths(text)
-    if len(found) < 2:
+    numbers = widths(text)
+    if len(numbers) < 2:
         raise argparse.ArgumentTypeError(f"{text}: two widths or more that increase, as 16,64,384")
-    return found
+    return numbers
 
 
 def names(text: str) -> list[str]:
-    """Names, each once, as one writes them.
+    """Different names, separated by commas.
 
     >>> names("STS12,SICK-R")
     ['STS12', 'SICK-R']
     """
-    found = [one.strip() for one in text.split(",")]
-    if "" in found or len(set(found)) < len(found):
+    items = [item.strip() for item in text.split(",")]
+    if "" in items or len(set(items)) < len(items):
         raise argparse.ArgumentTypeError(f"{text}: names that differ, as STS12,SICK-R")
-    return found
+    return items
+
+
+def silence_libraries() -> None:
+    """Turn off routine messages of Lightning and torch, which would hide those of mic."""
+    import logging
+    import warnings
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")

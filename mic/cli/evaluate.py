@@ -1,4 +1,4 @@
-"""`mic evaluate` and `mic compare`: their words; nothing heavy is imported before it is needed."""
+"""`mic evaluate` and `mic compare`: the quality of models at every width."""
 
 import argparse
 import shlex
@@ -11,69 +11,90 @@ if TYPE_CHECKING:
     from mic.evaluation.evaluate import Options
 
 
-def add_commands(actions: Any) -> None:
+MODELS = "a run directory, a model folder, package:NAME or a Hub name"
+
+
+def add_evaluate(actions: Any) -> None:
     evaluate = actions.add_parser(
         "evaluate",
-        help="judge models at every width",
-        description="Judge models by a suite of tasks at every width, from one encoding of each "
+        help="evaluate models at every width",
+        description="Evaluate models on a suite of tasks at every width, from one encoding of each "
         "text, beside the baselines that need no training. Runs that differ by their seed alone "
-        "are shown as mean and 95 % interval; of different models it is said who beats whom. The "
-        "same command goes on after an interruption.",
+        "are shown as mean and 95 % interval; different models are compared by a paired bootstrap. "
+        "The same command continues after an interruption.",
     )
-    compare = actions.add_parser(
-        "compare",
-        help="two models or more side by side",
-        description="Models side by side at every width, with a paired bootstrap of who beats "
-        "whom: folders that `mic evaluate` wrote, or models, which are evaluated first.",
-    )
-    models = "a run directory, a model folder, package:NAME or a Hub name"
-    evaluate.add_argument("models", metavar="MODEL", nargs="+", help=models)
-    compare.add_argument(
-        "models", metavar="A", nargs="+", help=f"a folder that `mic evaluate` wrote, or {models}"
-    )
-    for command in (evaluate, compare):
-        command.add_argument(
-            "--suite",
-            default="paper",
-            help="a YAML file of tasks, or `paper` (the default); of mteb a benchmark, as "
-            "`MTEB(eng, v2)` or mteb:BEIR, any tasks with `mteb`, local files with mteb:FILE",
-        )
-        command.add_argument(
-            "--tasks", type=names, default=[], help="these of the suite alone, as STS12,SICK-R"
-        )
-        command.add_argument("--data", metavar="DIR", type=Path, help="where its paths start")
-        command.add_argument(
-            "--dims", type=widths, default=[], help="as 16,32,64 (default: the run's, or 16 to all)"
-        )
-        command.add_argument("--batch-size", type=count, default=64, help="texts at a time")
-        command.add_argument("--to", metavar="DIR", type=Path, help="where everything is written")
+    evaluate.add_argument("models", metavar="MODEL", nargs="+", help=MODELS)
+    add_common(evaluate)
     evaluate.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="the models alone"
     )
     evaluate.set_defaults(run=run_evaluate, action="evaluate", to=Path("evaluation"))
+
+
+def add_compare(actions: Any) -> None:
+    compare = actions.add_parser(
+        "compare",
+        help="two models or more side by side",
+        description="Models side by side at every width, with a paired bootstrap of their "
+        "differences: folders that `mic evaluate` wrote, or models, which are evaluated first.",
+    )
+    compare.add_argument(
+        "models", metavar="A", nargs="+", help=f"a folder that `mic evaluate` wrote, or {MODELS}"
+    )
+    add_common(compare)
     compare.set_defaults(run=run_compare, action="compare", to=Path("comparison"), baselines=False)
+
+
+def add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--suite",
+        default="paper",
+        help="a YAML file of tasks, or `paper` (the default); of mteb a benchmark, as "
+        "`MTEB(eng, v2)` or mteb:BEIR, any tasks with `mteb`, local files with mteb:FILE",
+    )
+    command.add_argument(
+        "--tasks", type=names, default=[], help="these of the suite alone, as STS12,SICK-R"
+    )
+    command.add_argument("--data", metavar="DIR", type=Path, help="where its paths start")
+    command.add_argument(
+        "--dims", type=widths, default=[], help="as 16,32,64 (default: the run's, or 16 to all)"
+    )
+    command.add_argument("--batch-size", type=count, default=64, help="texts at a time")
+    command.add_argument("--to", metavar="DIR", type=Path, help="where everything is written")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from mic.evaluation.run import evaluate
 
-    evaluate(options.models, options.suite, options.data, how(options), told(options))
+    evaluate(
+        options.models,
+        options.suite,
+        options.data,
+        evaluation_options(options),
+        repeat_command(options),
+    )
 
 
 def run_compare(options: argparse.Namespace) -> None:
     from mic.evaluation.run import compare
 
-    compare(options.models, options.suite, options.data, how(options), told(options))
+    compare(
+        options.models,
+        options.suite,
+        options.data,
+        evaluation_options(options),
+        repeat_command(options),
+    )
 
 
-def how(options: argparse.Namespace) -> "Options":
+def evaluation_options(options: argparse.Namespace) -> "Options":
     from mic.evaluation.evaluate import Options
 
     return Options(options.to, options.dims, options.batch_size, options.baselines, options.tasks)
 
 
-def told(options: argparse.Namespace) -> str:
-    """The command as one may type it again."""
+def repeat_command(options: argparse.Namespace) -> str:
+    """The command line that repeats this evaluation."""
     words = ["mic", options.action, *options.models, "--suite", options.suite]
     words += ["--tasks", ",".join(options.tasks)] if options.tasks else []
     words += ["--data", str(options.data)] if options.data else []

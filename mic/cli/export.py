@@ -1,11 +1,13 @@
-"""What `mic export` takes on the command line."""
+"""`mic export`: write a model as a sentence-transformers folder with a model card."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
+from mic.cli.arguments import silence_libraries
 
-def export_command(actions: Any) -> Any:
-    """Add the command to argparse's subcommands and return its parser."""
+
+def add_export(actions: Any) -> None:
     export = actions.add_parser(
         "export",
         help="a sentence-transformers folder with a model card",
@@ -20,7 +22,7 @@ def export_command(actions: Any) -> Any:
         "--to", metavar="FOLDER", type=Path, required=True, help="where it goes; replaces an export"
     )
     export.add_argument(
-        "--dim", metavar="D", type=int, help="cut to D numbers for good (default: all of them)"
+        "--dim", metavar="D", type=int, help="keep the first D dimensions for good (default: all)"
     )
     export.add_argument(
         "--dtype", choices=("fp32", "fp16"), default="fp32", help="of the weights on disk"
@@ -44,4 +46,13 @@ def export_command(actions: Any) -> Any:
     export.add_argument("--onnx", action="store_true", help="write onnx/model.onnx as well")
     export.add_argument("--push", metavar="REPO", help="send it to the Hugging Face Hub, private")
     export.add_argument("--public", action="store_true", help="with --push: for all to see")
-    return export
+    export.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    silence_libraries()
+    from mic.export.export import Wanted, export
+
+    arguments = vars(options)
+    for line in export(Wanted(**{name: arguments[name] for name in Wanted._fields})):
+        print(line)

@@ -14,9 +14,8 @@ from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError
 from mic.files import write_json, write_text
-from mic.sweep.command import written
 from mic.sweep.queue.state import Run
-from mic.sweep.sweep_file import Sweep
+from mic.sweep.sweep_file import Sweep, as_override
 from mic.tracking import run_directory
 
 SWEEP, BASE, TRIAL = "sweep.yaml", "base.yaml", "trial.json"
@@ -65,9 +64,9 @@ def config_of(sweep: Sweep, run: Run) -> Config:
         run.setting.point,
         run.seed,
         f"name={run.name}",
-        f"runs={written(str(sweep.folder))}",
-        f"logging.group={written(group)}",
-        f"logging.tags={written([*base.tags, sweep.name])}",
+        f"runs={as_override(str(sweep.folder))}",
+        f"logging.group={as_override(group)}",
+        f"logging.tags={as_override([*base.tags, sweep.name])}",
     )
 
 

@@ -1,7 +1,6 @@
 """`mic sweep FILE`: list its trials, work on them, look at them."""
 
 import os
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +15,8 @@ from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import Board
 from mic.sweep.queue.storage import open_storage
 from mic.sweep.sampling import planned, refuse_wrong
+from mic.sweep.status import progress, setting, short, value_of
 from mic.sweep.sweep_file import Sweep
-from mic.sweep.words import progress, setting, short, value_of
 from mic.sweep.worker import work
 from mic.sweep.workers import run_workers, share
 
@@ -102,14 +101,3 @@ def finish(sweep: Sweep, now: Board) -> None:
         f"{metric.name} {best.values[0]:.4g}"
     )
     notice(f"read it with: mic report --sweep {sweep.folder}")
-
-
-def file_of(words: list[str]) -> tuple[bool, Path]:
-    """FILE, or `status FILE`."""
-    if len(words) == 2 and words[0] == "status":
-        return True, Path(words[1])
-    if len(words) == 1:
-        return False, Path(words[0])
-    raise InputError(
-        f"mic sweep {' '.join(words)}: write `mic sweep FILE` or `mic sweep status FILE`"
-    )

@@ -5,19 +5,22 @@ or torchrun in the place of mic. A parameter named `seed` is an axis of its own:
 the optimiser sees the mean over the seeds. `seeds: [0, 1, 2]` is short for it.
 """
 
+import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import yaml
 from omegaconf import OmegaConf
 
 from mic.config import loading as configs
 from mic.config.loading import find, load, suggestion
 from mic.config.schema import Config
 from mic.errors import InputError
-from mic.sweep.command import command, written
 from mic.sweep.search_space import Parameter, Point, parameters
 
 Method = Literal["grid", "random", "bayes", "qmc", "custom"]
@@ -27,6 +30,8 @@ KEYS = (
     *("method", "metric", "metrics", "parameters", "early_terminate", "run_cap"),
     *("controller", "scheduler"),
 )
+MACRO = "${args_no_hyphens}"
+EXAMPLE = f'[mic, train, configs/quickstart.yaml, "{MACRO}"]'
 LOGGED = ("val", "train", "geometry", "correlation", "balance", "best", "speed", "memory", "data")
 
 
@@ -77,7 +82,7 @@ class Sweep:
 
     def config_of(self, point: Point, seed: int, *more: str) -> Config:
         """The config of one run. Raises InputError when no run could use it."""
-        chosen = [f"{key}={written(value)}" for key, value in point.items()]
+        chosen = [f"{key}={as_override(value)}" for key, value in point.items()]
         return load(self.config, *self.overrides, *chosen, f"seed={seed}", *more)
 
 
@@ -97,7 +102,7 @@ def read_sweep(path: str | Path, base: str | Path | None = None) -> Sweep:
     method: Any = content.get("method")
     if method not in get_args(Method):
         raise InputError(f"{file}: method {method!r}: choose {' or '.join(get_args(Method))}")
-    launcher, config, overrides = command(content.get("command"), str(file))
+    launcher, config, overrides = parse_command(content.get("command"), str(file))
     if base is not None:
         config, overrides = str(base), ()
     usual = load(config, *overrides)
@@ -128,6 +133,43 @@ def read_sweep(path: str | Path, base: str | Path | None = None) -> Sweep:
     )
     refuse_wrong(sweep)
     return sweep
+
+
+def parse_command(given: Any, origin: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """What starts a trial, the config, and the overrides that all trials share.
+
+    >>> launcher, config, overrides = parse_command(["mic", "train", "x.yaml", "seed=1", MACRO], "")
+    >>> launcher[1:], config, overrides
+    (('-m', 'mic.cli', 'train'), 'x.yaml', ('seed=1',))
+    """
+    if not isinstance(given, list) or MACRO not in given:
+        raise InputError(f"{origin}: command {given!r}: write it as {EXAMPLE}")
+    words = [fill_macros(str(word), origin) for word in given if word not in ("${env}", MACRO)]
+    if words.count("train") != 1 or len(words) < words.index("train") + 2:
+        raise InputError(f"{origin}: command {given!r}: no `train CONFIG` in it, as in {EXAMPLE}")
+    at = words.index("train") + 1
+    launcher, (config, *overrides) = words[:at], words[at:]
+    known = {
+        "mic": [sys.executable, "-m", "mic.cli"],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
+        "python": [sys.executable],
+        "python3": [sys.executable],
+    }
+    for word in overrides:
+        if "=" not in word or word.startswith("-"):
+            raise InputError(f"{origin}: command: {word!r} after the config: only key=value belong")
+    launcher = [*known.get(launcher[0], launcher[:1]), *launcher[1:]]
+    return tuple(launcher), config, tuple(overrides)
+
+
+def fill_macros(word: str, origin: str) -> str:
+    """A word of the command with W&B's macros filled in."""
+    if word == "${interpreter}":
+        return "python"
+    word = re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda at: os.environ.get(at[1], at[1]), word)
+    if word.startswith("${"):
+        raise InputError(f"{origin}: command: {word}: mic takes key=value; write {MACRO}")
+    return word
 
 
 def seeds_of(
@@ -227,7 +269,7 @@ def refuse_wrong(sweep: Sweep) -> None:
         origin = f"{sweep.file}: parameters.{axis.key}"
         for value in axis.ends():
             try:
-                load(sweep.config, *sweep.overrides, f"{axis.key}={written(value)}")
+                load(sweep.config, *sweep.overrides, f"{axis.key}={as_override(value)}")
             except InputError as error:
                 if "unknown key" in str(error):
                     raise InputError(f"{origin}: unknown key{suggestion(axis.key)}") from None
@@ -248,3 +290,17 @@ def shared(sweep: Sweep) -> Sequence[str]:
         *(f"parameter {one.key} {one.distribution}" for one in sweep.parameters),
         f"seeds {list(sweep.seeds)}",
     )
+
+
+def as_override(value: Any) -> str:
+    """A value as a key=value override of `mic train` writes it.
+
+    >>> [as_override(value) for value in (1e-05, [16, 64], None, "a: b", {"weight": 1})]
+    ['1e-05', '[16, 64]', 'null', "'a: b'", '{weight: 1}']
+    """
+    if isinstance(value, str):
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) and yaml.safe_load(value) == value:
+            return value
+        return "'" + value.replace("'", "''") + "'"
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9).strip()
+    return repr(value) if isinstance(value, float) else text.removesuffix("\n...")

@@ -13,6 +13,9 @@ from mic.config.loading import to_yaml
 from mic.config.schema import Config
 from mic.distributed.launcher import lifeline
 from mic.files import write_text
+from mic.sweep.queue.queue import Queue
+from mic.sweep.queue.state import Run
+from mic.sweep.queue.storage import TROUBLE, away
 from mic.sweep.sweep_file import Metric
 from mic.tracking import run_directory
 from mic.tracking.metrics_log import read_metrics
@@ -103,3 +106,31 @@ def validations(folder: Path, metric: Metric, steps: int) -> list[float]:
     """The values that a metric had at the validations between a run's first step and its last."""
     series = read_metrics(folder / run_directory.METRICS).get(metric.name, {})
     return [value for step, value in series.items() if 0 < step < steps]
+
+
+class Judge:
+    """Tells the pruner of every validation of a setting's first seed, which decides for all."""
+
+    def __init__(self, queue: Queue, run: Run, config: Config) -> None:
+        self.queue, self.run, self.config = queue, run, config
+        self.judges = queue.sweep.early is not None and run.seed == queue.sweep.seeds[0]
+        self.file = run_directory.path_of(config) / run_directory.METRICS
+        self.size, self.told = -1, 0
+
+    def unfavourable(self) -> bool:
+        """Whether a validation since the last call speaks for ending the run."""
+        if not self.judges or not self.file.is_file() or self.file.stat().st_size == self.size:
+            return False
+        self.size = self.file.stat().st_size
+        metric = self.queue.sweep.metrics[0]
+        values = validations(self.file.parent, metric, self.config.trainer.max_steps)
+        try:
+            for number, value in enumerate(values[self.told :], self.told + 1):
+                if self.queue.report(self.run.setting, number, value):
+                    return True
+                self.told = number
+        except TROUBLE as error:
+            if not away(error):
+                raise
+            self.size = -1
+        return False

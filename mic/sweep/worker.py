@@ -17,12 +17,12 @@ from mic.distributed.preemption import Stop
 from mic.errors import InputError, Preempted, RunError
 from mic.sweep import trial
 from mic.sweep.folder import config_of, tell
-from mic.sweep.pruning import Judge
 from mic.sweep.queue.heartbeat import Signs, Watch, identity, own
 from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import Attempt, Board, How, Run
-from mic.sweep.queue.stored import trials_of
-from mic.sweep.words import outcome, progress, setting
+from mic.sweep.queue.storage import trials_of
+from mic.sweep.status import outcome, progress, setting
+from mic.sweep.trial import Judge
 from mic.tracking import run_directory
 
 LOOK = 0.2  # seconds between two looks at a trial

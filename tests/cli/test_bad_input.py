@@ -122,7 +122,7 @@ def test_a_bad_data_file_is_refused_before_anything_is_written(
     assert not runs.exists()
 
 
-def test_a_suite_is_judged_by_and_not_trained(refusal: Refusal) -> None:
+def test_a_suite_of_tasks_is_no_config_to_train(refusal: Refusal) -> None:
     file = Path(__file__).parents[2] / "configs" / "suite" / "paper.yaml"
     message = refusal("train", file)
     assert message == f"{file}: a suite; use it with `mic evaluate MODEL --suite {file}`"

@@ -7,8 +7,8 @@ from pathlib import Path
 from sentences import answer, sentence
 
 from mic.cli.main import parse
+from mic.cli.sweep import parse_words
 from mic.config.loading import load
-from mic.sweep.run import file_of
 from mic.sweep.sampling import planned
 from mic.sweep.sweep_file import read_sweep
 
@@ -35,7 +35,7 @@ def test_every_command_parses_and_every_config_it_names_loads():
         if arguments[0] == "train" and not options.config.startswith("runs/"):  # made by others
             load(ROOT / options.config, *options.overrides)
         if arguments[0] == "sweep":
-            read_sweep(ROOT / file_of(options.words)[1])
+            read_sweep(ROOT / parse_words(options.words)[1])
 
 
 def test_the_sweep_file_it_shows_is_one(tmp_path):

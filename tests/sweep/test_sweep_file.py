@@ -9,10 +9,9 @@ import yaml
 
 from mic.config.loading import load
 from mic.errors import InputError
-from mic.sweep.command import written
 from mic.sweep.sampling import planned, refuse_wrong
 from mic.sweep.search_space import parameters
-from mic.sweep.sweep_file import Early, Metric, read_sweep
+from mic.sweep.sweep_file import Early, Metric, as_override, read_sweep
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs/sweep").glob("*.yaml"))
@@ -172,7 +171,7 @@ def test_values_survive_the_way_through_an_override(value):
     key = {dict: "objective.cv", list: "objective.align_layers", str: "logging.project"}.get(
         type(value), "objective.symmetric" if value is True else "trainer.weight_decay"
     )
-    config = load("configs/base.yaml", f"{key}={written(value)}")
+    config = load("configs/base.yaml", f"{key}={as_override(value)}")
     section, name = key.split(".")
     found = getattr(getattr(config, section), name)
     assert (found.weight if isinstance(value, dict) else found) == (

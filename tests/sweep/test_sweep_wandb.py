@@ -23,8 +23,7 @@ from mic.cli.main import main
 from mic.config.loading import load
 from mic.config.schema import Config
 from mic.errors import InputError, RunError
-from mic.sweep.engines.wandb import METHODS, for_wandb, register
-from mic.sweep.engines.wandb_trial import placed
+from mic.sweep.engines.wandb import METHODS, for_wandb, place_trial, register
 from mic.sweep.sweep_file import read_sweep
 from mic.tracking.wandb import mirror as wandb_mirror
 
@@ -180,19 +179,19 @@ def test_without_a_key_or_a_server_one_line_says_so(tiny_config, monkeypatch):
 
 def test_a_run_of_no_agent_stays_where_it_is(tiny_config, monkeypatch):
     config = load(tiny_config)
-    assert placed(config) is config
+    assert place_trial(config) is config
     monkeypatch.setenv("WANDB_RUN_ID", "run1")  # which names it for W&B alone
-    assert placed(config) is config
+    assert place_trial(config) is config
 
 
 def test_an_agents_run_is_placed_once(tiny_config, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_RUN_ID", "run1")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
-    found = placed(load(tiny_config))
+    found = place_trial(load(tiny_config))
     assert (found.runs, found.name) == (str(tmp_path / "runs/sweep1"), "run1")
     assert found.logging.wandb == "online"
-    assert placed(found) == found
-    assert placed(load(tiny_config, "logging.wandb=offline")).logging.wandb == "offline"
+    assert place_trial(found) == found
+    assert place_trial(load(tiny_config, "logging.wandb=offline")).logging.wandb == "offline"
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
-"""Have W&B run a sweep: the file is registered there, and agents on any machine take its runs."""
+"""Register a sweep file at W&B, whose agents on any machine then run its trials."""
 
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mic.config.schema import Config
 from mic.console import notice
 from mic.errors import InputError, RunError
-from mic.sweep.command import MACRO, command
 from mic.sweep.folder import write_down
-from mic.sweep.sweep_file import Sweep
+from mic.sweep.sweep_file import MACRO, Sweep, parse_command
 from mic.tracking.wandb.mirror import first_line
 from mic.tracking.wandb.server import dead_server, no_key
 
@@ -66,7 +67,7 @@ def for_wandb(sweep: Sweep) -> dict[str, Any]:
         (content["metric"],) = content.pop("metrics")
     content["parameters"] = {key: told(one) for key, one in content["parameters"].items()}
     words = content["command"]
-    if command(words, str(sweep.file))[1:] != (sweep.config, sweep.overrides):  # another base
+    if parse_command(words, str(sweep.file))[1:] != (sweep.config, sweep.overrides):  # another base
         first = words[: words.index("train") + 1]
         content["command"] = [*first, sweep.config, *sweep.overrides, MACRO]
     return content
@@ -121,3 +122,26 @@ def captured() -> Iterator[io.StringIO]:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
+
+
+def place_trial(config: Config) -> Config:
+    """The config as it is, or under an agent with the run in RUNS/<sweep id>/<run id>.
+
+    The agent passes the values as arguments and names its sweep and run in the environment, so
+    `wandb.config`, which rank 0 alone would have, is not read.
+
+    A run that comes back under its id, as W&B has it after a preemption, is found there again. What
+    is in its place stays there: ranks read the resolved config in the same environment. Only W&B
+    knows the metric of an agent's run, so it goes there even where the config logs nothing;
+    WANDB_MODE=offline or disabled keeps it away.
+    """
+    sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    if not sweep or not run:
+        return config
+    runs = Path(config.runs)
+    if (runs.name, config.name) != (sweep, run):
+        runs /= sweep
+    logging = config.logging
+    if logging.wandb == "disabled":
+        logging = replace(logging, wandb="online")
+    return replace(config, runs=str(runs), name=run, logging=logging)

@@ -20,8 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mic.errors import InputError
 from mic.sweep.queue.heartbeat import Life
 from mic.sweep.queue.state import Attempt, Board, How, Run, Setting, board
-from mic.sweep.queue.storage import patiently
-from mic.sweep.queue.stored import ENDS, STATES, attempt, trials_of
+from mic.sweep.queue.storage import ENDS, STATES, attempt, patiently, trials_of
 from mic.sweep.sampling import meant, planned, pruner_of, quiet_study, sampler_of
 from mic.sweep.search_space import Point
 from mic.sweep.sweep_file import Sweep, shared

@@ -5,18 +5,21 @@ A database may be restarted under a running sweep: what fails for that reason is
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from mic.console import notice
 from mic.errors import InputError, RunError
+from mic.sweep.queue.state import Attempt, How
 
 JOURNAL = "journal.log"
 PATIENCE = 600.0  # seconds that a database may be away
@@ -24,6 +27,22 @@ TRIES = 10  # at opening a database that many workers open for the first time at
 PAUSE = 2.0  # seconds between two tries
 
 TROUBLE = (StorageInternalError, SQLAlchemyError)  # some of it is that the database is away
+
+ENDS = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+STATES = {
+    TrialState.RUNNING: "open",
+    TrialState.WAITING: "open",
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+WAYS: Mapping[TrialState, tuple[How, ...]] = {
+    TrialState.COMPLETE: ("finished",),
+    TrialState.PRUNED: ("pruned",),
+    TrialState.FAIL: ("duplicate", "lost", "preempted", "refused", "failed"),
+    TrialState.RUNNING: (),
+    TrialState.WAITING: (),
+}
 
 T = TypeVar("T")
 
@@ -120,3 +139,34 @@ def reason(error: BaseException) -> str:
     ):
         error = inner
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """All trials of a study, by their numbers."""
+    return patiently(lambda: study.get_trials(deepcopy=False))
+
+
+def attempt(trial: FrozenTrial) -> Attempt:
+    """An attempt as the storage has it.
+
+    Of two that ended it at a time, one of whom took it for lost, the trial's state says who was
+    first.
+    """
+    about = trial.user_attrs
+    how = next((one for one in WAYS[trial.state] if f"how/{one}" in about), None)
+    end = about.get(f"how/{how}", {})
+    return Attempt(
+        number=trial.number,
+        setting=about["setting"],
+        seed=about["seed"],
+        place=about["place"],
+        worker=about["worker"],
+        worker_process=about["worker_process"],
+        beat=about.get("beat", 0),
+        process=about.get("process", ""),
+        how=how,
+        began=about["began"],
+        seconds=end.get("seconds", 0.0),
+        values=tuple(end.get("values", ())),
+        lines=tuple(end.get("lines", ())),
+    )

@@ -1,0 +1,33 @@
+"""`mic data`: report what a config would train on."""
+
+import argparse
+from typing import Any
+
+from mic.cli.arguments import silence_libraries
+from mic.config.loading import load
+
+
+def add_data(actions: Any) -> None:
+    data = actions.add_parser(
+        "data",
+        help="what a config would train on",
+        description="Read the corpora of CONFIG and report, in Markdown, rows, lengths, repeats, "
+        "overlap with evaluation, and padding; nothing is trained.",
+    )
+    data.add_argument("config", metavar="CONFIG", help="a YAML file")
+    data.add_argument("overrides", metavar="key=value", nargs="*", help="see `mic train --help`")
+    data.set_defaults(run=run_data)
+
+
+def run_data(options: argparse.Namespace) -> None:
+    config = load(options.config, *options.overrides)
+    silence_libraries()
+    from mic.data.report import corpus_report
+    from mic.train.module import load_encoder
+    from mic.train.run import read_data, read_tasks
+
+    data = read_data(config, load_encoder(config).tokenize)
+    validation, test = read_tasks(config, data, required=False)
+    for paragraph in corpus_report(data, [*validation, *test]):
+        print(paragraph, flush=True)
+        print()

@@ -11,8 +11,8 @@ import numpy as np
 from mic.encoder.embedding_file import Embeddings
 from mic.evaluation.advise.quality import FULL, Point
 from mic.evaluation.advise.speed import measure_speed
-from mic.export.words import table
 from mic.metrics.quantization import PRECISIONS
+from mic.report.tables import numeric_markdown
 
 WIDTH, SIZES, DIMS = 384, (5_000, 20_000, 100_000), (64, 384)
 
@@ -31,7 +31,7 @@ def main() -> None:
         [f"{point.dim} {point.precision}", *(f"{found[point].times:.1f}" for found in columns)]
         for point in points
     ]
-    print(table(["numbers", *(f"{size:,}" for size in SIZES)], rows_of))
+    print(numeric_markdown(["numbers", *(f"{size:,}" for size in SIZES)], rows_of))
 
 
 if __name__ == "__main__":

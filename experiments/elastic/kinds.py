@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from mic.evaluation import results
 from mic.evaluation.groups import ALL, MEAN, compared, grouped
 from mic.evaluation.results import Evaluation
-from mic.export.words import table
 from mic.report import figures
+from mic.report.tables import numeric_markdown
 from mic.tracking.seed_groups import Interval
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def main(folders: Sequence[Path]) -> None:
         methods, untrained = means(models, tasks)
         dims = list(methods["raw truncation"])
         rows = [[name, *(row[dim].shown(1) for dim in dims)] for name, row in methods.items()]
-        text = table(["", *map(str, dims)], rows)
+        text = numeric_markdown(["", *map(str, dims)], rows)
         lines += ["", f"**{kind}: mean of {len(tasks)} tasks (%)**", "", text]
         draw(axis, methods, untrained)
         axis.set(title=f"{kind} (%)", xlabel="numbers kept of each vector")

@@ -18,9 +18,9 @@ from points import EXCESS, MEAN, PREDICTORS, RANK, Point, Setting, read_settings
 from scatter import scatter
 
 from mic.errors import InputError
-from mic.export.words import table
 from mic.files import write_text
 from mic.report import figures
+from mic.report.tables import numeric_markdown
 
 PICTURES = {16: "scatter.png", 64: "scatter_64.png"}
 EVERY, RUNS = "all methods", "trained runs alone"
@@ -105,7 +105,7 @@ def text(settings: Sequence[Setting], cells: Sequence[Cell], command: str) -> It
     )
     yield from missing(settings)
     yield "**Cells (a setting at a width) by where the interval of rho lies, and the paper's sign**"
-    yield table(
+    yield numeric_markdown(
         ["over", "quality", "predictor", "paper", "above 0", "below 0", "holds 0", "cells"],
         counts(cells),
     )
@@ -116,7 +116,7 @@ def text(settings: Sequence[Setting], cells: Sequence[Cell], command: str) -> It
             if not any(one.found for one in own):
                 yield f"Nothing to correlate: it takes {LEAST} methods, and figures that vary."
                 continue
-            yield table(["", "quality", *headings()], rows(setting, own))
+            yield numeric_markdown(["", "quality", *headings()], rows(setting, own))
 
 
 def undefined(cells: Sequence[Cell]) -> str:

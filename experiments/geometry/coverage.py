@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from clusters import correlation
 
-from mic.export.words import table
 from mic.files import write_text
+from mic.report.tables import numeric_markdown
 
 METHODS, SEEDS, WITHIN = (4, 6, 8, 12, 16), 3, 0.2
 WORLDS, RESAMPLES = 1000, 1000
@@ -29,7 +29,7 @@ def main() -> None:
         f"times, {SEEDS} seeds a method, their standard deviation {WITHIN} of the methods', "
         f"{RESAMPLES:,} resamples.\n\n"
     )
-    report += table(["methods", "methods drawn", "runs drawn singly"], rows) + "\n"
+    report += numeric_markdown(["methods", "methods drawn", "runs drawn singly"], rows) + "\n"
     write_text(Path(__file__).with_name("coverage.md"), report)
     print(report)
 

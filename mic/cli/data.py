@@ -23,11 +23,12 @@ def run_data(options: argparse.Namespace) -> None:
     config = load(options.config, *options.overrides)
     silence_libraries()
     from mic.data.report import corpus_report
+    from mic.report.tables import padded_markdown
     from mic.train.module import load_encoder
     from mic.train.run import read_data, read_tasks
 
     data = read_data(config, load_encoder(config).tokenize)
     validation, test = read_tasks(config, data, required=False)
-    for paragraph in corpus_report(data, [*validation, *test]):
+    for paragraph in corpus_report(data, [*validation, *test], padded_markdown):
         print(paragraph, flush=True)
         print()

@@ -1,7 +1,7 @@
 """What a config would train on: rows, lengths, repeats, overlap with evaluation, padding."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -17,12 +17,15 @@ from mic.evaluation.tasks.tasks import Task
 BATCHES = 200  # loaded to measure padding and speed
 TEXTS = 2000  # tokenized to measure lengths and speed
 QUANTILES = (0.05, 0.5, 0.95)
+TableWriter = Callable[[Sequence[str], Sequence[Sequence[str]]], str]  # of a head and rows
 
 
-def corpus_report(data: PairDataModule, tasks: Sequence[Task]) -> Iterator[str]:
+def corpus_report(
+    data: PairDataModule, tasks: Sequence[Task], write_table: TableWriter
+) -> Iterator[str]:
     """The report in Markdown, a paragraph or a table at a time."""
     for split in (data.train, data.validation):
-        yield from split_report(data, split)
+        yield from split_report(data, split, write_table)
     if tasks:
         yield "## Overlap of evaluation with training texts"
         rows = [
@@ -30,10 +33,11 @@ def corpus_report(data: PairDataModule, tasks: Sequence[Task]) -> Iterator[str]:
             for task in tasks
             for found in [overlap(data, task.judged)]
         ]
-        yield table(["task", "texts judged", "of them trained on", "share"], rows)
+        head = ["task", "texts judged", "of them trained on", "share"]
+        yield write_table(head, [as_text(row) for row in rows])
 
 
-def split_report(data: PairDataModule, split: Split) -> Iterator[str]:
+def split_report(data: PairDataModule, split: Split, write_table: TableWriter) -> Iterator[str]:
     """One split: its corpora, their lengths and repeats, its batches, a row of each."""
     mixture, order = split.mixture, data.order if split is data.train else data.validation_order
     corpora = [part.corpus for part in mixture.parts]
@@ -47,13 +51,12 @@ def split_report(data: PairDataModule, split: Split) -> Iterator[str]:
         read = [part.corpus.name, meta.kind, meta.read, dropped or "none", len(part)]
         kept.append([*read, *repeated(part.corpus), share])
     head = ["corpus", "kind", "rows read", "dropped", "kept", "repeated rows"]
-    yield table([*head, "texts in several rows", "share of an epoch"], kept)
+    head += ["texts in several rows", "share of an epoch"]
+    yield write_table(head, [as_text(row) for row in kept])
     lengths = [row for corpus in corpora for row in length_rows(data, corpus)]
     longest = data.tokenize.max_length
-    yield table(
-        ["text", "tokens: 5 %", "median", "95 %", "longest", f"cut at {longest}"],
-        lengths,
-    )
+    head = ["text", "tokens: 5 %", "median", "95 %", "longest", f"cut at {longest}"]
+    yield write_table(head, [as_text(row) for row in lengths])
     yield batches_line(data, split)
     left = f"{order.left_out(0):,} rows" + (", others each time" if split is data.train else "")
     twice = "no batch holds" if mixture.keep_apart else "a batch may hold"
@@ -128,13 +131,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table that also reads well as text."""
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    marks = ["-" * width for width in widths]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in [list(head), marks, *cells]
-    ]
-    return "\n".join(lines)
+def as_text(cells: Iterable[Any]) -> list[str]:
+    """Cells of a table as text, counts with commas."""
+    return [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells]

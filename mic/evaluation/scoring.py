@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from rich.table import Table
 from torch import Tensor
 
 from mic.collectives import gather, rank, world_size
@@ -15,6 +14,7 @@ from mic.errors import RunError
 from mic.evaluation.tasks.tasks import Scores, Task
 from mic.metrics.geometry import covariance
 from mic.nested import unit
+from mic.report.tables import Table
 
 RAW = "raw truncation"
 PCA = "PCA"
@@ -117,12 +117,9 @@ def principal_directions(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim 
 
 def results_table(task: Task, methods: Mapping[str, Results]) -> Table:
     """One task's headline metric: a row a method, a column a width."""
-    table = Table(title=f"{task.name}: {task.headline}", title_justify="left")
-    table.add_column("")
-    first = next(iter(methods.values()))[task.name][task.headline]
-    for dim in first:
-        table.add_column(str(dim), justify="right")
-    for method, results in methods.items():
-        values = results[task.name][task.headline]
-        table.add_row(method, *(f"{value:.1f}" for value in values.values()))
-    return table
+    dims = next(iter(methods.values()))[task.name][task.headline]
+    rows = [
+        [method, *(f"{value:.1f}" for value in results[task.name][task.headline].values())]
+        for method, results in methods.items()
+    ]
+    return Table(f"{task.name}: {task.headline}", ["", *map(str, dims)], rows)

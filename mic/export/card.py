@@ -11,8 +11,9 @@ from mic.export.card_training import geometry, objective, training_data, version
 from mic.export.lineage import base_of, licence_of
 from mic.export.record import Facts
 from mic.export.source import Source
-from mic.export.words import listed, table
+from mic.export.words import listed
 from mic.files import write_text
+from mic.report.tables import numeric_markdown
 
 
 def card(facts: Facts) -> str:
@@ -145,7 +146,9 @@ def checked(facts: Facts) -> Iterator[str]:
         + "; largest difference of a coordinate:"
     )
     largest = facts.parity.largest
-    yield table(["numbers", *map(str, largest)], [["", *(f"{x:.1e}" for x in largest.values())]])
+    yield numeric_markdown(
+        ["numbers", *map(str, largest)], [["", *(f"{x:.1e}" for x in largest.values())]]
+    )
 
 
 def limits(facts: Facts) -> Iterator[str]:

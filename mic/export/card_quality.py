@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mic.evaluation.scoring import PCA, RAW
 from mic.export.record import Facts
-from mic.export.words import listed, table
+from mic.export.words import listed
 from mic.metrics.quantization import PRECISIONS, bytes_per_vector
+from mic.report.tables import numeric_markdown
 from mic.tracking.reader import OWN, Scores
 
 HEADLINES = ("ndcg@10", "spearman", "accuracy", "ap", "v_measure")
@@ -27,7 +28,7 @@ def quality(facts: Facts) -> Iterator[str]:
             for name, scores in run.methods.items()
         ]
         yield f"{task}, {metric} (times 100):"
-        yield table(["", *map(str, dims)], rows)
+        yield numeric_markdown(["", *map(str, dims)], rows)
         yield from not_earned(run.methods, task, metric, dims)
     yield (
         "Untrained: the encoder that training began with, cut as it is, or projected to its "
@@ -66,7 +67,7 @@ def precision(facts: Facts) -> Iterator[str]:
         ]
         yield f"{one.task}, {one.metric} (times 100), {one.texts:,} texts encoded with this model:"
         head = ["numbers", "precision", "bytes a vector", one.metric, "of full fp32"]
-        yield table(head, rows)
+        yield numeric_markdown(head, rows)
     yield (
         "int8: a range a coordinate, from a sample of at most 1,000 of the task's own texts; "
         "binary: the sign, ranked by Hamming distance. No rescoring with finer vectors."

@@ -7,7 +7,7 @@ from pathlib import Path
 from mic.config.diff import config_diff, dotted
 from mic.config.schema_data import Source as Corpus
 from mic.export.source import Source
-from mic.export.words import table
+from mic.report.tables import numeric_markdown
 from mic.tracking.reader import Run, widths
 
 MEASURES = {  # logged name: what the card calls it, and its format
@@ -49,7 +49,7 @@ def geometry(source: Source, dims: Sequence[int]) -> Iterator[str]:
     over = f" of {counted[1]:,.0f} validation texts" if counted else " of the validation texts"
     yield "## Geometry"
     yield f"Embeddings{over} at step {at:,}, the first numbers of each:"
-    yield table(["numbers", *map(str, shown)], rows)
+    yield numeric_markdown(["numbers", *map(str, shown)], rows)
 
 
 def training_data(run: Run) -> Iterator[str]:
@@ -67,7 +67,7 @@ def training_data(run: Run) -> Iterator[str]:
     ]
     counted = dict(run.meta.get("rows") or {}).get("train")
     yield "### Data"
-    yield table(["corpus", "read from", "columns", "SHA-256", "licence"], rows)
+    yield numeric_markdown(["corpus", "read from", "columns", "SHA-256", "licence"], rows)
     if counted is not None:
         unseen = f"{counted:,} rows in all"
         overlap = dict(run.meta.get("texts_trained_on") or {})
@@ -94,7 +94,7 @@ def objective(run: Run) -> Iterator[str]:
     rows = [[key, cell(value)] for key, value in changed.items()]
     yield "### Objective"
     yield "What differs from mic's defaults:"
-    yield table(["key", "value"], rows)
+    yield numeric_markdown(["key", "value"], rows)
 
 
 def cell(value: object) -> str:

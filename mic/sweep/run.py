@@ -3,12 +3,12 @@
 import os
 
 from rich.console import Console
-from rich.table import Table
 
 from mic.console import notice
 from mic.distributed.launcher import watch_parent
 from mic.distributed.preemption import listening
 from mic.errors import InputError, RunError
+from mic.report.tables import Table, rich_table
 from mic.sweep import status
 from mic.sweep.folder import lay_out
 from mic.sweep.queue.queue import Queue
@@ -74,15 +74,15 @@ def dry_run(sweep: Sweep) -> None:
             f"with seeds {list(sweep.seeds)}: {(sweep.settings or 0) * len(sweep.seeds)} runs"
         )
         return
-    table = Table(title=f"{sweep.name}: {len(points) * len(sweep.seeds)} runs of {sweep.config}")
-    table.add_column("run")
-    for axis in sweep.parameters:
-        table.add_column(short(axis.key), justify="right")
-    for number, point in enumerate(points):
-        for seed in sweep.seeds:
-            cells = (value_of(value) for value in point.values())
-            table.add_row(f"t{number:03d}-seed{seed}", *cells)
-    console.print(table)
+    rows = [
+        [f"t{number:03d}-seed{seed}", *map(value_of, point.values())]
+        for number, point in enumerate(points)
+        for seed in sweep.seeds
+    ]
+    head = ["run", *(short(axis.key) for axis in sweep.parameters)]
+    console.print(
+        rich_table(Table(f"{sweep.name}: {len(rows)} runs of {sweep.config}", head, rows))
+    )
 
 
 def finish(sweep: Sweep, now: Board) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from mic.console import notice
+from mic.report.tables import Table, rich_table
 from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import FINAL, Board, How, Run
 from mic.sweep.sweep_file import Sweep
@@ -41,41 +42,39 @@ def show(queue: Queue) -> None:
             notice("the sweep goes on without being watched")
 
 
-def table(sweep: Sweep, now: Board, height: int = 0) -> Table:
+def table(sweep: Sweep, now: Board, height: int = 0) -> RichTable:
     """A row a run: its setting, how far it is, its values, who is at it.
 
     Where they are higher than a terminal's `height`, those that ended first are left out.
     """
     runs = shown(now.runs, height - FRAME) if height else list(now.runs)
     hidden = len(now.runs) - len(runs)
-    found = Table(title=f"{sweep.name}: {progress(sweep, now)}", title_justify="left")
-    if hidden:
-        found.caption = f"and {hidden} that have ended"
-    found.add_column("run", no_wrap=True)
-    for axis in sweep.parameters:
-        found.add_column(short(axis.key), justify="right")
-    found.add_column("state", no_wrap=True)
-    found.add_column("step", justify="right", no_wrap=True)
-    for metric in sweep.metrics:
-        found.add_column(metric.name.removeprefix("val/"), justify="right")
-    found.add_column("time", justify="right", no_wrap=True)
-    found.add_column("attempts", justify="right")
-    found.add_column("worker", no_wrap=True)
+    metrics = [metric.name.removeprefix("val/") for metric in sweep.metrics]
+    head = ["run", *(short(axis.key) for axis in sweep.parameters), "state", "step", *metrics]
+    head += ["time", "attempts", "worker"]
+    rows = []
     for run in runs:
         values = run.values or [None] * len(sweep.metrics)
         last = run.last
         took = sum(seconds(run))
-        found.add_row(
-            run.name,
-            *(value_of(run.setting.point.get(axis.key, "-")) for axis in sweep.parameters),
-            f"[{COLOURS.get(run.state, 'default')}]{run.state}[/]",
-            step(sweep, run),
-            *("-" if value is None else f"{value:.4g}" for value in values),
-            duration(took) if took else "-",
-            str(len(run.attempts) or "-"),
-            last.worker if last else "-",
+        rows.append(
+            [
+                run.name,
+                *(value_of(run.setting.point.get(axis.key, "-")) for axis in sweep.parameters),
+                f"[{COLOURS.get(run.state, 'default')}]{run.state}[/]",
+                step(sweep, run),
+                *("-" if value is None else f"{value:.4g}" for value in values),
+                duration(took) if took else "-",
+                str(len(run.attempts) or "-"),
+                last.worker if last else "-",
+            ]
         )
-    return found
+    return rich_table(
+        Table(f"{sweep.name}: {progress(sweep, now)}", head, rows),
+        left=("state", "worker"),
+        no_wrap=("run", "state", "step", "time", "worker"),
+        caption=f"and {hidden} that have ended" if hidden else None,
+    )
 
 
 def shown(runs: Sequence[Run], room: int) -> list[Run]:

@@ -18,6 +18,7 @@ from mic.evaluation.scoring import Results
 from mic.evaluation.tasks.tasks import Task, fingerprints
 from mic.metrics.geometry import cross_correlation
 from mic.report import figures
+from mic.report.tables import rich_table
 from mic.tracking import run_directory
 from mic.tracking.run_directory import git_commit, versions
 from mic.train.callbacks import Throughput
@@ -112,7 +113,7 @@ def show(
     """Print the tables and where everything is."""
     console = Console()
     for task in tasks:
-        console.print(scoring.results_table(task, methods))
+        console.print(rich_table(scoring.results_table(task, methods)))
     if dropped:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
         console.print(f"{dropped.total():,} rows were skipped: {reasons}.", highlight=False)

@@ -9,7 +9,8 @@ from sentences import answer, sentence
 from mic.cli.main import main
 from mic.config.loading import load
 from mic.data.datamodule import PairDataModule
-from mic.data.report import corpus_report, overlap, table
+from mic.data.report import as_text, corpus_report, overlap
+from mic.report.tables import padded_markdown
 from mic.train.module import load_encoder
 from mic.train.run import read_data, read_tasks, train
 
@@ -75,7 +76,7 @@ def test_the_report_counts_what_is_there(config: Path, capsys: pytest.CaptureFix
 
 def test_lengths_are_in_tokens_before_they_are_cut(config: Path) -> None:
     data = made(config, "encoder.max_length=10")
-    report = "\n".join(corpus_report(data, []))
+    report = "\n".join(corpus_report(data, [], padded_markdown))
     lengths = sorted(
         len(ids) for (text,) in texts_of(data, 1) for ids in data.tokenize.uncut([text])
     )
@@ -90,7 +91,11 @@ def test_padding_and_tokens_are_those_of_the_batches(config: Path) -> None:
     batches = list(data.train_dataloader())
     masks = [tokens["attention_mask"] for batch in batches for tokens in batch.columns]
     tokens, places = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
-    line = next(line for line in corpus_report(data, []) if line.startswith("The first 18 batches"))
+    line = next(
+        line
+        for line in corpus_report(data, [], padded_markdown)
+        if line.startswith("The first 18 batches")
+    )
     assert f"{100 * (1 - tokens / places):.1f} % padding, {tokens / 144:.1f} tokens a row" in line
 
 
@@ -150,7 +155,7 @@ def test_a_budget_of_tokens_needs_tokens(config: Path, capsys: pytest.CaptureFix
 
 
 def test_a_table_is_aligned_and_counts_have_commas() -> None:
-    assert table(["name", "rows"], [["a", 12345]]) == (
+    assert padded_markdown(["name", "rows"], [as_text(["a", 12345])]) == (
         "| name | rows   |\n| ---- | ------ |\n| a    | 12,345 |"
     )
 

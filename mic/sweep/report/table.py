@@ -6,7 +6,7 @@ from io import StringIO
 from math import isfinite
 from statistics import mean
 
-from mic.report.tables import Table
+from mic.report.tables import Table, markdown_table
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView, short, shown, told, value_of
 from mic.tracking.seed_groups import Interval, plain
@@ -106,16 +106,6 @@ def as_markdown(view: SweepView, notes: Sequence[str]) -> str:
         "",
         *(f"- {note}" for note in notes),
         *([""] if notes else []),
-        row(made.head),
-        row(["---", *["---:"] * (len(made.head) - 1)]),
-        *(row(cells) for cells in made.rows),
+        markdown_table(made.head, made.rows),
     ]
     return "\n".join(lines) + "\n"
-
-
-def row(cells: Sequence[str]) -> str:
-    """
-    >>> row(["a", "b|c"])
-    '| a | b\\\\|c |'
-    """
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

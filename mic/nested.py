@@ -41,6 +41,14 @@ class Encoded(NamedTuple):
         return Encoded(self.pooled[rows], hidden, self.mask[rows])
 
 
+def mean_pool(
+    hidden: Float[Tensor, "batch length dim"], mask: Bool[Tensor, "batch length"]
+) -> Float[Tensor, "batch dim"]:
+    """The mean of the valid tokens of every sequence, in at least fp32; 0 for an empty one."""
+    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    return torch.where(mask[:, :, None], hidden, 0).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+
+
 def check_dims(dims: Sequence[int], full: int) -> tuple[int, ...]:
     """`dims` as a tuple, or an InputError when they are not increasing widths from 1 to `full`.
 

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mic.nested import mean_pool
+
 Pooling = Literal["mean", "cls", "last"]
 
 
@@ -24,11 +26,3 @@ def pool(
             return hidden[rows, mask.int().argmax(1)]
         case "last":
             return hidden[rows, mask.shape[1] - 1 - mask.flip(1).int().argmax(1)]
-
-
-def mean_pool(
-    hidden: Float[Tensor, "batch length dim"], mask: Bool[Tensor, "batch length"]
-) -> Float[Tensor, "batch dim"]:
-    """The mean of the valid tokens of every sequence, in at least fp32; 0 for an empty one."""
-    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    return torch.where(mask[:, :, None], hidden, 0).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from mic.collectives import counts, gather_columns, rank
 from mic.config.schema import ObjectiveConfig, TermConfig
-from mic.encoder.pooling import mean_pool
 from mic.errors import InputError
 from mic.losses.ese import light_width_weights
 from mic.losses.mipic import relation_sums
 from mic.losses.precision import PerWidth
 from mic.losses.soft_collapse import collapse_sums
-from mic.nested import Encoded
+from mic.nested import Encoded, mean_pool
 from mic.objective import active_terms, terms
 from mic.objective.active_terms import ALIGNED, RELATIONS, SCR
 from mic.objective.statistics import Key, Summary, Sums

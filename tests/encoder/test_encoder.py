@@ -11,8 +11,9 @@ from tiny_model import LAYERS, WIDTH
 from torch import nn
 
 from mic.encoder.encoder import Encoder
-from mic.encoder.pooling import mean_pool, pool
+from mic.encoder.pooling import pool
 from mic.errors import InputError
+from mic.nested import mean_pool
 
 TEXTS = [sentence(1), "cat", f"{sentence(2)} and {answer(2)}", sentence(3), "a dog"]
 EVERY = list(range(LAYERS + 1))

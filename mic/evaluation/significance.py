@@ -8,7 +8,7 @@ import numpy as np
 
 from mic.console import bar
 from mic.evaluation.groups import ALL, Group
-from mic.metrics.resampling import DRAWS, LEVEL, Difference, difference, holm, samples
+from mic.metrics.bootstrap import DRAWS, LEVEL, Difference, difference, holm, samples
 from mic.report.tables import Table
 
 Samples = dict[tuple[str, int], np.ndarray]  # (task, width) -> the score, then that of every draw

@@ -24,8 +24,8 @@ from mic.evaluation.advise.speed import measure_speed, searcher
 from mic.evaluation.advise.words import described, how_to, ladder, notes, verdict
 from mic.evaluation.tasks.tasks import retrieval_task
 from mic.evaluation.truncation import cost
+from mic.metrics.bootstrap import draws
 from mic.metrics.quantization import as_compared, from_int8, int8_ranges, to_int8
-from mic.metrics.resampling import draws
 from mic.nested import unit
 
 DOCUMENTS, QUERIES, DIMS = 300, 25, [8, 12, 40]

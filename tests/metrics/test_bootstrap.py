@@ -10,9 +10,8 @@ from references import gaussian
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score
 
-from mic.metrics import resampling
-from mic.metrics.bootstrap import Items, redrawn
-from mic.metrics.resampling import difference, draws, holm, samples
+from mic.metrics import bootstrap
+from mic.metrics.bootstrap import Items, difference, draws, holm, redrawn, samples
 
 SLOW = {
     "accuracy": accuracy_score,
@@ -54,7 +53,7 @@ def test_a_score_of_drawn_items_is_that_of_their_rows(statistic):
 
 @pytest.mark.parametrize("statistic", SLOW)
 def test_a_difference_is_that_of_both_models_on_the_same_draws(statistic, monkeypatch):
-    monkeypatch.setattr(resampling, "DRAWS", 200)
+    monkeypatch.setattr(bootstrap, "DRAWS", 200)
     a, b = (
         answered(statistic, seed=0),
         answered(statistic, seed=0)._replace(found=answered(statistic, seed=3).found),
@@ -78,7 +77,7 @@ def test_of_several_seeds_the_mean_is_taken_on_every_draw():
 
 def test_draws_are_as_large_as_the_items_and_the_same_at_every_call():
     first, again = (np.concatenate(list(draws("task", 7))) for _ in range(2))
-    assert first.shape == (resampling.DRAWS, 7)
+    assert first.shape == (bootstrap.DRAWS, 7)
     assert (first.sum(1) == 7).all()
     assert (first == again).all()
     assert (first != np.concatenate(list(draws("other", 7)))).any()

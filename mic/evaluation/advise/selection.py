@@ -14,8 +14,8 @@ import torch
 
 from mic.errors import InputError
 from mic.evaluation.advise.quality import Found, Point
+from mic.metrics.bootstrap import LEVEL, draws
 from mic.metrics.quantization import bytes_per_vector
-from mic.metrics.resampling import LEVEL, draws
 
 
 class Kept(NamedTuple):

@@ -10,7 +10,7 @@ from mic.evaluation.advise.selection import Advice, Kept, choose, size
 from mic.evaluation.advise.speed import Speed, Speeds
 from mic.evaluation.models import Model
 from mic.evaluation.truncation import cost
-from mic.metrics.resampling import DRAWS, LEVEL
+from mic.metrics.bootstrap import DRAWS, LEVEL
 from mic.report.tables import Table
 
 LESS = (0.98, 0.95, 0.9, 0.8)  # shares whose price is told beside the wanted one's

@@ -1,9 +1,9 @@
-"""Values across ranks with exact gradients; the identity in one process.
+"""Gathers and sums over ranks with exact gradients; the identity in one process.
 
 A loss over the rows of all ranks must, once DDP has averaged the parameters' gradients over W
 ranks, give the gradient of one process on the joined rows. Every rank computes the same loss, so
-the backward pass of both functions sums what all W ranks ask of a value: W times the gradient,
-which DDP divides by W. Keeping one's own part instead would give 1/W of it.
+the backward pass of both functions sums the gradients of all W ranks: W times the gradient, which
+DDP divides by W. A rank that kept only its own gradient would give 1/W of it.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def counts(rows: int, device: torch.device) -> list[int]:
     """How many rows every rank has, in the order of ranks. No gradient."""
     if world_size() == 1:
         return [rows]
-    found = torch.zeros(world_size(), dtype=torch.long, device=device)
-    found[rank()] = rows
-    distributed.all_reduce(found)
-    return [int(count) for count in found.tolist()]
+    sizes = torch.zeros(world_size(), dtype=torch.long, device=device)
+    sizes[rank()] = rows
+    distributed.all_reduce(sizes)
+    return [int(size) for size in sizes.tolist()]
 
 
 def gather(
@@ -45,7 +45,7 @@ def gather(
 ) -> Float[Tensor, "all_rows ..."]:
     """The rows of all ranks, in the order of ranks, which may hold different numbers of them.
 
-    `sizes` are the ranks' numbers of rows, asked of all ranks when not given.
+    `sizes` are the ranks' numbers of rows; without it they are summed over the ranks first.
     """
     if world_size() == 1:
         return x
@@ -64,7 +64,7 @@ def total(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def gather_columns(columns: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """`gather` of several matrices [rows, _] of the same rows, in one collective.
 
-    One is floating; the others have its dtype, or are int64 and travel as its bits.
+    At least one is floating; the others have its dtype, or are int64 and are sent as its bits.
     """
     if world_size() == 1:
         return list(columns)
@@ -91,23 +91,24 @@ def total_together(values: Sequence[Float[Tensor, "..."]]) -> list[Float[Tensor,
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether any rank's flag is set, on all of them; where gloo is there, no GPU is waited for."""
+    """Whether any rank's flag is set, the same answer on all; on the CPU where gloo is there, so as
+    not to wait for the GPU."""
     if world_size() == 1:
         return flag
     cpu = "gloo" in distributed.get_backend_config()
-    place = torch.device("cpu" if cpu else f"cuda:{torch.cuda.current_device()}")
-    told = torch.tensor(int(flag), device=place)
-    distributed.all_reduce(told, distributed.ReduceOp.MAX)
-    return bool(told)
+    device = torch.device("cpu" if cpu else f"cuda:{torch.cuda.current_device()}")
+    raised = torch.tensor(int(flag), device=device)
+    distributed.all_reduce(raised, distributed.ReduceOp.MAX)
+    return bool(raised)
 
 
-def gather_objects(own: Any) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """Every rank's object, in the order of ranks, on all of them."""
     if world_size() == 1:
-        return [own]
-    found: list[Any] = [None] * world_size()
-    distributed.all_gather_object(found, own)
-    return found
+        return [value]
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 class Gather(Function):
@@ -116,10 +117,10 @@ class Gather(Function):
         ctx.sizes = sizes
         padded = x.new_zeros(max(sizes), *x.shape[1:])
         padded[: len(x)] = x
-        found = x.new_empty(len(sizes) * max(sizes), *x.shape[1:])
-        distributed.all_gather_into_tensor(found, padded)
-        parts = torch.split(found, max(sizes))
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        gathered = x.new_empty(len(sizes) * max(sizes), *x.shape[1:])
+        distributed.all_gather_into_tensor(gathered, padded)
+        blocks = torch.split(gathered, max(sizes))
+        return torch.cat([block[:size] for block, size in zip(blocks, sizes, strict=True)])
 
     @staticmethod
     @once_differentiable

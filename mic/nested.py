@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from mic.errors import InputError
 
 NORM_FLOOR = 1e-12  # the floor of torch.nn.functional.normalize
-SCORES = 2**22  # similarities of all widths that a chunk of rows may hold: 16 MiB in fp32
+MAX_SIMILARITIES = 2**22  # similarities of all widths that a chunk of rows may hold: 16 MiB in fp32
 
 
 class Encoded(NamedTuple):
@@ -97,14 +97,14 @@ def unit(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
     return functional.normalize(x, dim=-1, eps=NORM_FLOOR)
 
 
-def slices(x: Float[Tensor, "rows dim"], dims: Sequence[int]) -> list[Tensor]:
+def width_slices(x: Float[Tensor, "rows dim"], dims: Sequence[int]) -> list[Tensor]:
     """The coordinates between neighbouring widths: x[:, 0:d_1], x[:, d_1:d_2], ..."""
     return [x[:, start:stop] for start, stop in pairwise((0, *dims))]
 
 
 def prefix_norms(x: Float[Tensor, "rows dim"], dims: Sequence[int]) -> list[Tensor]:
     """The length of every row's prefix at each width, floored at 1e-12: K tensors [rows]."""
-    squares = accumulate((part.square().sum(-1) for part in slices(x, dims)), add)
+    squares = accumulate((part.square().sum(-1) for part in width_slices(x, dims)), add)
     return [total.clamp_min(NORM_FLOOR**2).sqrt() for total in squares]
 
 
@@ -120,7 +120,7 @@ def cosines(
     The inner products of a prefix are those of the shorter prefix plus one slice, so all widths
     together cost the multiplications of the widest. Differentiable once.
     """
-    pairs = zip(slices(a, dims), slices(b, dims), strict=True)
+    pairs = zip(width_slices(a, dims), width_slices(b, dims), strict=True)
     norms = zip(prefix_norms(a, dims), prefix_norms(b, dims), strict=True)
     products: Tensor | None = None
     for dim, (x, y), (rows, columns) in zip(dims, pairs, norms, strict=True):
@@ -129,19 +129,19 @@ def cosines(
 
 
 class Scaled(Function):
-    """A matrix with its rows and columns scaled; keeps the result, which its reader keeps too."""
+    """A matrix with its rows and columns scaled; saves its result, as the next function does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        found = (x * rows[:, None]).mul_(columns)
-        ctx.save_for_backward(found, rows, columns)
-        return found
+        scaled = (x * rows[:, None]).mul_(columns)
+        ctx.save_for_backward(scaled, rows, columns)
+        return scaled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found, rows, columns = ctx.saved_tensors
-        shares = gradient * found
+        scaled, rows, columns = ctx.saved_tensors
+        shares = gradient * scaled
         to_rows, to_columns = shares.sum(1) / rows, shares.sum(0) / columns
         return torch.mul(gradient, rows[:, None], out=shares).mul_(columns), to_rows, to_columns
 
@@ -149,24 +149,24 @@ class Scaled(Function):
 def chunked(sums: Callable[..., Tensor], entries: int, *rows: Tensor) -> Tensor:
     """`sums(*rows)` for a function that sums over rows, in chunks where whole it would not fit.
 
-    A row costs `entries` similarities; a chunk holds at most SCORES of them. Several chunks are
-    computed anew in the backward pass, so that one at a time is in memory; one chunk is kept.
+    A row costs `entries` similarities; a chunk holds at most MAX_SIMILARITIES of them. Where there
+    are several chunks each is computed anew in the backward pass, so that memory holds one.
     """
-    size = max(1, SCORES // entries)
+    size = max(1, MAX_SIMILARITIES // entries)
     if len(rows[0]) <= size:
         return sums(*rows)
-    parts = zip(*(torch.split(x, size) for x in rows), strict=True)
-    found = [
-        checkpoint(sums, *part, use_reentrant=False, preserve_rng_state=False) for part in parts
+    chunks = zip(*(torch.split(x, size) for x in rows), strict=True)
+    summed = [
+        checkpoint(sums, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
     ]
-    return torch.stack(found).sum(0)
+    return torch.stack(summed).sum(0)
 
 
 def paired_cosines(
     a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"], dims: Sequence[int]
 ) -> dict[int, Float[Tensor, " rows"]]:
     """The cosine similarity of row i of `a` with row i of `b` at every width."""
-    pairs = zip(slices(a, dims), slices(b, dims), strict=True)
+    pairs = zip(width_slices(a, dims), width_slices(b, dims), strict=True)
     products = accumulate(((x * y).sum(-1) for x, y in pairs), add)
     norms = zip(prefix_norms(a, dims), prefix_norms(b, dims), strict=True)
     return {

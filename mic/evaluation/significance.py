@@ -8,7 +8,7 @@ import numpy as np
 
 from mic.console import bar
 from mic.evaluation.groups import ALL, Group
-from mic.metrics.bootstrap import DRAWS, LEVEL, Difference, difference, holm, samples
+from mic.metrics.bootstrap import DRAWS, LEVEL, Difference, bootstrap_scores, holm, score_difference
 from mic.report.tables import Table
 
 Samples = dict[tuple[str, int], np.ndarray]  # (task, width) -> the score, then that of every draw
@@ -39,7 +39,7 @@ def compare_groups(groups: Sequence[Group], headlines: Mapping[str, str]) -> lis
             for task in tasks:
                 items = [one.items[task] for one in group.members]
                 for dim in dims:
-                    drawn[group.label][task, dim] = samples(task, items, dim)
+                    drawn[group.label][task, dim] = bootstrap_scores(task, items, dim)
                     advance(1)
             if whole:
                 for dim in dims:  # tasks are drawn apart, so the draws' mean is one of all tasks
@@ -51,7 +51,7 @@ def compare_groups(groups: Sequence[Group], headlines: Mapping[str, str]) -> lis
             a.label,
             b.label,
             {
-                key: difference(one, drawn[b.label][key], sizes[key[0]])
+                key: score_difference(one, drawn[b.label][key], sizes[key[0]])
                 for key, one in drawn[a.label].items()
             },
         )

@@ -29,8 +29,9 @@ def nested_infonce(
     that every query sees. log(keys) means chance, 0 means that every positive stands alone.
 
     `symmetric` takes the mean with the other direction, in which key i finds query i among all
-    queries (CLIP, Radford et al. 2021, figure 3); hard negatives ask nothing. Pairs in `excluded`
-    are false negatives and left out of the sums over j, in both directions; a positive never is.
+    queries (CLIP, Radford et al. 2021, figure 3); hard negatives are no queries. Pairs in
+    `excluded` are false negatives and left out of the sums over j, in both directions; a positive
+    never is.
 
     Source: InfoNCE (van den Oord et al. 2018) nested as in Matryoshka representation learning
     (Kusupati et al. 2022, equation 1); L_MRL of MIC.
@@ -76,9 +77,9 @@ def infonce_sums(
     temperature: float,
     excluded: Bool[Tensor, "rows keys"] | None = None,
 ) -> Float[Tensor, " widths"]:
-    """The loss of every width summed over the queries, of which each names its positive key.
+    """The loss of every width summed over the queries, `positives[i]` being query i's key.
 
-    Ranks that hold parts of a batch add these up: `queries` are one's own, `keys` those of all.
+    Ranks add these sums up: `queries` are those of one rank, `keys` those of all ranks.
     """
 
     def sums(queries: Tensor, positives: Tensor, *excluded: Tensor) -> Tensor:

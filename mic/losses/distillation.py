@@ -1,4 +1,4 @@
-"""What a student keeps of its teacher at every width: its neighbourhoods, and its directions."""
+"""Distillation at every width: a teacher's neighbourhoods (relational) or its directions."""
 
 from collections.abc import Sequence
 
@@ -32,10 +32,10 @@ def relational_distillation(
     each has one neighbour alone, and when teacher and student have different numbers of rows.
     """
     dims = check_dims(dims, student.shape[1])
-    own = torch.arange(len(student), device=student.device)
+    positions = torch.arange(len(student), device=student.device)
     check_rows(len(student), len(teacher))
     temperatures = student_temperature, teacher_temperature
-    sums = relational_sums(student, student, teacher, teacher, own, dims, *temperatures)
+    sums = relational_sums(student, student, teacher, teacher, positions, dims, *temperatures)
     return dict(zip(dims, sums / len(student), strict=True))
 
 
@@ -51,37 +51,39 @@ def check_rows(student: int, teacher: int) -> None:
 @full_precision
 def relational_sums(
     rows: Float[Tensor, "rows dim"],
-    everyone: Float[Tensor, "all_rows dim"],
+    all_rows: Float[Tensor, "all_rows dim"],
     teacher_rows: Float[Tensor, "rows teacher_dim"],
-    teacher_everyone: Float[Tensor, "all_rows teacher_dim"],
-    places: Int[Tensor, " rows"],
+    teacher_all_rows: Float[Tensor, "all_rows teacher_dim"],
+    positions: Int[Tensor, " rows"],
     dims: Sequence[int],
     student_temperature: float,
     teacher_temperature: float,
 ) -> Float[Tensor, " widths"]:
-    """The divergence of every width summed over one's own rows; ranks add these sums up.
+    """The divergence of every width summed over `rows`; ranks add these sums up.
 
-    `places` says where in `everyone`, and in `teacher_everyone`, one's own rows stand.
+    `positions` says where in `all_rows`, and in `teacher_all_rows`, the rows themselves stand.
     """
-    teacher_everyone = unit(teacher_everyone.detach())
+    teacher_all_rows = unit(teacher_all_rows.detach())
 
-    def sums(rows: Tensor, teacher_rows: Tensor, places: Tensor) -> Tensor:
-        own = places[:, None]
+    def sums(rows: Tensor, teacher_rows: Tensor, positions: Tensor) -> Tensor:
+        itself = positions[:, None]
         with torch.no_grad():
-            wanted = unit(teacher_rows) @ teacher_everyone.T / teacher_temperature
-            logs = wanted.scatter_(1, own, -torch.inf).log_softmax(1).scatter_(1, own, 0)
-            targets = logs.exp().scatter_(1, own, 0)
+            wanted = unit(teacher_rows) @ teacher_all_rows.T / teacher_temperature
+            logs = wanted.scatter_(1, itself, -torch.inf).log_softmax(1).scatter_(1, itself, 0)
+            targets = logs.exp().scatter_(1, itself, 0)
             entropy = (targets * logs).sum()
 
         def divergence(scores: Tensor) -> Tensor:
             # 0 x -inf is NaN
-            found = scores.scatter(1, own, -torch.inf).log_softmax(1).scatter(1, own, 0)
-            return entropy - (targets * found).sum()
+            log_probabilities = (
+                scores.scatter(1, itself, -torch.inf).log_softmax(1).scatter(1, itself, 0)
+            )
+            return entropy - (targets * log_probabilities).sum()
 
-        scores = cosines(rows, everyone, dims, scale=1 / student_temperature)
+        scores = cosines(rows, all_rows, dims, scale=1 / student_temperature)
         return torch.stack([divergence(matrix) for _, matrix in scores])
 
-    return chunked(sums, len(dims) * len(everyone), rows, teacher_rows, places)
+    return chunked(sums, len(dims) * len(all_rows), rows, teacher_rows, positions)
 
 
 @full_precision
@@ -111,5 +113,5 @@ def regression_sums(
             "takes any)"
         )
     dims = check_dims(dims, student.shape[1])
-    found = paired_cosines(student, teacher.detach(), dims)
-    return torch.stack([(1 - cosine).sum() for cosine in found.values()])
+    agreement = paired_cosines(student, teacher.detach(), dims)
+    return torch.stack([(1 - cosine).sum() for cosine in agreement.values()])

@@ -24,31 +24,31 @@ def spread_out(pooled: Float[Tensor, "batch dim"], dims: Sequence[int]) -> PerWi
     Raises ValueError for fewer than 2 rows and for widths that do not increase or exceed D.
     """
     dims = check_dims(dims, pooled.shape[1])
-    own = torch.arange(len(pooled), device=pooled.device)
-    return spread(spread_sums(pooled, pooled, own, dims), len(pooled), dims)
+    positions = torch.arange(len(pooled), device=pooled.device)
+    return spread(spread_sums(pooled, pooled, positions, dims), len(pooled), dims)
 
 
 @full_precision
 def spread_sums(
     rows: Float[Tensor, "rows dim"],
-    everyone: Float[Tensor, "all_rows dim"],
-    places: Int[Tensor, " rows"],
+    all_rows: Float[Tensor, "all_rows dim"],
+    positions: Int[Tensor, " rows"],
     dims: Sequence[int],
 ) -> Float[Tensor, "widths 2"]:
-    """Cosines of `rows` with all other rows of `everyone`, and their squares, summed per width.
+    """Cosines of `rows` with all other rows of `all_rows`, and their squares, summed per width.
 
-    `places` says where in `everyone` the rows themselves stand. Ranks add these sums up.
+    `positions` says where in `all_rows` the rows themselves stand. Ranks add these sums up.
     """
     dims = check_dims(dims, rows.shape[1])
 
-    def sums(rows: Tensor, places: Tensor) -> Tensor:
+    def sums(rows: Tensor, positions: Tensor) -> Tensor:
         def pairs(cosine: Tensor) -> Tensor:
-            others = cosine.scatter(1, places[:, None], 0.0)
+            others = cosine.scatter(1, positions[:, None], 0.0)
             return torch.stack([others.sum(), others.square().sum()])
 
-        return torch.stack([pairs(cosine) for _, cosine in cosines(rows, everyone, dims)])
+        return torch.stack([pairs(cosine) for _, cosine in cosines(rows, all_rows, dims)])
 
-    return chunked(sums, len(dims) * len(everyone), rows, places)
+    return chunked(sums, len(dims) * len(all_rows), rows, positions)
 
 
 def spread(sums: Float[Tensor, "widths 2"], count: int, dims: Sequence[int]) -> PerWidth:

@@ -76,14 +76,14 @@ def relation_sums(
     ]
     *grams, target = token_grams(states, mask, dims)
     cka = [
-        1 - alignment(gram, target.detach(), chosen)
+        1 - token_cka(gram, target.detach(), chosen)
         for gram, chosen in zip(grams, top_tokens(teacher, mask, len(dims)), strict=True)
     ]
-    kept = mask.sum(1) >= SHORTEST
+    long_enough = mask.sum(1) >= SHORTEST
     return RelationSums(
-        torch.where(kept, torch.stack(attention), 0).sum(1),
-        torch.where(kept, torch.stack(cka), 0).sum(1),
-        kept.sum().to(states),
+        torch.where(long_enough, torch.stack(attention), 0).sum(1),
+        torch.where(long_enough, torch.stack(cka), 0).sum(1),
+        long_enough.sum().to(states),
     )
 
 
@@ -147,11 +147,11 @@ def top_tokens(
     ranks = order.argsort(1)
     counts = mask.sum(1, keepdim=True)
     for index in range(widths):
-        yield (ranks < share(counts, index, widths).clamp_min(FEWEST)) & mask
+        yield (ranks < token_share(counts, index, widths).clamp_min(FEWEST)) & mask
 
 
-def share(counts: Int[Tensor, "batch 1"], index: int, widths: int) -> Int[Tensor, "batch 1"]:
-    """The i-th of n widths' share of token counts, rounded up: from 0.2 to 0.7 of them."""
+def token_share(counts: Int[Tensor, "batch 1"], index: int, widths: int) -> Int[Tensor, "batch 1"]:
+    """The number of tokens that CKA compares at the i-th of n widths: 0.2 to 0.7, rounded up."""
     # in integers: in floating point 0.3 x 30 is a little above 9 and would round up to 10
     gaps = max(widths - 1, 1)
     return -(-counts * (LEAST_SHARE * gaps + MORE_SHARE * index) // (10 * gaps))
@@ -173,7 +173,7 @@ def token_grams(
     return list(accumulate((part @ part.mT for part in parts), add))
 
 
-def alignment(
+def token_cka(
     gram: Float[Tensor, "batch length length"],
     target: Float[Tensor, "batch length length"],
     chosen: Bool[Tensor, "batch length"],

@@ -103,13 +103,13 @@ class StandardisedGram(Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows, deviations, counts = standardise(hidden, mask)
-        kept = (counts >= SHORTEST).to(hidden.dtype)
-        scales = (kept / counts.clamp_min(1)).sqrt()
+        long_enough = (counts >= SHORTEST).to(hidden.dtype)
+        scales = (long_enough / counts.clamp_min(1)).sqrt()
         rows *= scales[:, None, None]
         ctx.save_for_backward(rows, deviations, scales, mask)
-        sequences = kept.sum()
+        sequences = long_enough.sum()
         ctx.mark_non_differentiable(sequences)
-        return gram(rows.flatten(0, 1)[valid_rows(mask)]), kept @ deviations, sequences
+        return gram(rows.flatten(0, 1)[valid_rows(mask)]), long_enough @ deviations, sequences
 
     @staticmethod
     @once_differentiable
@@ -118,14 +118,14 @@ class StandardisedGram(Function):
     ) -> tuple[Tensor, None]:
         rows, deviations, scales, mask = ctx.saved_tensors
         tokens = valid_rows(mask)
-        found = torch.zeros_like(rows)
-        found.flatten(0, 1)[tokens] = rows.flatten(0, 1)[tokens] @ (
+        gradient = torch.zeros_like(rows)
+        gradient.flatten(0, 1)[tokens] = rows.flatten(0, 1)[tokens] @ (
             to_correlation + to_correlation.T
         )
         # rows = scales X, so that scales^2 = 1 / N stands in the sum over tokens already
-        along = to_deviations - (found * rows).sum(1) / deviations
-        found *= (scales[:, None] / deviations)[:, None]
-        return found.addcmul_(rows, (scales[:, None] * along)[:, None]), None
+        along = to_deviations - (gradient * rows).sum(1) / deviations
+        gradient *= (scales[:, None] / deviations)[:, None]
+        return gradient.addcmul_(rows, (scales[:, None] * along)[:, None]), None
 
 
 def valid_rows(mask: Bool[Tensor, "batch length"]) -> Tensor | slice:
@@ -138,12 +138,12 @@ def valid_rows(mask: Bool[Tensor, "batch length"]) -> Tensor | slice:
 
 def gram(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
     """`rows^T rows`, multiplied on and above the diagonal blocks and mirrored below."""
-    found = rows.new_empty(rows.shape[1], rows.shape[1])
+    product = rows.new_empty(rows.shape[1], rows.shape[1])
     for start in range(0, rows.shape[1], GRAM_BLOCK):
         stop = start + GRAM_BLOCK
-        torch.mm(rows[:, start:stop].T, rows[:, start:], out=found[start:stop, start:])
-        found[stop:, start:stop] = found[start:stop, stop:].T
-    return found
+        torch.mm(rows[:, start:stop].T, rows[:, start:], out=product[start:stop, start:])
+        product[stop:, start:stop] = product[start:stop, stop:].T
+    return product
 
 
 def collapse_terms(
@@ -187,12 +187,12 @@ def standardise(
     counts = mask.sum(1).to(hidden.dtype)
     divisor = counts.clamp_min(1)[:, None]
     # where, not a product: padding may hold anything, NaN included
-    found = torch.where(valid, hidden, 0)
-    found -= (found.sum(1) / divisor)[:, None]
-    found *= valid
-    deviations = (found.square().sum(1) / divisor + VARIANCE_FLOOR).sqrt()
-    found /= deviations[:, None]
-    return found, deviations, counts
+    standardised = torch.where(valid, hidden, 0)
+    standardised -= (standardised.sum(1) / divisor)[:, None]
+    standardised *= valid
+    deviations = (standardised.square().sum(1) / divisor + VARIANCE_FLOOR).sqrt()
+    standardised /= deviations[:, None]
+    return standardised, deviations, counts
 
 
 def variance_hinge(deviations: Float[Tensor, " dim"], floor: VarianceFloor) -> Float[Tensor, ""]:

@@ -60,11 +60,13 @@ def spectral_isotropy_terms(
     `isotropy`.
     """
     dims = check_dims(dims, pooled.shape[1])
-    own = torch.arange(len(pooled), device=pooled.device)
+    positions = torch.arange(len(pooled), device=pooled.device)
     variation = spectral_variation(pooled, dims, isotropy)
     return {
         "cv": variation,
-        "uniformity": uniformity(potential_sums(pooled, pooled, own, dims, t), len(pooled), dims),
+        "uniformity": uniformity_from_sums(
+            potential_sums(pooled, pooled, positions, dims, t), len(pooled), dims
+        ),
     }
 
 
@@ -84,31 +86,33 @@ def spectral_variation(
 @full_precision
 def potential_sums(
     rows: Float[Tensor, "rows dim"],
-    everyone: Float[Tensor, "all_rows dim"],
-    places: Int[Tensor, " rows"],
+    all_rows: Float[Tensor, "all_rows dim"],
+    positions: Int[Tensor, " rows"],
     dims: Sequence[int],
     t: float,
 ) -> Float[Tensor, " widths"]:
-    """Gaussian potentials of `rows` with all other rows of `everyone`, summed, at every width.
+    """Gaussian potentials of `rows` with all other rows of `all_rows`, summed, at every width.
 
-    `places` says where in `everyone` the rows themselves stand. Ranks add these sums up.
+    `positions` says where in `all_rows` the rows themselves stand. Ranks add these sums up.
     """
 
-    def sums(rows: Tensor, places: Tensor) -> Tensor:
-        own = places[:, None]
+    def sums(rows: Tensor, positions: Tensor) -> Tensor:
+        itself = positions[:, None]
 
         def pairs(scores: Tensor) -> Tensor:
             potential = torch.exp(scores - 2 * t)
-            return potential.sum() - potential.gather(1, own).sum()
+            return potential.sum() - potential.gather(1, itself).sum()
 
         return torch.stack(
-            [pairs(scores) for _, scores in cosines(rows, everyone, dims, scale=2 * t)]
+            [pairs(scores) for _, scores in cosines(rows, all_rows, dims, scale=2 * t)]
         )
 
-    return chunked(sums, len(dims) * len(everyone), rows, places)
+    return chunked(sums, len(dims) * len(all_rows), rows, positions)
 
 
-def uniformity(sums: Float[Tensor, " widths"], count: int, dims: Sequence[int]) -> PerWidth:
+def uniformity_from_sums(
+    sums: Float[Tensor, " widths"], count: int, dims: Sequence[int]
+) -> PerWidth:
     """`L_unif` at every width from the potentials summed over `count` rows."""
     logs = torch.log(sums / (count * (count - 1)) + DIVISION_FLOOR)
     return dict(zip(dims, logs, strict=True))

@@ -33,10 +33,10 @@ class Items(NamedTuple):
 
     statistic: Statistic
     truth: Float[Tensor, " items"]
-    found: dict[int, Float[Tensor, " items"]]
+    answers: dict[int, Float[Tensor, " items"]]
 
 
-def redrawn(
+def resampled_scores(
     items: Items, dim: int, counts: Float[np.ndarray, "draws items"]
 ) -> Float[np.ndarray, " draws"]:
     """The score at a width of every draw; `counts` says how often it holds each item.
@@ -44,28 +44,28 @@ def redrawn(
     NaN where a draw has no such score: of Spearman's correlation without variation, of average
     precision without a match.
     """
-    truth, found = items.truth.double().numpy(), items.found[dim].double().numpy()
-    made = {"accuracy": accuracy, "spearman": spearman, "ap": average_precision}
+    truth, answers = items.truth.double().numpy(), items.answers[dim].double().numpy()
+    statistics = {"accuracy": accuracy, "spearman": spearman, "ap": average_precision}
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 100 * made[items.statistic](truth, found, counts)
+        return 100 * statistics[items.statistic](truth, answers, counts)
 
 
 def accuracy(
     truth: Float[np.ndarray, " items"],
-    found: Float[np.ndarray, " items"],
+    answers: Float[np.ndarray, " items"],
     counts: Float[np.ndarray, "draws items"],
 ) -> Float[np.ndarray, " draws"]:
-    share: np.ndarray = counts @ (truth == found).astype(counts.dtype) / counts.sum(1)
+    share: np.ndarray = counts @ (truth == answers).astype(counts.dtype) / counts.sum(1)
     return share
 
 
 def spearman(
     truth: Float[np.ndarray, " items"],
-    found: Float[np.ndarray, " items"],
+    answers: Float[np.ndarray, " items"],
     counts: Float[np.ndarray, "draws items"],
 ) -> Float[np.ndarray, " draws"]:
     weights = counts / counts.sum(1, keepdims=True)
-    x, y = ranks(truth, counts), ranks(found, counts)
+    x, y = weighted_ranks(truth, counts), weighted_ranks(answers, counts)
     x -= (weights * x).sum(1, keepdims=True)
     y -= (weights * y).sum(1, keepdims=True)
     variances = (weights * x * x).sum(1) * (weights * y * y).sum(1)
@@ -73,7 +73,7 @@ def spearman(
     return correlation
 
 
-def ranks(
+def weighted_ranks(
     values: Float[np.ndarray, " items"], counts: Float[np.ndarray, "draws items"]
 ) -> Float[np.ndarray, "draws items"]:
     """The rank of each item among those drawn; equal values share the mean of their ranks."""
@@ -88,12 +88,12 @@ def ranks(
 
 def average_precision(
     truth: Float[np.ndarray, " items"],
-    found: Float[np.ndarray, " items"],
+    answers: Float[np.ndarray, " items"],
     counts: Float[np.ndarray, "draws items"],
 ) -> Float[np.ndarray, " draws"]:
     """The mean over matches of the precision among the pairs of at least their cosine."""
-    order = (-found).argsort(kind="stable")
-    _, starts = np.unique(-found[order], return_index=True)
+    order = (-answers).argsort(kind="stable")
+    _, starts = np.unique(-answers[order], return_index=True)
     drawn = np.add.reduceat(counts[:, order], starts, axis=1)
     matches = np.add.reduceat((counts * truth)[:, order], starts, axis=1)
     precision = matches.cumsum(1) / np.maximum(drawn.cumsum(1), 1)
@@ -120,7 +120,7 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def draws(task: str, items: int) -> Iterator[Float[np.ndarray, "draws items"]]:
+def draw_counts(task: str, items: int) -> Iterator[Float[np.ndarray, "draws items"]]:
     """How often each draw of a task holds each item, some draws at a time; the same at any call."""
     generator = np.random.default_rng([SEED, crc32(task.encode())])
     for _ in range(0, DRAWS, BLOCK):
@@ -130,19 +130,22 @@ def draws(task: str, items: int) -> Iterator[Float[np.ndarray, "draws items"]]:
         yield counts.astype(np.double)
 
 
-def samples(task: str, models: Sequence[Items], dim: int) -> Float[np.ndarray, " samples"]:
+def bootstrap_scores(task: str, models: Sequence[Items], dim: int) -> Float[np.ndarray, " samples"]:
     """The mean score of models (one, or its seeds): of the items as given, then of every draw."""
     count = len(models[0].truth)
-    blocks = [np.ones((1, count)), *draws(task, count)]
+    blocks = [np.ones((1, count)), *draw_counts(task, count)]
     return np.concatenate(
-        [np.mean([redrawn(one, dim, counts) for one in models], axis=0) for counts in blocks]
+        [
+            np.mean([resampled_scores(items, dim, counts) for items in models], axis=0)
+            for counts in blocks
+        ]
     )
 
 
-def difference(
+def score_difference(
     a: Float[np.ndarray, " samples"], b: Float[np.ndarray, " samples"], items: int
 ) -> Difference:
-    """How much higher `a` is than `b`, from what `samples` gave for both."""
+    """How much higher `a` is than `b`, from what `bootstrap_scores` gave for both."""
     value, drawn = float(a[0] - b[0]), (a - b)[1:]
     drawn = drawn[np.isfinite(drawn)]  # a draw without a match, or without variation, has no score
     if not isfinite(value) or not len(drawn):
@@ -162,8 +165,8 @@ def holm(p: Sequence[float], level: float = 1 - LEVEL) -> list[bool]:
     [True, False, False, False]
     """
     held = [False] * len(p)
-    for rank, at in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        if p[at] > level / (len(p) - rank):
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        if p[index] > level / (len(p) - rank):
             break
-        held[at] = True
+        held[index] = True
     return held

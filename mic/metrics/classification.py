@@ -18,7 +18,7 @@ from mic.nested import check_dims, paired_cosines, prefix, unit
 SEED = 42  # the paper's and mteb's
 
 
-class JudgedPairs(NamedTuple):
+class LabelledPairs(NamedTuple):
     """Embeddings of both sides of pairs, and 1 where they match, 0 where they do not."""
 
     left: Float[Tensor, "pairs dim"]
@@ -79,13 +79,13 @@ def answer_scores(
 
     scores: dict[str, dict[int, float]] = {"accuracy": {}, "macro_f1": {}}
     for dim, labels in answers.items():
-        found = labels.numpy()
-        scores["accuracy"][dim] = 100 * float(accuracy_score(truth, found))
-        scores["macro_f1"][dim] = 100 * float(f1_score(truth, found, average="macro"))
+        predicted = labels.numpy()
+        scores["accuracy"][dim] = 100 * float(accuracy_score(truth, predicted))
+        scores["macro_f1"][dim] = 100 * float(f1_score(truth, predicted, average="macro"))
     return scores
 
 
-def nested_average_precision(test: JudgedPairs, dims: Sequence[int]) -> dict[int, float]:
+def nested_average_precision(test: LabelledPairs, dims: Sequence[int]) -> dict[int, float]:
     """Average precision of the cosine as a sign of a match at every width.
 
     The mean over matches of the precision among the pairs of at least their cosine. Raises
@@ -101,7 +101,7 @@ def nested_average_precision(test: JudgedPairs, dims: Sequence[int]) -> dict[int
 
 
 def nested_pair_accuracy(
-    test: JudgedPairs, tune: JudgedPairs, dims: Sequence[int]
+    test: LabelledPairs, tune: LabelledPairs, dims: Sequence[int]
 ) -> dict[int, float]:
     """Accuracy of calling pairs a match by their cosine at every width.
 
@@ -112,11 +112,11 @@ def nested_pair_accuracy(
     dims = check_dims(dims, test.left.shape[1])
     tuned = paired_cosines(tune.left, tune.right, dims)
     labels = torch.tensor(test.labels, dtype=torch.bool)
-    found = {}
+    scores = {}
     for dim, cosine in paired_cosines(test.left, test.right, dims).items():
         matches = cosine.double() >= best_threshold(tuned[dim], tune.labels)
-        found[dim] = 100 * float((matches == labels).double().mean())
-    return found
+        scores[dim] = 100 * float((matches == labels).double().mean())
+    return scores
 
 
 def best_threshold(cosines: Float[Tensor, " pairs"], labels: Sequence[int]) -> float:
@@ -151,11 +151,11 @@ def nested_v_measure(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import v_measure_score
 
-    found = {}
+    scores = {}
     for dim in check_dims(dims, embeddings.shape[1]):
         groups = MiniBatchKMeans(len(set(labels)), batch_size=512, n_init="auto", random_state=SEED)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             assigned = groups.fit_predict(unit(prefix(embeddings, dim)).numpy())
-        found[dim] = 100 * float(v_measure_score(labels, assigned))
-    return found
+        scores[dim] = 100 * float(v_measure_score(labels, assigned))
+    return scores

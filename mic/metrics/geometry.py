@@ -69,9 +69,9 @@ def effective_rank(covariance: Square) -> Scalar:
 def rank_me(second_moment: Square) -> Scalar:
     """RankMe: the same of the singular values of the embeddings, not centred: between 1 and d.
 
-    They are the roots of the second moment's eigenvalues. Isotropic noise of 768 numbers has 125 at
-    128 rows, 673 at 1,024: compare at one number of rows. Source: Garrido et al. 2023, equation 1,
-    with 0 log 0 = 0 in the place of its epsilon, which could lead above d.
+    They are the roots of the second moment's eigenvalues. Isotropic noise of 768 dimensions has
+    125 at 128 rows, 673 at 1,024: compare at one number of rows. Source: Garrido et al. 2023,
+    equation 1, with 0 log 0 = 0 in the place of its epsilon, which could lead above d.
     """
     return entropy_rank(spectrum(second_moment).sqrt())
 
@@ -117,12 +117,12 @@ def power_law_slope(eigenvalues: Float[Tensor, " dim"]) -> Scalar:
     Of the eigenvalues of at least 1e-4 of the largest; 0 is isotropic. NaN with fewer than two.
     Source: Agrawal et al. 2022 (alpha-ReQ), who fit a middle range, which narrow prefixes lack.
     """
-    kept = eigenvalues[eigenvalues >= TAIL * eigenvalues[0]]
-    if len(kept) < 2:
+    head = eigenvalues[eigenvalues >= TAIL * eigenvalues[0]]
+    if len(head) < 2:
         return eigenvalues.new_full((), torch.nan)
-    x = torch.arange(1, len(kept) + 1, dtype=kept.dtype, device=kept.device).log()
+    x = torch.arange(1, len(head) + 1, dtype=head.dtype, device=head.device).log()
     x = x - x.mean()
-    return -(x * kept.log()).sum() / x.square().sum()
+    return -(x * head.log()).sum() / x.square().sum()
 
 
 def variance_cv(covariance: Square) -> Scalar:
@@ -142,14 +142,14 @@ def dead_share(covariance: Square, second_moment: Square) -> Scalar:
     return dead.to(second_moment.dtype).mean()
 
 
-def measures(covariance: Square, second_moment: Square, rows: int) -> dict[str, float]:
+def prefix_measures(covariance: Square, second_moment: Square, rows: int) -> dict[str, float]:
     """Every measure of one prefix, from its own blocks.
 
     `effective_rank_share` is of the most that so many rows can have, min(d, rows - 1).
     """
     eigenvalues = spectrum(covariance)
     rank = entropy_rank(eigenvalues)
-    found = {
+    values = {
         "effective_rank": rank,
         "effective_rank_share": rank / max(1, min(len(covariance), rows - 1)),
         "rank_me": rank_me(second_moment),
@@ -161,7 +161,7 @@ def measures(covariance: Square, second_moment: Square, rows: int) -> dict[str, 
         "variance_cv": variance_cv(covariance),
         "dead_share": dead_share(covariance, second_moment),
     }
-    return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
 def uniformity(embeddings: Float[Tensor, "rows dim"], t: float = 2.0) -> Scalar:
@@ -170,8 +170,8 @@ def uniformity(embeddings: Float[Tensor, "rows dim"], t: float = 2.0) -> Scalar:
     Source: Wang and Isola 2020, section 4.1.2.
     """
     rows, width = embeddings.double(), embeddings.shape[1]
-    everyone = torch.arange(len(rows), device=rows.device)
-    sums = potential_sums(rows, rows, everyone, [width], t)
+    positions = torch.arange(len(rows), device=rows.device)
+    sums = potential_sums(rows, rows, positions, [width], t)
     return (sums[0] / (len(rows) * (len(rows) - 1))).log()
 
 
@@ -203,8 +203,8 @@ def linear_cka(joint: Square, width: int) -> Scalar:
     `joint` is the covariance of both beside each other, `width` that of the first:
     `|C_xy|^2 / (|C_xx| |C_yy|)` in Frobenius norms. Source: Kornblith et al. 2019, equation 4.
     """
-    own, cross, other = joint[:width, :width], joint[:width, width:], joint[width:, width:]
-    return cross.square().sum() / (own.square().sum() * other.square().sum()).sqrt()
+    first, cross, second = joint[:width, :width], joint[:width, width:], joint[width:, width:]
+    return cross.square().sum() / (first.square().sum() * second.square().sum()).sqrt()
 
 
 def cross_correlation(covariance: Square, dim: int) -> Float[Tensor, "prefix residual"]:
@@ -223,12 +223,12 @@ def correlation_summary(covariance: Square, dim: int, rows: int) -> dict[str, fl
     `excess` is the mean square less 1 / (rows - 1), what independent coordinates of so many
     independent rows have; below 0 is chance.
     """
-    found = cross_correlation(covariance, dim).abs().flatten()
-    if not found.isfinite().all():  # sorting would leave numbers among the quantiles
+    magnitudes = cross_correlation(covariance, dim).abs().flatten()
+    if not magnitudes.isfinite().all():  # sorting would leave numbers among the quantiles
         return dict.fromkeys(("rms", "max", *QUANTILES, "excess"), float("nan"))
-    square = found.square().mean()
+    square = magnitudes.square().mean()
     # torch.quantile refuses more than 2^24 values
-    ordered = found.sort().values
+    ordered = magnitudes.sort().values
     places = {name: int(share * (len(ordered) - 1)) for name, share in QUANTILES.items()}
     return {
         "rms": float(square.sqrt()),

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from mic.metrics.geometry import linear_cka, measures, without_rounding
+from mic.metrics.geometry import linear_cka, prefix_measures, without_rounding
 
 
 def sum_over_ranks(state: Tensor, group: Any = None) -> list[Tensor]:
@@ -62,15 +62,15 @@ class Moment(NamedTuple):
         Where there is a teacher, `teacher_cka/d<dim>` is how far a prefix agrees with it.
         """
         joint, second, rows = self.joint, self.second_moment, self.rows
-        found = {
+        values = {
             f"{name}/d{dim}": value
             for dim in dims
-            for name, value in measures(joint[:dim, :dim], second[:dim, :dim], rows).items()
+            for name, value in prefix_measures(joint[:dim, :dim], second[:dim, :dim], rows).items()
         }
         for dim in dims if len(joint) > self.width else ():
-            kept = [*range(dim), *range(self.width, len(joint))]
-            found[f"teacher_cka/d{dim}"] = float(linear_cka(joint[kept][:, kept], dim))
-        return found
+            columns = [*range(dim), *range(self.width, len(joint))]
+            values[f"teacher_cka/d{dim}"] = float(linear_cka(joint[columns][:, columns], dim))
+        return values
 
 
 class Moments(Metric):
@@ -97,7 +97,7 @@ class Moments(Metric):
         """Add rows, which have the full width; with a teacher, its embeddings of the same texts."""
         columns = [embeddings.new_ones(len(embeddings), 1), embeddings]
         columns += [] if teacher is None else [teacher]
-        rows = torch.cat([one.to(self.total.device).double() for one in columns], dim=1)
+        rows = torch.cat([column.to(self.total.device).double() for column in columns], dim=1)
         self.total += rows.T @ rows
 
     def compute(self) -> Moment:

@@ -63,8 +63,8 @@ def to_binary(x: Float[Tensor, "rows dim"]) -> UInt8[Tensor, "rows bytes"]:
     """
     bits = torch.nn.functional.pad((x > 0).to(torch.uint8), (0, -x.shape[1] % 8))
     weights = 2 ** torch.arange(7, -1, -1, device=x.device)
-    found: Tensor = (bits.view(len(x), -1, 8) * weights).sum(-1)
-    return found.to(torch.uint8)
+    packed: Tensor = (bits.view(len(x), -1, 8) * weights).sum(-1)
+    return packed.to(torch.uint8)
 
 
 def hamming(

@@ -27,9 +27,9 @@ class NestedRetrieval(Metric):
     equal cosines stand in the order of their numbers; one that is not a number is never found.
 
     `relevant[i]` maps the numbers of the documents that answer query i to their gain, above 0.
-    `own[i]` is the number of query i itself where it is a document, too: it is passed over, as BEIR
-    does. nDCG takes gains linearly; recall and MAP divide by all the relevant documents, as
-    trec_eval does.
+    `excluded[i]` is the number of query i itself where it is a document, too: it is left out of its
+    ranking, as BEIR does. nDCG takes gains linearly; recall and MAP divide by all the relevant
+    documents, as trec_eval does.
 
     Without `sync_on_compute` a rank's figures are those of its own documents. Raises InputError for
     widths that do not increase or exceed D.
@@ -38,28 +38,30 @@ class NestedRetrieval(Metric):
     full_state_update = False
     best: Tensor
     queries: Tensor
-    passed: Tensor
+    excluded: Tensor
 
     def __init__(
         self,
         queries: Float[Tensor, "queries dim"],
         relevant: Sequence[Mapping[int, float]],
         dims: Sequence[int],
-        own: Sequence[int | None] | None = None,
+        excluded: Sequence[int | None] | None = None,
         *,
         sync_on_compute: bool = True,
     ) -> None:
         super().__init__(sync_on_compute=sync_on_compute, compute_with_cache=False)
         self.dims = check_dims(dims, queries.shape[1])
-        self.judgements = judge(relevant)
-        passed = [NONE if at is None else at for at in own or [None] * len(queries)]
+        self.relevance = relevance_tensors(relevant)
+        numbers = [
+            NONE if number is None else number for number in excluded or [None] * len(queries)
+        ]
         exact = queries.to(torch.promote_types(queries.dtype, torch.float))
         self.register_buffer("queries", exact, persistent=False)
-        self.register_buffer("passed", torch.tensor(passed).to(queries.device), persistent=False)
+        self.register_buffer("excluded", torch.tensor(numbers).to(queries.device), persistent=False)
         # scores and numbers in one tensor, so that it is one message; fp64 holds both exactly
         shape = (2, len(self.dims), len(queries), DEPTH)
         empty = torch.full(shape, -torch.inf, dtype=torch.double, device=queries.device)
-        self.add_state("best", empty, dist_reduce_fx=merge)
+        self.add_state("best", empty, dist_reduce_fx=merge_best)
 
     def update(
         self, documents: Float[Tensor, "documents dim"], numbers: Int[Tensor, " documents"]
@@ -73,22 +75,22 @@ class NestedRetrieval(Metric):
 
     def rank(self, block: slice, documents: Tensor, numbers: Tensor) -> None:
         """Put a chunk of documents among the best of a block of queries."""
-        queries, own = self.queries[block], self.passed[block, None]
+        queries, excluded = self.queries[block], self.excluded[block, None]
         count = min(DEPTH + 1, len(documents))  # one of which the query may be itself
         for k, (_, scores) in enumerate(cosines(queries, documents, self.dims)):
-            found = scores.topk(count, dim=1)  # what is not a number comes first
-            values, ids = found.values.double(), numbers[found.indices]
-            values = values.masked_fill(values.isnan() | (ids == own), -torch.inf)
+            best = scores.topk(count, dim=1)  # what is not a number comes first
+            values, ids = best.values.double(), numbers[best.indices]
+            values = values.masked_fill(values.isnan() | (ids == excluded), -torch.inf)
             new = torch.stack([values, ids.double()])
-            self.best[:, k, block] = top(torch.cat([self.best[:, k, block], new], dim=2))
+            self.best[:, k, block] = keep_best(torch.cat([self.best[:, k, block], new], dim=2))
 
     def compute(self) -> dict[str, dict[int, float]]:
-        found: dict[str, dict[int, float]] = {name: {} for name in NAMES}
+        scores: dict[str, dict[int, float]] = {name: {} for name in NAMES}
         for dim, ranked in self.ranking().items():
-            means = ranking_values(ranked, self.judgements).mean(1)
+            means = ranking_values(ranked, self.relevance).mean(1)
             for name, value in zip(NAMES, (100 * means).tolist(), strict=True):
-                found[name][dim] = value
-        return found
+                scores[name][dim] = value
+        return scores
 
     def ranking(self) -> dict[int, Int[Tensor, "queries depth"]]:
         """What every query has found at each width so far, the best first; -1: nothing more."""
@@ -100,27 +102,27 @@ def nested_retrieval(
     corpus: Float[Tensor, "documents dim"],
     relevant: Sequence[Mapping[int, float]],
     dims: Sequence[int],
-    own: Sequence[int | None] | None = None,
+    excluded: Sequence[int | None] | None = None,
 ) -> dict[str, dict[int, float]]:
     """What `NestedRetrieval` says of a corpus whose documents are numbered by their rows."""
     dims = check_dims(dims, corpus.shape[1])
-    metric = NestedRetrieval(queries, relevant, dims, own, sync_on_compute=False)
+    metric = NestedRetrieval(queries, relevant, dims, excluded, sync_on_compute=False)
     metric.update(corpus, torch.arange(len(corpus)))
     return metric.compute()
 
 
-def top(best: Float[Tensor, "2 *rows found"]) -> Float[Tensor, "2 *rows depth"]:
+def keep_best(best: Float[Tensor, "2 *rows found"]) -> Float[Tensor, "2 *rows depth"]:
     """The DEPTH best of each row's scores and numbers."""
     scores, places = best[0].topk(DEPTH, dim=-1)
     return torch.stack([scores, best[1].gather(-1, places)])
 
 
-def merge(parts: Float[Tensor, "ranks 2 widths queries depth"]) -> Tensor:
+def merge_best(parts: Float[Tensor, "ranks 2 widths queries depth"]) -> Tensor:
     """The best of all ranks."""
-    return top(torch.cat(list(parts), dim=-1))
+    return keep_best(torch.cat(list(parts), dim=-1))
 
 
-class Judgements(NamedTuple):
+class Relevance(NamedTuple):
     """What answers each query, padded to the most that any has."""
 
     ids: Int[Tensor, "queries relevant"]  # rising, padded with NOWHERE
@@ -129,16 +131,16 @@ class Judgements(NamedTuple):
     counts: Int[Tensor, " queries"]
 
 
-def judge(relevant: Sequence[Mapping[int, float]]) -> Judgements:
-    """The judgements as tensors."""
+def relevance_tensors(relevant: Sequence[Mapping[int, float]]) -> Relevance:
+    """The relevance as tensors."""
     shape = (len(relevant), max([1, *map(len, relevant)]))
     ids, gains = torch.full(shape, NOWHERE), torch.zeros(shape, dtype=torch.double)
-    for i, one in enumerate(relevant):
-        rising = sorted(one)
-        ids[i, : len(one)] = torch.tensor(rising, dtype=torch.long)
-        gains[i, : len(one)] = torch.tensor([one[document] for document in rising])
+    for i, gain in enumerate(relevant):
+        rising = sorted(gain)
+        ids[i, : len(gain)] = torch.tensor(rising, dtype=torch.long)
+        gains[i, : len(gain)] = torch.tensor([gain[document] for document in rising])
     ideal = gains.sort(dim=1, descending=True).values
-    return Judgements(ids, gains, ideal, (ids != NOWHERE).sum(1))
+    return Relevance(ids, gains, ideal, (ids != NOWHERE).sum(1))
 
 
 def in_order(best: Float[Tensor, "2 queries depth"]) -> Int[Tensor, "queries depth"]:
@@ -149,13 +151,13 @@ def in_order(best: Float[Tensor, "2 queries depth"]) -> Int[Tensor, "queries dep
 
 
 def ranking_values(
-    ranked: Int[Tensor, "queries ranks"], judgements: Judgements
+    ranked: Int[Tensor, "queries ranks"], relevance: Relevance
 ) -> Float[Tensor, "metrics queries"]:
     """Every query's value of each of NAMES, from 0 to 1."""
-    ids, gains, ideal, counts = judgements
+    ids, gains, ideal, counts = relevance
     places = torch.searchsorted(ids, ranked).clamp_max(ids.shape[1] - 1)
-    found = ids.gather(1, places) == ranked
-    hits, gained = found.double(), gains.gather(1, places) * found
+    relevant = ids.gather(1, places) == ranked
+    hits, gained = relevant.double(), gains.gather(1, places) * relevant
     ranks = torch.arange(1, ranked.shape[1] + 1, dtype=torch.double)
     discounts = 1 / torch.log2(1 + ranks[:10])
     best = (ideal[:, :10] * discounts[: ideal.shape[1]]).sum(1)

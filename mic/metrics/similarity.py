@@ -55,13 +55,13 @@ class NestedSpearman(Metric):
         cosines = paired_cosines(a, b, check_dims(self.dims, a.shape[1]))
         columns = [scores.to(a.device), *cosines.values()]
         assert isinstance(self.pairs, list)
-        self.pairs.append(torch.stack([one.double() for one in columns], dim=1).flatten())
+        self.pairs.append(torch.stack([column.double() for column in columns], dim=1).flatten())
 
     def compute(self) -> dict[int, float]:
         parts = self.pairs if isinstance(self.pairs, list) else [self.pairs]
-        values = torch.cat([one.cpu() for one in parts]) if parts else torch.empty(0)
+        values = torch.cat([part.cpu() for part in parts]) if parts else torch.empty(0)
         scores, *cosines = values.view(-1, 1 + len(self.dims)).numpy().T
         return {
-            dim: 100 * float(spearmanr(one, scores).statistic) if len(scores) > 1 else math.nan
-            for dim, one in zip(self.dims, cosines, strict=True)
+            dim: 100 * float(spearmanr(cosine, scores).statistic) if len(scores) > 1 else math.nan
+            for dim, cosine in zip(self.dims, cosines, strict=True)
         }

@@ -31,7 +31,7 @@ class Spread(Metric):
         # pairs; at every width squared distances, then squared lengths; the sums of unit prefixes
         size = 1 + 2 * len(self.dims) + sum(self.dims)
         self.add_state("sums", torch.zeros(size, dtype=torch.double), dist_reduce_fx="sum")
-        self.kept: list[Tensor] = []
+        self.sampled: list[Tensor] = []
 
     def update(
         self,
@@ -49,11 +49,11 @@ class Spread(Metric):
         scalars = torch.stack([count, *distances, *squares])
         self.sums += torch.cat([scalars, *(rows.sum(0) for rows in units)])
         if keep:
-            self.kept += [a, b]
+            self.sampled += [a, b]
 
     def reset(self) -> None:
         super().reset()
-        self.kept = []
+        self.sampled = []
 
     def compute(self) -> dict[str, float]:
         """`<measure>/d<dim>` of all ranks' rows. Every rank has to call it."""
@@ -64,11 +64,11 @@ class Spread(Metric):
             different_rows_product(total, square, rows)
             for total, square in zip(totals, squares, strict=True)
         ]
-        potentials, kept = self.potentials()
+        potentials, count = self.potentials()
         columns = {
             "alignment": distances / pairs,
             "mean_cosine": torch.stack(cosine),
-            "uniformity": (potentials / (kept * (kept - 1))).log(),
+            "uniformity": (potentials / (count * (count - 1))).log(),
         }
         return {
             f"{name}/d{dim}": value
@@ -78,11 +78,11 @@ class Spread(Metric):
 
     def potentials(self) -> tuple[Float[Tensor, " widths"], int]:
         """The Gaussian potentials of every two kept rows, summed, and how many are kept."""
-        own = torch.cat([self.sums.new_zeros(0, self.dims[-1]), *self.kept])
-        sizes = counts(len(own), own.device)
+        rows = torch.cat([self.sums.new_zeros(0, self.dims[-1]), *self.sampled])
+        sizes = counts(len(rows), rows.device)
         if not sum(sizes):
-            return own.new_zeros(len(self.dims)), 0
-        everyone = gather(own, sizes)
-        places = torch.arange(len(own), device=own.device) + sum(sizes[: rank()])
-        sums = potential_sums(own, everyone, places, self.dims, self.t)
+            return rows.new_zeros(len(self.dims)), 0
+        all_rows = gather(rows, sizes)
+        positions = torch.arange(len(rows), device=rows.device) + sum(sizes[: rank()])
+        sums = potential_sums(rows, all_rows, positions, self.dims, self.t)
         return total(sums), sum(sizes)

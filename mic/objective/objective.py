@@ -1,9 +1,9 @@
-"""The objective: weights, schedules and widths around the pure losses.
+"""Weigh the losses of a batch: weights, schedules and widths around the pure losses.
 
 `L_total = sum_d w_d L_contrastive(d) + gamma * mean over layers and widths of the regularizers`,
-and what a teacher, ESE and MIPIC add. A part of a batch is first summarised, then held against the
-rest: parts may be chunks on one device or the ranks of a group, and every value is that of the
-whole batch. A step has one gather, of rows, and one sum.
+plus the terms of a teacher, ESE and MIPIC. The statistics of chunks or of ranks are computed first,
+then joined: every value is that of the whole batch. A step has two collectives, a gather of rows
+and a sum.
 """
 
 from bisect import bisect_left
@@ -25,23 +25,23 @@ from mic.losses.soft_collapse import collapse_sums
 from mic.nested import Encoded, mean_pool
 from mic.objective import active_terms, terms
 from mic.objective.active_terms import ALIGNED, RELATIONS, SCR
-from mic.objective.statistics import Key, Summary, Sums
-from mic.objective.terms import Part, Values
+from mic.objective.statistics import BatchStatistics, Key, Sums
+from mic.objective.terms import RankBatch, Values
 
 HEAD_WIDTH = 256  # hidden units of the heads of MIPIC's chain
 
 
 class Loss(NamedTuple):
-    """The value to minimise and everything it was made of.
+    """The value to minimise and the terms it is the sum of.
 
     `terms` maps a term's name to its raw value per width (means over align layers and views);
-    `parts` maps it to its weighted share of the total: they sum to `total`. `negatives` is the mean
-    number of keys beside its own that a query was held against.
+    `weighted` maps it to its weighted share of the total: they sum to `total`. `negatives` is the
+    mean number of negatives of a query.
     """
 
     total: Tensor
     terms: dict[str, PerWidth]
-    parts: dict[str, Tensor]
+    weighted: dict[str, Tensor]
     negatives: Tensor
 
 
@@ -56,26 +56,26 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.lifts, self.heads = nn.ParameterList(), nn.ModuleList()
-        chained = active_terms.active(config, "chain")
-        if not chained and not active_terms.active(config, *RELATIONS):
+        chained = active_terms.is_active(config, "chain")
+        if not chained and not active_terms.is_active(config, *RELATIONS):
             return
         if hidden_width is None:
             raise InputError("objective.attention, .cka, .chain: they need the backbone's width")
-        dims = active_terms.widths(config, hidden_width)
+        dims = active_terms.nested_widths(config, hidden_width)
         if chained and (wrong := active_terms.check_chain(config, dims)):
             raise InputError(wrong)
         if chained:
             self.heads.extend(head(narrow, wide) for narrow, wide in pairwise(dims))
-        if active_terms.active(config, *RELATIONS):
+        if active_terms.is_active(config, *RELATIONS):
             self.lifts.extend(nn.Parameter(torch.eye(dim, hidden_width)) for dim in dims[:-1])
 
     def layers(self, view: int) -> list[int]:
         """The backbone layers whose hidden states the objective wants of a column."""
-        return active_terms.layers(self.config, view)
+        return active_terms.wanted_layers(self.config, view)
 
     def taught(self, view: int) -> bool:
         """Whether the objective wants the teacher's embeddings of a column."""
-        return active_terms.taught(self.config, view)
+        return active_terms.needs_teacher(self.config, view)
 
     def forward(
         self,
@@ -92,10 +92,10 @@ class Objective(nn.Module):
         `step` counts optimiser steps from 0 and drives the warm-up of the weights. `teacher` holds
         the teacher's embeddings [batch, _] of the columns that are `taught`. Rows with equal `ids`,
         numbers of their texts, or equal `groups` are no negatives of each other. `sizes` are the
-        ranks' numbers of rows, asked of all ranks when not given.
+        ranks' numbers of rows; without it they are summed over the ranks first.
         """
-        summary = self.summarise(views, teacher=teacher, ids=ids, groups=groups)
-        return self.finish(summary, step, sizes)
+        statistics = self.summarise(views, teacher=teacher, ids=ids, groups=groups)
+        return self.finish(statistics, step, sizes)
 
     def summarise(
         self,
@@ -104,8 +104,8 @@ class Objective(nn.Module):
         teacher: Sequence[Tensor | None] = (),
         ids: Int[Tensor, "batch columns"] | None = None,
         groups: Int[Tensor, " batch"] | None = None,
-    ) -> Summary:
-        """What the losses need of a part of a batch; `statistics.join` joins parts."""
+    ) -> BatchStatistics:
+        """The statistics of a batch or of a chunk of it; `statistics.join` joins chunks."""
         rows: dict[Key, Tensor] = {}
         sums: dict[Key, Sums] = {}
         lifts = list(self.lifts)
@@ -114,12 +114,12 @@ class Objective(nn.Module):
             for layer in self.layers(view):
                 rows["layer", view, layer] = mean_pool(encoded.hidden[layer], encoded.mask)
         for view in range(active_terms.regularized_views(self.config)):
-            for layer in active_terms.aligned(self.config):
+            for layer in active_terms.aligned_layers(self.config):
                 hidden, mask = views[view].hidden[layer], views[view].mask
-                if active_terms.active(self.config, *SCR):
+                if active_terms.is_active(self.config, *SCR):
                     sums["collapse", view, layer] = collapse_sums(hidden, mask)
-                if active_terms.active(self.config, *RELATIONS):
-                    dims = active_terms.widths(self.config, hidden.shape[2])[:-1]
+                if active_terms.is_active(self.config, *RELATIONS):
+                    dims = active_terms.nested_widths(self.config, hidden.shape[2])[:-1]
                     sums["relations", view, layer] = relation_sums(hidden, mask, lifts, dims)
         for view, embeddings in enumerate(teacher):
             if embeddings is not None:
@@ -129,32 +129,37 @@ class Objective(nn.Module):
             rows["ids",] = torch.cat(marks, dim=1)
             if ids.shape[1] > 2:
                 rows["negative ids",] = ids[:, 2:]
-        return Summary(rows, sums)
+        return BatchStatistics(rows, sums)
 
-    def finish(self, summary: Summary, step: int, sizes: Sequence[int] | None = None) -> Loss:
-        """The loss of the joined batch of all ranks from the summary of one's own part."""
-        rows, config = summary.rows, self.config
+    def finish(
+        self, statistics: BatchStatistics, step: int, sizes: Sequence[int] | None = None
+    ) -> Loss:
+        """The loss of the joined batch of all ranks from the statistics of this rank's rows."""
+        rows, config = statistics.rows, self.config
         count, device = len(rows["pooled", 0]), rows["pooled", 0].device
         sizes = sizes or counts(count, device)
         first = sum(sizes[: rank()])
-        part = Part(
+        batch = RankBatch(
             rows,
             dict(zip(rows, gather_columns(list(rows.values()), sizes), strict=True)),
-            summary.sums,
+            statistics.sums,
             torch.arange(first, first + count, device=device),
         )
         columns = sum(key[0] == "pooled" for key in rows)
-        false = terms.false_negatives(part, columns, config)
-        planned = active_terms.plan(part, columns, config, step, false, self.heads)
+        false = terms.find_false_negatives(batch, columns, config)
+        active = active_terms.build_terms(batch, columns, config, step, false, self.heads)
         if false.keys is not None:
-            planned.append(terms.count_negatives(part, false.keys))
-        values = average(terms.exchange(planned))
-        everybody = torch.full((), part.size * (columns - 1) - 1.0, device=device)
-        negatives = values.pop("negatives", {0: everybody})[0]
-        parts = self.weigh(
-            values, rows["pooled", 0].shape[1], active_terms.nesting(part, config), step
+            active.append(terms.negatives_term(batch, false.keys))
+        values = average_terms(terms.exchange_sums(active))
+        every_key = torch.full((), batch.size * (columns - 1) - 1.0, device=device)
+        negatives = values.pop("negatives", {0: every_key})[0]
+        weighted = self.weigh(
+            values,
+            rows["pooled", 0].shape[1],
+            active_terms.count_nested_widths(batch, config),
+            step,
         )
-        return Loss(total(parts.values()), values, parts, negatives)
+        return Loss(sum_scalars(weighted.values()), values, weighted, negatives)
 
     def weigh(self, values: Values, width: int, nesting: int, step: int) -> dict[str, Tensor]:
         """Each term's weighted sum over its widths.
@@ -162,21 +167,23 @@ class Objective(nn.Module):
         `width` is that of the embedding, `nesting` the number of widths of the align layers: the
         regularizers' mean runs over all of them, also those where a term is undefined.
         """
-        config, parts = self.config, {}
-        for name, found in values.items():
+        config, weighted = self.config, {}
+        for name, widths in values.items():
             weight = term_weight(active_terms.term_config(config, name), step)
             if name in ALIGNED:
-                shares = dict.fromkeys(found, config.gamma / nesting)
+                shares = dict.fromkeys(widths, config.gamma / nesting)
             elif name == "chain":
-                shares = dict.fromkeys(found, config.gamma)
+                shares = dict.fromkeys(widths, config.gamma)
             else:
-                shares = {dim: dim_weight(config, dim, width) for dim in found}
-            parts[name] = weight * total(shares[dim] * value for dim, value in found.items())
-        return parts
+                shares = {dim: dim_weight(config, dim, width) for dim in widths}
+            weighted[name] = weight * sum_scalars(
+                shares[dim] * value for dim, value in widths.items()
+            )
+        return weighted
 
 
 def head(narrow: int, wide: int) -> nn.Module:
-    """What predicts the wider representation of MIPIC's chain from the narrower."""
+    """The head of MIPIC's chain, which predicts the wider representation from the narrower."""
     return nn.Sequential(nn.Linear(narrow, HEAD_WIDTH), nn.GELU(), nn.Linear(HEAD_WIDTH, wide))
 
 
@@ -187,25 +194,25 @@ def dim_weight(config: ObjectiveConfig, dim: int, full: int) -> float:
         weights = [1.0] * (len(config.dims) + 1)
     else:
         weights = light_width_weights(len(config.dims) + 1)
-    places = [bisect_left(config.dims, width) for width in active_terms.widths(config, full)]
+    places = [bisect_left(config.dims, width) for width in active_terms.nested_widths(config, full)]
     whole = sum(weights[place] for place in places) if config.normalize_dim_weights else 1
     return weights[bisect_left(config.dims, dim)] / whole
 
 
-def average(found: Sequence[Values]) -> Values:
+def average_terms(evaluated: Sequence[Values]) -> Values:
     """Each term's mean over layers and views, at each width over those that have it."""
-    names = dict.fromkeys(name for one in found for name in one)
-    terms = {name: [one[name] for one in found if name in one] for name in names}
-    widths = {name: sorted({dim for one in ones for dim in one}) for name, ones in terms.items()}
+    names = dict.fromkeys(name for values in evaluated for name in values)
+    terms = {name: [values[name] for values in evaluated if name in values] for name in names}
+    widths = {name: sorted(set().union(*values)) for name, values in terms.items()}
     return {
-        name: {dim: mean(one[dim] for one in terms[name] if dim in one) for dim in dims}
+        name: {dim: mean_scalar(term[dim] for term in terms[name] if dim in term) for dim in dims}
         for name, dims in widths.items()
         if dims  # SCR at the full width alone: none
     }
 
 
 def full(x: Tensor) -> Tensor:
-    """In at least fp32, as all statistics are."""
+    """The tensor in at least fp32, as all statistics are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -220,11 +227,11 @@ def term_weight(term: TermConfig, step: int) -> float:
     return term.weight * (step + 1) / term.warmup_steps
 
 
-def total(values: Iterable[Tensor]) -> Tensor:
+def sum_scalars(values: Iterable[Tensor]) -> Tensor:
     """The sum of scalars."""
     return torch.stack(list(values)).sum()
 
 
-def mean(values: Iterable[Tensor]) -> Tensor:
+def mean_scalar(values: Iterable[Tensor]) -> Tensor:
     """The mean of scalars."""
     return torch.stack(list(values)).mean()

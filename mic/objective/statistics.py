@@ -1,7 +1,7 @@
-"""What the losses need of a part of a batch: rows that concatenate and sums that add up.
+"""The statistics of a batch that the losses need: rows that concatenate and sums that add up.
 
-Chunks of a batch on one device and the parts of a batch on many ranks join in the same way, so that
-neither changes the value of a loss.
+The chunks of a batch on one device and the rows of several ranks join in the same way, so that
+neither chunks nor ranks change the value of a loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,26 +17,27 @@ Key = tuple[str | int, ...]  # ("pooled", view), ("layer", view, layer), ...
 Sums = CollapseSums | RelationSums
 
 
-class Summary(NamedTuple):
-    """Rows [rows, _] of a part of a batch, and what its tokens add up to."""
+class BatchStatistics(NamedTuple):
+    """Rows [rows, _] of a chunk of a batch or of all of it, and sums over its tokens."""
 
     rows: Mapping[Key, Tensor]
     sums: Mapping[Key, Sums]
 
 
-def join(parts: Sequence[Summary]) -> Summary:
-    """The summary of the batch that the parts make up, in their order."""
-    first = parts[0]
-    return Summary(
-        {key: torch.cat([part.rows[key] for part in parts]) for key in first.rows},
-        {key: add([part.sums[key] for part in parts]) for key in first.sums},
+def join(chunks: Sequence[BatchStatistics]) -> BatchStatistics:
+    """The statistics of the whole batch, its chunks in the given order."""
+    first = chunks[0]
+    return BatchStatistics(
+        {key: torch.cat([chunk.rows[key] for chunk in chunks]) for key in first.rows},
+        {key: add_sums([chunk.sums[key] for chunk in chunks]) for key in first.sums},
     )
 
 
-def add(parts: Sequence[Sums]) -> Sums:
-    return type(parts[0])(*(sum(values) for values in zip(*parts, strict=True)))
+def add_sums(chunks: Sequence[Sums]) -> Sums:
+    return type(chunks[0])(*(sum(values) for values in zip(*chunks, strict=True)))
 
 
-def tensors(summary: Summary) -> list[Tensor]:
-    """Every tensor of a summary, in one order."""
-    return [*summary.rows.values(), *(value for sums in summary.sums.values() for value in sums)]
+def tensors(statistics: BatchStatistics) -> list[Tensor]:
+    """All tensors of the statistics, in a fixed order."""
+    sums = (value for sums in statistics.sums.values() for value in sums)
+    return [*statistics.rows.values(), *sums]

@@ -21,7 +21,7 @@ from mic.errors import InputError, RunError
 from mic.nested import Encoded, check_dims
 from mic.objective.gradcache import chunked_step
 from mic.objective.objective import Loss, Objective
-from mic.objective.statistics import Summary, join
+from mic.objective.statistics import BatchStatistics, join
 from mic.train import frozen_backbone
 from mic.train.optimizer import adamw
 from mic.train.sharding import shard, whole_weights
@@ -121,18 +121,18 @@ class MICModule(LightningModule):
         """The loss of one tokenized batch and its terms."""
         return self.finish(self.summarise_all(batch), batch.sizes)
 
-    def summarise_all(self, batch: Batch) -> Summary:
+    def summarise_all(self, batch: Batch) -> BatchStatistics:
         """What the losses need of a batch, encoded in chunks where the config says so."""
         # ranks may hold one row more or less, and of a shared encoder all do as many passes
         size = None if self.sharded else self.config.trainer.chunk_size
         size = size or batch.size
         return join([self.summarise(chunk) for chunk in batch.chunks(size)])
 
-    def summarise(self, batch: Batch) -> Summary:
+    def summarise(self, batch: Batch) -> BatchStatistics:
         """What the losses need of a batch or of a chunk of one."""
         return self.summarise_views(batch, self.encode(batch))
 
-    def summarise_views(self, batch: Batch, views: Sequence[Encoded]) -> Summary:
+    def summarise_views(self, batch: Batch, views: Sequence[Encoded]) -> BatchStatistics:
         """What the losses need of a batch that is encoded already."""
         taught = [self.teach(batch, view, encoded.pooled) for view, encoded in enumerate(views)]
         return self.objective.summarise(views, teacher=taught, ids=batch.ids, groups=batch.groups)
@@ -166,7 +166,7 @@ class MICModule(LightningModule):
         found: Tensor = self.teacher(batch.columns[view], prepared, student)
         return found
 
-    def finish(self, summary: Summary, sizes: Sequence[int] | None) -> Loss:
+    def finish(self, summary: BatchStatistics, sizes: Sequence[int] | None) -> Loss:
         return self.objective.finish(summary, self.global_step, sizes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -41,7 +41,7 @@ def scalars(loss: Loss) -> dict[str, float]:
     values = {"loss": loss.total}
     for name, term in loss.terms.items():
         values[name] = torch.stack(list(term.values())).mean()
-        values[f"{name}/weighted"] = loss.parts[name]
+        values[f"{name}/weighted"] = loss.weighted[name]
         values |= {f"{name}/d{dim}": value for dim, value in term.items()}
     values["negatives"] = loss.negatives
     stacked = torch.stack([value.detach().float() for value in values.values()]).tolist()

@@ -24,7 +24,7 @@ from mic.evaluation.advise.speed import measure_speed, searcher
 from mic.evaluation.advise.words import described, how_to, ladder, notes, verdict
 from mic.evaluation.tasks.tasks import retrieval_task
 from mic.evaluation.truncation import cost
-from mic.metrics.bootstrap import draws
+from mic.metrics.bootstrap import draw_counts
 from mic.metrics.quantization import as_compared, from_int8, int8_ranges, to_int8
 from mic.nested import unit
 
@@ -160,7 +160,7 @@ def test_the_interval_of_the_kept_share_is_that_of_queries_drawn_anew():
     points = {Point(4, "fp32"): cut, Point(8, "fp32"): full}
     kept = kept_shares(Found("nDCG@10", points, Point(8, "fp32")))
     shares = []
-    for block in draws("advise", 40):
+    for block in draw_counts("advise", 40):
         for counts in block:
             numbers = [n for n, count in enumerate(counts) for _ in range(int(count))]
             shares.append(sum(cut[n] for n in numbers) / sum(full[n] for n in numbers))

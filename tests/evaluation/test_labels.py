@@ -20,7 +20,7 @@ from mic.evaluation.tasks.tasks import (
     pair_classification_task,
 )
 from mic.metrics.classification import (
-    JudgedPairs,
+    LabelledPairs,
     nested_average_precision,
     nested_classification,
     nested_pair_accuracy,
@@ -134,7 +134,7 @@ def test_pairs_are_encoded_once_and_the_threshold_is_tuned_on_the_tuning_pairs(t
     assert task.texts == [*task.judged, "a lynx", "a song"]
     embeddings = gaussian(7, 5)
     asked, tuned = (
-        JudgedPairs(
+        LabelledPairs(
             rows_of(task, embeddings, [pair[0] for pair in pairs]),
             rows_of(task, embeddings, [pair[1] for pair in pairs]),
             [pair[2] for pair in pairs],

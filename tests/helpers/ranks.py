@@ -19,7 +19,7 @@ from mic.data.indexed import Row
 from mic.encoder.encoder import Encoder
 from mic.objective.gradcache import chunked_step
 from mic.objective.objective import Loss, Objective
-from mic.objective.statistics import Summary
+from mic.objective.statistics import BatchStatistics
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "objective"
 SMALL = (  # the shipped objectives at the size of the tiny encoder
@@ -71,7 +71,7 @@ class Step(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         return self.objective.finish(self.summarise(batch), 3, batch.sizes)
 
-    def summarise(self, batch: Batch) -> Summary:
+    def summarise(self, batch: Batch) -> BatchStatistics:
         views = [
             self.encoder(tokens, self.objective.layers(view))
             for view, tokens in enumerate(batch.columns)

@@ -19,7 +19,7 @@ from mic.losses.ese import (
     light_width_weights,
 )
 from mic.losses.gor import spread, spread_out, spread_sums
-from mic.losses.mipic import RelationSums, relation_sums, relation_terms, share
+from mic.losses.mipic import RelationSums, relation_sums, relation_terms, token_share
 from mic.losses.sigreg import SKETCHES, directions, epps_pulley, quadrature, sigreg, sketch_sums
 from mic.losses.vicreg import vicreg_terms
 
@@ -325,7 +325,7 @@ def test_shares_of_tokens_are_rounded_up_exactly():
         for i in range(n):
             gamma = Fraction(1, 5) + (Fraction(i, 2 * (n - 1)) if i else 0)
             expected = [math.ceil(gamma * m) for m in range(513)]
-            assert share(torch.arange(513)[:, None], i, n).flatten().tolist() == expected
+            assert token_share(torch.arange(513)[:, None], i, n).flatten().tolist() == expected
 
 
 @every_loss_of_tokens

@@ -46,7 +46,7 @@ def values_and_gradients(loss):
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_chunks_change_neither_values_nor_gradients(name, rows, monkeypatch):
     whole = values_and_gradients(LOSSES[name])
-    monkeypatch.setattr(nested, "SCORES", rows * KEYS * len(DIMS))
+    monkeypatch.setattr(nested, "MAX_SIMILARITIES", rows * KEYS * len(DIMS))
     chunked = values_and_gradients(LOSSES[name])
     for found, expected in zip(chunked, whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -54,7 +54,7 @@ def test_chunks_change_neither_values_nor_gradients(name, rows, monkeypatch):
 
 @pytest.mark.parametrize("scores", [1, 2**22])
 def test_gradients_in_chunks_are_those_of_finite_differences(scores, monkeypatch):
-    monkeypatch.setattr(nested, "SCORES", scores)
+    monkeypatch.setattr(nested, "MAX_SIMILARITIES", scores)
     leaves = [cloud(ROWS).requires_grad_(), cloud(KEYS, seed=1).requires_grad_()]
     assert torch.autograd.gradcheck(LOSSES["infonce without some"], leaves)
 
@@ -72,7 +72,7 @@ def test_gradients_in_chunks_are_those_of_finite_differences(scores, monkeypatch
 def test_what_is_kept_for_the_backward_pass_grows_with_the_rows_not_their_pairs(
     loss, rows, monkeypatch
 ):
-    monkeypatch.setattr(nested, "SCORES", 2**10)
+    monkeypatch.setattr(nested, "MAX_SIMILARITIES", 2**10)
     kept = {}
 
     def keep(x):

@@ -11,7 +11,7 @@ from references import WIDTH, cloud, gaussian
 
 from mic.losses import nested_infonce
 from mic.losses.contrastive import infonce_sums
-from mic.losses.false_negatives import nearer, shared
+from mic.losses.false_negatives import nearer_than_positive, sharing_ids
 
 DIMS = [1, 3, WIDTH]
 COUNTS = [(1, 1), (2, 2), (4, 4), (4, 9)]  # queries, keys: with and without hard negatives
@@ -252,12 +252,12 @@ tables = st.tuples(st.integers(1, 5), st.integers(1, 3)).flatmap(lambda size: ta
 @given(tables, tables)
 def test_shared_is_whether_two_rows_have_a_number_in_common(a, b):
     expected = [[bool(set(row) & set(other)) for other in b] for row in a]
-    assert shared(torch.tensor(a), torch.tensor(b)).tolist() == expected
+    assert sharing_ids(torch.tensor(a), torch.tensor(b)).tolist() == expected
 
 
 @given(tables)
 def test_a_row_shares_with_itself_and_sharing_is_mutual(a):
-    found = shared(torch.tensor(a), torch.tensor(a))
+    found = sharing_ids(torch.tensor(a), torch.tensor(a))
     assert found.diagonal().all()
     assert torch.equal(found, found.T)
 
@@ -265,12 +265,12 @@ def test_a_row_shares_with_itself_and_sharing_is_mutual(a):
 def test_shared_compares_all_64_bits():
     a = torch.tensor([[1, 2**62], [-(2**63), 2**63 - 1]])
     b = torch.tensor([[1 + 2**32, 2**62 + 1], [2**63 - 1, 0], [2**31, -(2**63) + 1]])
-    assert shared(a, b).tolist() == [[False, False, False], [False, True, False]]
+    assert sharing_ids(a, b).tolist() == [[False, False, False], [False, True, False]]
 
 
 def test_rows_without_columns_share_nothing():
     nothing = torch.zeros(2, 0, dtype=torch.long)
-    assert shared(nothing, torch.tensor([[1], [0], [2]])).tolist() == [[False] * 3] * 2
+    assert sharing_ids(nothing, torch.tensor([[1], [0], [2]])).tolist() == [[False] * 3] * 2
 
 
 # Keys that a teacher finds too near
@@ -288,7 +288,7 @@ def test_nearer_equals_its_formula(n, k, width, margin):
     ]
     if margin == 0:  # a positive ties with itself, up to the rounding of the loop above
         assert not any(expected[i][positives[i]] for i in range(n))
-    assert nearer(queries, keys, positives, margin).tolist() == expected
+    assert nearer_than_positive(queries, keys, positives, margin).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_the_margin_at_its_edges(margin, marked, dtype):
     query = torch.tensor([[2.0, 0, 0, 0]], dtype=dtype)
     half, whole, none = [1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 3, 0]
     keys = torch.tensor([half, half, whole, none, [-1, 1, 1, 1]], dtype=dtype)
-    assert nearer(query, keys, torch.tensor([0]), margin).tolist() == [marked]
+    assert nearer_than_positive(query, keys, torch.tensor([0]), margin).tolist() == [marked]
 
 
 def test_a_teacher_takes_away_the_unlabelled_answer_and_leaves_the_hard_negative():
@@ -319,7 +319,7 @@ def test_a_teacher_takes_away_the_unlabelled_answer_and_leaves_the_hard_negative
     guide_keys = torch.tensor([[0.8, 0.2, 0.3], [0.9, 1, 0], [0.5, 0, 1]])
     guide_keys[1] = torch.tensor([0.99, 0.1, 0])
     positives = torch.arange(3)
-    false = nearer(guide_queries, guide_keys, positives, 0.0)
+    false = nearer_than_positive(guide_queries, guide_keys, positives, 0.0)
     assert false.tolist() == [
         [False, True, False],
         [True, False, False],
@@ -338,13 +338,15 @@ def test_a_teacher_takes_away_the_unlabelled_answer_and_leaves_the_hard_negative
 def test_a_teacher_in_half_precision_is_compared_in_single(dtype):
     queries, keys = gaussian(30, 8).to(dtype), gaussian(50, 8, seed=1).to(dtype)
     positives = torch.arange(30)
-    expected = nearer(queries.float(), keys.float(), positives, 0.05)
+    expected = nearer_than_positive(queries.float(), keys.float(), positives, 0.05)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(nearer(queries, keys, positives, 0.05), expected)
+        assert torch.equal(nearer_than_positive(queries, keys, positives, 0.05), expected)
 
 
 def test_the_length_of_a_teachers_rows_says_nothing():
     queries, keys, positives = gaussian(10, 8), gaussian(20, 8, seed=1), torch.arange(10)
-    expected = nearer(queries, keys, positives, 0.05)
+    expected = nearer_than_positive(queries, keys, positives, 0.05)
     lengths = torch.logspace(-2, 2, 20, dtype=torch.float64)[:, None]
-    assert torch.equal(nearer(queries * lengths[:10], keys * lengths, positives, 0.05), expected)
+    assert torch.equal(
+        nearer_than_positive(queries * lengths[:10], keys * lengths, positives, 0.05), expected
+    )

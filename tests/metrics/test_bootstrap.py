@@ -11,7 +11,14 @@ from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score
 
 from mic.metrics import bootstrap
-from mic.metrics.bootstrap import Items, difference, draws, holm, redrawn, samples
+from mic.metrics.bootstrap import (
+    Items,
+    bootstrap_scores,
+    draw_counts,
+    holm,
+    resampled_scores,
+    score_difference,
+)
 
 SLOW = {
     "accuracy": accuracy_score,
@@ -37,16 +44,16 @@ def written_out(items, dim, counts):
     scores = []
     for row in counts:
         chosen = np.repeat(np.arange(len(row)), row.astype(int))
-        scores.append(100 * SLOW[items.statistic](items.truth[chosen], items.found[dim][chosen]))
+        scores.append(100 * SLOW[items.statistic](items.truth[chosen], items.answers[dim][chosen]))
     return np.array(scores)
 
 
 @pytest.mark.parametrize("statistic", SLOW)
 def test_a_score_of_drawn_items_is_that_of_their_rows(statistic):
     items = answered(statistic)
-    counts = next(draws("task", 40))
+    counts = next(draw_counts("task", 40))
     for dim in (4, 8):
-        found = redrawn(items, dim, counts)
+        found = resampled_scores(items, dim, counts)
         np.testing.assert_allclose(found, written_out(items, dim, counts), rtol=1e-12)
         assert 1 < found.std() < 20
 
@@ -56,11 +63,11 @@ def test_a_difference_is_that_of_both_models_on_the_same_draws(statistic, monkey
     monkeypatch.setattr(bootstrap, "DRAWS", 200)
     a, b = (
         answered(statistic, seed=0),
-        answered(statistic, seed=0)._replace(found=answered(statistic, seed=3).found),
+        answered(statistic, seed=0)._replace(answers=answered(statistic, seed=3).answers),
     )
-    counts = np.concatenate(list(draws("task", 40)))
+    counts = np.concatenate(list(draw_counts("task", 40)))
     apart = written_out(a, 8, counts) - written_out(b, 8, counts)
-    found = difference(samples("task", [a], 8), samples("task", [b], 8), 40)
+    found = score_difference(bootstrap_scores("task", [a], 8), bootstrap_scores("task", [b], 8), 40)
     whole = np.ones((1, 40))
     assert found.value == pytest.approx((written_out(a, 8, whole) - written_out(b, 8, whole))[0])
     assert (found.low, found.high) == pytest.approx(np.percentile(apart, [2.5, 97.5]))
@@ -71,23 +78,25 @@ def test_a_difference_is_that_of_both_models_on_the_same_draws(statistic, monkey
 
 def test_of_several_seeds_the_mean_is_taken_on_every_draw():
     seeds = [answered("spearman", seed) for seed in (0, 10, 20)]
-    apart = [samples("task", [one], 4) for one in seeds]
-    np.testing.assert_allclose(samples("task", seeds, 4), np.mean(apart, axis=0))
+    apart = [bootstrap_scores("task", [one], 4) for one in seeds]
+    np.testing.assert_allclose(bootstrap_scores("task", seeds, 4), np.mean(apart, axis=0))
 
 
 def test_draws_are_as_large_as_the_items_and_the_same_at_every_call():
-    first, again = (np.concatenate(list(draws("task", 7))) for _ in range(2))
+    first, again = (np.concatenate(list(draw_counts("task", 7))) for _ in range(2))
     assert first.shape == (bootstrap.DRAWS, 7)
     assert (first.sum(1) == 7).all()
     assert (first == again).all()
-    assert (first != np.concatenate(list(draws("other", 7)))).any()
+    assert (first != np.concatenate(list(draw_counts("other", 7)))).any()
     assert first.mean() == 1
     assert first.var() == pytest.approx(1 - 1 / 7, rel=0.1)  # a binomial of 7 tries at 1/7
 
 
 def test_a_model_is_not_better_than_itself():
     items = answered("ap")
-    found = difference(samples("task", [items], 4), samples("task", [items], 4), 40)
+    found = score_difference(
+        bootstrap_scores("task", [items], 4), bootstrap_scores("task", [items], 4), 40
+    )
     assert (found.value, found.low, found.high, found.p, found.apart) == (0, 0, 0, 1, False)
 
 
@@ -97,17 +106,22 @@ def test_paired_draws_see_what_apart_they_would_not():
     worse = (gaussian(200, 1)[:, 0] > 0).double()
     better = worse.clone()
     better[torch.nonzero(worse == 0)[:8, 0]] = 1
-    a, b = (samples("task", [Items("accuracy", truth, {4: x})], 4) for x in (better, worse))
-    assert difference(a, b, 200).apart
-    assert difference(a, b[np.r_[0, 1 + np.random.default_rng(0).permutation(1000)]], 200).low < 0
+    a, b = (
+        bootstrap_scores("task", [Items("accuracy", truth, {4: x})], 4) for x in (better, worse)
+    )
+    assert score_difference(a, b, 200).apart
+    assert (
+        score_difference(a, b[np.r_[0, 1 + np.random.default_rng(0).permutation(1000)]], 200).low
+        < 0
+    )
 
 
 def test_draws_without_a_score_are_passed_over():
     items = Items("ap", torch.tensor([1.0, 0, 0]), {4: torch.tensor([0.9, 0.5, 0.1])})
-    found = samples("task", [items], 4)
+    found = bootstrap_scores("task", [items], 4)
     assert 0.2 < np.isnan(found).mean() < 0.4  # (2/3)^3: the match is in none of three
-    worse = samples("task", [items._replace(found={4: -items.found[4]})], 4)
-    assert difference(found, worse, 3).value == pytest.approx(100 - 100 / 3)
+    worse = bootstrap_scores("task", [items._replace(answers={4: -items.answers[4]})], 4)
+    assert score_difference(found, worse, 3).value == pytest.approx(100 - 100 / 3)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from mic.errors import InputError
 from mic.metrics.classification import (
-    JudgedPairs,
+    LabelledPairs,
     best_threshold,
     nested_average_precision,
     nested_classification,
@@ -40,11 +40,11 @@ def judged(count, seed=0, noise=1.0):
     labels = drawn(count, 2, seed)
     left, other = gaussian(count, FULL, seed=seed), gaussian(count, FULL, seed=seed + 1)
     near = torch.tensor(labels, dtype=torch.float64)[:, None]
-    return JudgedPairs(left, near * left + noise * other, labels)
+    return LabelledPairs(left, near * left + noise * other, labels)
 
 
 def cut(pairs, d):
-    return JudgedPairs(pairs.left[:, :d], pairs.right[:, :d], pairs.labels)
+    return LabelledPairs(pairs.left[:, :d], pairs.right[:, :d], pairs.labels)
 
 
 # Classification
@@ -184,7 +184,7 @@ def slow_cosines(pairs, d):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_average_precision_equals_its_definition(noise, dtype):
     pairs = judged(70, noise=noise)
-    pairs = JudgedPairs(pairs.left.to(dtype), pairs.right.to(dtype), pairs.labels)
+    pairs = LabelledPairs(pairs.left.to(dtype), pairs.right.to(dtype), pairs.labels)
     found = nested_average_precision(pairs, DIMS)
     assert list(found) == DIMS
     for d in DIMS:
@@ -196,7 +196,7 @@ def test_average_precision_of_tied_pairs_does_not_depend_on_their_order():
     left = torch.tensor([[1.0, 0.0]]).double().expand(6, 2)
     right = torch.stack([angles.cos(), angles.sin()], dim=1)
     for labels in ([1, 0, 0, 0, 1, 0], [0, 0, 1, 1, 0, 0]):
-        found = nested_average_precision(JudgedPairs(left, right, labels), [2])[2]
+        found = nested_average_precision(LabelledPairs(left, right, labels), [2])[2]
         assert found == pytest.approx(100 * (1 / 3 + 2 / 5) / 2)
 
 
@@ -228,7 +228,7 @@ def test_the_threshold_is_the_highest_of_the_best(cosines, labels):
 
 def test_test_pairs_never_move_the_threshold():
     test, tune = judged(60), judged(50, seed=10)
-    flipped = JudgedPairs(test.left, test.right, [1 - label for label in test.labels])
+    flipped = LabelledPairs(test.left, test.right, [1 - label for label in test.labels])
     found = nested_pair_accuracy(test, tune, DIMS)
     other = nested_pair_accuracy(flipped, tune, DIMS)
     assert other == {d: pytest.approx(100 - found[d]) for d in DIMS}

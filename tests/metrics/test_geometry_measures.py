@@ -22,9 +22,9 @@ from mic.metrics.geometry import (
     iso_score,
     linear_cka,
     mean_cosine,
-    measures,
     participation_ratio,
     power_law_slope,
+    prefix_measures,
     rank_me,
     spectrum,
     top_share,
@@ -84,7 +84,7 @@ def test_rank_me_takes_the_mean_for_a_direction_and_roots_for_values():
 def test_few_rows_are_measured_by_what_so_many_can_fill():
     rows = rotation(FULL)[:5]  # the corners of a simplex: 5 directions, 4 once centred
     s = covariance(rows)
-    found = measures(s, second(rows), len(rows))
+    found = prefix_measures(s, second(rows), len(rows))
     assert spectrum(s).count_nonzero() == 4
     assert found["effective_rank"] == pytest.approx(4)
     assert found["effective_rank_share"] == pytest.approx(1)
@@ -151,7 +151,7 @@ def test_agreement_with_a_teacher_knows_no_rotation_and_sees_independence():
 
 def test_every_measure_equals_another_way_of_computing_it():
     rows = messy()
-    found = measures(covariance(rows), second(rows), ROWS)
+    found = prefix_measures(covariance(rows), second(rows), ROWS)
     x = rows.numpy()
     values = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2 / ROWS
     shares = values / values.sum()
@@ -212,7 +212,7 @@ def test_quantiles_of_the_correlations_are_numpys():
 @pytest.mark.parametrize("d", [1, 3])
 def test_rows_that_are_all_equal_fill_no_direction(value, d):
     rows = torch.full((ROWS, d), value, dtype=torch.double)
-    found = measures(covariance(rows), second(rows), ROWS)
+    found = prefix_measures(covariance(rows), second(rows), ROWS)
     ratios = ["condition_number", "top1_share", "power_law_slope", "variance_cv"]
     assert all(math.isnan(found.pop(name)) for name in ratios)
     assert found.pop("rank_me") == pytest.approx(1 if value else 0, abs=1e-6)
@@ -227,7 +227,7 @@ def test_rows_that_are_all_equal_fill_no_direction(value, d):
 
 def test_one_coordinate_is_isotropic():
     rows = cloud(4.0, mean=1)
-    found = measures(covariance(rows), second(rows), ROWS)
+    found = prefix_measures(covariance(rows), second(rows), ROWS)
     assert math.isnan(found.pop("power_law_slope"))
     assert found == pytest.approx(dict.fromkeys(found, 1.0) | {"variance_cv": 0, "dead_share": 0})
 
@@ -237,7 +237,7 @@ def test_what_is_not_a_number_gives_figures_that_are_not(value):
     for d in (1, FULL):
         rows = messy()[:, :d].clone()
         rows[3, 0] = value
-        found = measures(covariance(rows), second(rows), ROWS)
+        found = prefix_measures(covariance(rows), second(rows), ROWS)
         assert [name for name, one in found.items() if not math.isnan(one)] == []
     found = correlation_summary(covariance(rows), 5, ROWS)
     assert found.keys() == correlation_summary(covariance(messy()), 5, ROWS).keys()

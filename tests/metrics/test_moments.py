@@ -15,7 +15,7 @@ from mic.metrics.geometry import (
     covariance,
     linear_cka,
     mean_cosine,
-    measures,
+    prefix_measures,
     uniformity,
 )
 from mic.nested import unit
@@ -33,7 +33,7 @@ def test_moments_of_batches_are_those_of_the_whole_at_every_width():
     found, rows, taught = fed().compute().measures(DIMS), messy(), gaussian(ROWS, 6, seed=8)
     for dim in DIMS:
         own = rows[:, :dim]
-        expected = measures(covariance(own), second(own), ROWS)
+        expected = prefix_measures(covariance(own), second(own), ROWS)
         assert {name: found[f"{name}/d{dim}"] for name in expected} == pytest.approx(
             expected, rel=1e-9
         )
@@ -70,7 +70,7 @@ def test_a_mean_far_from_the_origin_costs_no_digit_that_matters():
     found = moments.compute()
     torch.testing.assert_close(found.covariance, expected, rtol=1e-11, atol=0)
     assert found.measures([4]) == pytest.approx(
-        {f"{name}/d4": x for name, x in measures(expected, second(rows), len(rows)).items()},
+        {f"{name}/d4": x for name, x in prefix_measures(expected, second(rows), len(rows)).items()},
         rel=1e-9,
     )
 

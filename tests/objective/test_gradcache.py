@@ -14,7 +14,7 @@ from mic.config.loading import load
 from mic.data.batch import Batch, Collate
 from mic.data.datamodule import PairDataModule
 from mic.data.indexed import Row
-from mic.objective.gradcache import random_state, replayed
+from mic.objective.gradcache import generator_state, replayed
 from mic.objective.statistics import join
 from mic.train.module import MICModule
 
@@ -131,7 +131,7 @@ def test_dropout_differs_between_chunks_and_is_replayed(tiny_config):
     assert (loss - without).abs() > 1e-6
     drawn = []
     for _ in range(2):
-        state = random_state()
+        state = generator_state()
         first = torch.rand(3)
         with replayed(state):
             assert torch.equal(torch.rand(3), first)

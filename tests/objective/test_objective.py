@@ -146,8 +146,8 @@ def test_beside_the_output_every_layer_counts_at_the_widths_that_it_has(layers, 
 def test_hard_negatives_are_keys_and_never_regularised():
     columns = [*two_views(), view(3)._replace(hidden={})]
     found, without = loss_of(CONFIG, columns), loss_of(CONFIG, columns[:2])
-    assert_same({0: found.parts["contrastive"]}, {0: contrast(CONFIG, columns)})
-    assert found.parts["contrastive"] > without.parts["contrastive"]
+    assert_same({0: found.weighted["contrastive"]}, {0: contrast(CONFIG, columns)})
+    assert found.weighted["contrastive"] > without.weighted["contrastive"]
     for name in REGULARIZERS:
         assert_same(found.terms[name], without.terms[name])
 
@@ -159,8 +159,8 @@ def test_hard_negatives_are_keys_and_never_regularised():
 def test_the_parts_sum_to_the_total(step):
     config = replace(CONFIG, cv=TermConfig(3.0, 5), variance=TermConfig(-1.0))
     found = loss_of(config, step=step)
-    assert list(found.parts) == list(found.terms) == ["contrastive", *REGULARIZERS]
-    assert sum(found.parts.values()).item() == pytest.approx(found.total.item(), abs=1e-12)
+    assert list(found.weighted) == list(found.terms) == ["contrastive", *REGULARIZERS]
+    assert sum(found.weighted.values()).item() == pytest.approx(found.total.item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
@@ -172,15 +172,15 @@ def test_a_weight_scales_its_part_and_leaves_the_terms_raw(name):
         assert_same(heavy.terms[other], plain.terms[other])
         gamma = 1 if other == "contrastive" else 0.3 / CONFIG.gamma
         scale = gamma * (4 if other == name else 1)
-        assert heavy.parts[other].item() == pytest.approx(scale * plain.parts[other].item())
+        assert heavy.weighted[other].item() == pytest.approx(scale * plain.weighted[other].item())
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_a_warm_up_raises_one_weight_linearly_and_then_holds_it(name):
-    full = loss_of(CONFIG).parts
+    full = loss_of(CONFIG).weighted
     config = replace(CONFIG, **{name: TermConfig(getattr(CONFIG, name).weight, warmup_steps=4)})
     for step, share in [(0, 1 / 4), (1, 2 / 4), (2, 3 / 4), (3, 1), (4, 1), (1000, 1)]:
-        parts = loss_of(config, step=step).parts
+        parts = loss_of(config, step=step).weighted
         for other, value in full.items():
             scale = share if other == name else 1
             assert parts[other].item() == pytest.approx(scale * value.item())
@@ -190,7 +190,7 @@ def test_without_gamma_there_is_only_the_contrastive_term_and_no_layer_is_asked_
     config = replace(CONFIG, gamma=0.0)
     assert [Objective(config).layers(column) for column in range(3)] == [[], [], []]
     found = loss_of(config, [one._replace(hidden={}) for one in two_views()])
-    assert list(found.terms) == list(found.parts) == ["contrastive"]
+    assert list(found.terms) == list(found.weighted) == ["contrastive"]
     assert found.total.item() == pytest.approx(contrast(config, two_views()).item(), abs=1e-12)
 
 

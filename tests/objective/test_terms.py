@@ -196,20 +196,20 @@ def test_a_generic_regularizer_takes_the_place_of_scr_and_sir(name: str, layer: 
 def test_an_ablation_takes_its_terms_out_of_the_loss_and_no_other(overrides, gone) -> None:
     whole = loss_of(shipped("mic_paper"))
     found = loss_of(shipped("mic_paper", *(f"objective.{one}" for one in overrides)))
-    left = sum(part for name, part in whole.parts.items() if name not in gone)
+    left = sum(part for name, part in whole.weighted.items() if name not in gone)
     assert_value(found.total, left)
 
 
 def test_tau_of_zero_the_last_layer_and_eigenvalues_are_switches() -> None:
     whole = loss_of(shipped("mic_paper"))
     strict = loss_of(shipped("mic_paper", "objective.threshold=0"))
-    assert strict.parts["correlation"] > whole.parts["correlation"]
+    assert strict.weighted["correlation"] > whole.weighted["correlation"]
     last = loss_of(shipped("mic_paper", "objective.align_layers=[3]"))
     assert Objective(shipped("mic_paper", "objective.align_layers=[3]")).layers(0) == [3]
-    assert last.parts["cv"] != whole.parts["cv"]
+    assert last.weighted["cv"] != whole.weighted["cv"]
     eigen = loss_of(shipped("mic_paper", "objective.isotropy=eigen"))
-    assert eigen.parts["cv"] != whole.parts["cv"]
-    assert eigen.parts["uniformity"] == whole.parts["uniformity"]
+    assert eigen.weighted["cv"] != whole.weighted["cv"]
+    assert eigen.weighted["uniformity"] == whole.weighted["uniformity"]
 
 
 # What a teacher adds
@@ -237,7 +237,7 @@ def test_distillation_and_regression_are_means_over_the_columns_seen(views, norm
         expected.append((2 * distilled + 0.25 * regressed) / (4 if normalize else 1))
     seen = expected if views == "both" else expected[:1]
     found = loss_of(config, teacher=teacher)
-    assert set(found.parts) == {"distillation", "regression"}
+    assert set(found.weighted) == {"distillation", "regression"}
     assert_value(found.total, sum(seen) / len(seen))
 
 

@@ -17,7 +17,7 @@ from mic.cli.main import main
 from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError
-from mic.metrics.geometry import covariance, cross_correlation, measures, rms, spectrum
+from mic.metrics.geometry import covariance, cross_correlation, prefix_measures, rms, spectrum
 from mic.report import figures
 from mic.report.panel import View
 from mic.report.panels.quality import against_width
@@ -55,7 +55,7 @@ def write_run(folder: Path, seed: int = 0, gamma: float = 0.1, finished: bool = 
         geometry = {
             f"geometry/{name}/d{dim}": value
             for dim in DIMS
-            for name, value in measures(spread[:dim, :dim], spread[:dim, :dim], ROWS).items()
+            for name, value in prefix_measures(spread[:dim, :dim], spread[:dim, :dim], ROWS).items()
         }
         more = {
             f"geometry/{name}/d{dim}": draw()

@@ -170,7 +170,7 @@ class Norms(Callback):
             for one in encoded:
                 one.hidden[1].retain_grad()
             loss = pl_module.finish(pl_module.summarise_views(batch, encoded), None)
-            loss.parts[term].backward()
+            loss.weighted[term].backward()
             squares = [one.hidden[1].grad.square().sum() for one in encoded]
             self.expected[term] = float(torch.stack(squares).sum().sqrt())
         pl_module.zero_grad()

@@ -14,7 +14,7 @@ from mic.encoder.embedding_file import Embeddings
 from mic.evaluation.advise.collection import Collection
 from mic.metrics import NestedRetrieval, exact_device
 from mic.metrics.quantization import PRECISIONS, as_compared, int8_ranges
-from mic.metrics.retrieval import CHUNK, NAMES, judge, ranking_values
+from mic.metrics.retrieval import CHUNK, NAMES, ranking_values, relevance_tensors
 from mic.nested import prefix, unit
 
 FULL = PRECISIONS[0]
@@ -74,7 +74,7 @@ def measure(
         metric, row = AGREED, NAMES.index("recall@10")
         best = ranked[full][:, :BEST].tolist()
         relevant = [dict.fromkeys(one, 1.0) for one in best]
-    judgements = judge(relevant)
+    judgements = relevance_tensors(relevant)
     values = {point: ranking_values(found, judgements)[row] for point, found in ranked.items()}
     return Found(metric, values, full)
 

@@ -14,7 +14,7 @@ import torch
 
 from mic.errors import InputError
 from mic.evaluation.advise.quality import Found, Point
-from mic.metrics.bootstrap import LEVEL, draws
+from mic.metrics.bootstrap import LEVEL, draw_counts
 from mic.metrics.quantization import bytes_per_vector
 
 
@@ -56,7 +56,7 @@ def kept_shares(found: Found) -> dict[Point, Kept]:
             f"{found.metric} of the full vectors is 0: no query finds a document that is relevant; "
             "check the ids in --qrels"
         )
-    drawn = np.concatenate([counts @ values.T for counts in draws("advise", values.shape[1])])
+    drawn = np.concatenate([counts @ values.T for counts in draw_counts("advise", values.shape[1])])
     drawn = drawn[drawn[:, full] > 0]  # a draw in which the full vectors find nothing has no share
     shares = drawn / drawn[:, [full]]
     ends = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

@@ -35,7 +35,7 @@ from mic.evaluation.tasks.relevance import Ranking, pairs_ranking, read_pairs, r
 from mic.metrics import NestedRetrieval, nested_spearman
 from mic.metrics.bootstrap import Items, Statistic
 from mic.metrics.classification import (
-    JudgedPairs,
+    LabelledPairs,
     answer_scores,
     nested_answers,
     nested_average_precision,
@@ -192,10 +192,10 @@ def pair_classification_task(name: str, files: PairClassificationFiles) -> Task:
     texts, _ = unique(text for pair in (*test, *tune) for text in (pair.left, pair.right))
     places = {text: at for at, text in enumerate(texts)}
 
-    def embedded(pairs: Sequence[Pair], embeddings: Vectors) -> JudgedPairs:
+    def embedded(pairs: Sequence[Pair], embeddings: Vectors) -> LabelledPairs:
         left = embeddings[[places[pair.left] for pair in pairs]]
         right = embeddings[[places[pair.right] for pair in pairs]]
-        return JudgedPairs(left, right, [pair.label for pair in pairs])
+        return LabelledPairs(left, right, [pair.label for pair in pairs])
 
     def match(embeddings: Vectors, dims: Sequence[int]) -> Judged:
         asked = embedded(test, embeddings)

@@ -11,7 +11,7 @@ from mic.collectives import total, world_size
 from mic.data.batch import Batch
 from mic.metrics.moments import exact_device
 from mic.nested import Encoded
-from mic.objective.gradcache import random_state, replayed
+from mic.objective.gradcache import generator_state, replayed
 from mic.objective.objective import Loss
 from mic.train.callbacks.throughput import Throughput
 from mic.train.module import MICModule
@@ -59,13 +59,13 @@ def gradient_norms(module: MICModule, batch: Batch) -> dict[str, float]:
     eager = torch.compiler.set_stance("force_eager")  # no gradient inside a compiled graph
     # in autocast as the step itself
     autocast: Any = module.trainer.precision_plugin.forward_context()
-    with torch.enable_grad(), replayed(random_state()), eager:
+    with torch.enable_grad(), replayed(generator_state()), eager:
         with autocast:
             views, loss = encoded_loss(module, batch)
         shared = meeting_points(views)
         found = {
             name: torch.autograd.grad(part, shared, retain_graph=True, allow_unused=True)
-            for name, part in loss.parts.items()
+            for name, part in loss.weighted.items()
             if part.requires_grad
         }
     squares = torch.stack([squared_norm(gradients, shared) for gradients in found.values()])

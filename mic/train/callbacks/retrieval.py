@@ -60,7 +60,7 @@ class NestedRetrievalEval(Callback):
         sought = first_places(key for _, key in pairs)
         relevant, own = judgements(pairs, asked, sought)
         distinct = everyone[list(asked.values())].to(exact_device(queries.device))
-        metric = NestedRetrieval(distinct, relevant, self.dims, own=own)
+        metric = NestedRetrieval(distinct, relevant, self.dims, excluded=own)
         first = sum(sizes[: rank()])
         mine = [  # a key that several ranks hold is that of the first
             (at - first, number)

@@ -18,6 +18,7 @@ from mic.report.tables import Table
 
 RAW = "raw truncation"
 PCA = "PCA"
+ROUNDING = 1e-12  # a variance of rows of length 1 that fp32 rounding may be: deviation 1e-6
 BLOCK = 32  # batches between two looks at whether to break off
 Results = dict[str, Scores]  # task -> metric -> width -> value
 
@@ -110,9 +111,18 @@ def fit_pca(
 
 
 def principal_directions(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
-    """A column for each direction of the rows' variance, the largest first."""
-    ascending: Tensor = torch.linalg.eigh(covariance(rows)).eigenvectors
-    return ascending.flip(1).to(rows.dtype)
+    """A column for each direction of the variance of rows of length 1, the largest first.
+
+    Directions whose deviation is within the rounding of fp32 rows have no order of their own: their
+    eigenvectors would be those of the CPU's rounding errors. They are the eigenvectors of a fixed
+    diagonal matrix within the space that they span, so that every machine has the same.
+    """
+    values, ascending = torch.linalg.eigh(covariance(rows))
+    unordered = ascending[:, values <= ROUNDING]
+    fixed = torch.arange(len(ascending), 0, -1, dtype=values.dtype, device=values.device)
+    order = torch.linalg.eigh(unordered.T @ (fixed[:, None] * unordered)).eigenvectors
+    directions: Tensor = torch.cat([unordered @ order, ascending[:, values > ROUNDING]], dim=1)
+    return directions.flip(1).to(rows.dtype)
 
 
 def results_table(task: Task, methods: Mapping[str, Results]) -> Table:

@@ -14,9 +14,9 @@ from mic.errors import InputError
 from mic.losses.spectral_isotropy import potential_sums
 from mic.nested import paired_cosines, prefix, residual, unit
 
-VARIANCE_FLOOR = 1e-20  # a constant coordinate correlates with nothing
 ROUNDING = 1e-12  # of the largest: what sums in fp64 leave of a direction without variance
 TAIL = 1e-4  # eigenvalues below this share of the largest are no part of a power law
+NEGLIGIBLE = 1e-8  # a variance of this share of the largest is rounding of fp32 embeddings
 DEAD = 1e-4  # a variance of this share of a coordinate's mean square is none
 QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
 
@@ -211,8 +211,16 @@ def cross_correlation(covariance: Square, dim: int) -> Float[Tensor, "prefix res
     """Correlations of the first `dim` coordinates with the others, each between -1 and 1.
 
     Independent coordinates over n rows still show an rms of 1 / sqrt(n - 1).
+
+    A coordinate whose variance is at most 1e-8 of the largest has correlation 0. Its deviation, at
+    most 1e-4 of the largest, may be rounding alone: an fp32 coordinate has errors of 1e-7 of the
+    row's length, which is many times the deviations where rows share a mean, and a matrix product
+    adds up D of them. Such a coordinate (the last principal component of layer-normalised states,
+    for example) would correlate differently with every CPU's kernels.
     """
-    deviations = covariance.diagonal().clamp_min(VARIANCE_FLOOR).sqrt()
+    variances = covariance.diagonal()
+    negligible = variances <= NEGLIGIBLE * variances.max()
+    deviations = variances.sqrt().masked_fill(negligible, torch.inf)
     correlation = covariance / deviations[:, None] / deviations
     return residual(prefix(correlation.T, dim).T, dim)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from references import correlation_excess
 from sentences import answer, sentence
 
 from mic.cli.main import main
@@ -475,8 +476,7 @@ def test_the_geometry_of_a_suites_texts_is_that_of_its_unit_vectors(judged, task
         x = x - x.mean(0)
         shares = torch.linalg.svdvals(x[:, :dim]).square()
         shares = shares[shares > 1e-12 * shares[0]] / shares.sum()
-        correlations = np.corrcoef(x.T.numpy())[:dim, dim:] ** 2
-        excess = correlations.mean() - 1 / (len(x) - 1) if dim < 32 else None
+        excess = correlation_excess(x, dim) if dim < 32 else None
         return math.exp(-(shares * shares.log()).sum()), excess
 
     turns = [rows @ rotation(32, seed) for seed in range(3)]

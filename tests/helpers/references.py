@@ -81,6 +81,22 @@ def uniformity(pooled: Tensor, d: int, t: float) -> float:
     return log(_mean([exp(-2 * t * (1 - _dot(z[i], z[j]))) for i, j in pairs]))
 
 
+def correlation_excess(rows: Tensor, d: int) -> float:
+    """Mean over prefix u and residual v of r_uv^2, less 1 / (n - 1) of independent coordinates.
+
+    r_uv is 0 where the variance of u or v is at most 1e-8 of the largest.
+    """
+    columns = [_centred(column) for column in rows.T.tolist()]
+    variances = [_dot(column, column) for column in columns]
+    squares = []
+    for u in range(d):
+        for v in range(d, len(columns)):
+            counts = min(variances[u], variances[v]) > 1e-8 * max(variances)
+            product = _dot(columns[u], columns[v])
+            squares.append(product**2 / variances[u] / variances[v] if counts else 0.0)
+    return _mean(squares) - 1 / (len(rows) - 1)
+
+
 def _kept(hidden: Tensor, mask: Tensor) -> list[list[list[float]]]:
     """The valid tokens of every sequence that has at least three of them."""
     sequences = [

@@ -122,6 +122,18 @@ def test_it_ignores_rotations_and_the_lengths_of_single_rows():
     torch.testing.assert_close(moved * (moved * plain).sum(0).sign(), plain)
 
 
+def test_directions_that_the_fitted_rows_lack_do_not_depend_on_their_rounding():
+    fitted_on = (gaussian(30, 3) @ gaussian(3, FULL, seed=1)).float()
+    rounded = fitted_on * (1 + 1e-7 * gaussian(30, FULL, seed=2).clamp(-1, 1)).float()
+    others = gaussian(20, FULL, seed=3).float()
+    found, again = (fit_pca(rows)(others) for rows in (fitted_on, rounded))
+    torch.testing.assert_close(found.abs(), again.abs(), rtol=0, atol=1e-5)
+    moved = (others / others.norm(dim=1, keepdim=True)).double()
+    moved -= (fitted_on / fitted_on.norm(dim=1, keepdim=True)).double().mean(0)
+    expected = (moved.norm(dim=1) * fitted_on.norm(dim=1).mean()).float()  # it only turns rows
+    torch.testing.assert_close(found.norm(dim=1), expected)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_fewer_rows_than_coordinates_leave_the_last_ones_empty(count):
     rows = mixed(count)

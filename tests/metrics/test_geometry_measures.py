@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from clouds import FULL, ROWS, cloud, messy, second
-from references import gaussian, rotation
+from references import correlation_excess, gaussian, rotation
 
 from mic.metrics.geometry import (
     alignment,
@@ -114,6 +114,22 @@ def test_correlations_of_known_clouds():
     assert found["rms"] == pytest.approx(0.6 / math.sqrt(2))
     assert found["excess"] == pytest.approx(0.18 - 1 / (ROWS - 1))
     assert correlation_summary(covariance(cloud(1, 2, 3, 4)), 2, ROWS)["max"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("small", [2, 9], ids=["in the prefix", "in the residual"])
+def test_correlations_do_not_depend_on_the_rounding_of_a_coordinate_that_hardly_varies(small):
+    rows = messy() - messy().mean(0)
+    rows[:, small] = 1e-7 * gaussian(ROWS, seed=4)
+    summaries = []
+    for seed in (5, 6):  # errors of the last place of numbers of the rows' length
+        errors = 1e-7 * gaussian(ROWS, FULL, seed=seed).clamp(-1, 1)
+        rounded = (rows + errors).float()
+        summaries.append(correlation_summary(covariance(rounded), 5, ROWS))
+        assert summaries[-1]["excess"] == pytest.approx(correlation_excess(rounded, 5), rel=1e-9)
+    assert summaries[0] == pytest.approx(summaries[1], abs=1e-6)
+    cut = covariance(rows)
+    cut[small] = cut[:, small] = 0
+    assert summaries[0] == pytest.approx(correlation_summary(cut, 5, ROWS), abs=1e-6)
 
 
 def test_the_noise_floor_is_what_independent_coordinates_show():

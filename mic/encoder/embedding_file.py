@@ -17,48 +17,49 @@ Change = Callable[[Float[Tensor, "rows stored"]], Float[Tensor, "rows dim"]]
 class Embeddings:
     """Rows of `file` as a tensor [rows, dim] that is not in memory; `x[rows]` reads some of them.
 
-    `rows` is a slice or a list of numbers; what it gives is a tensor of one's own. Row i is row
-    `places[i]` of the file, which holds `stored` float32 a row and nothing else. `change` is done
-    to what is read, and may make `given` numbers of them.
+    `rows` is a slice or a list of numbers; the result is a tensor in memory. Row i is row
+    `file_rows[i]` of the file, which holds `stored_width` float32 a row and nothing else. `change`
+    is applied to the rows that are read; after it they have `changed_width` dimensions, where that
+    is given.
     """
 
     file: Path
-    stored: int
-    places: Int64[np.ndarray, " rows"]
+    stored_width: int
+    file_rows: Int64[np.ndarray, " rows"]
     change: Change | None = None
-    given: int | None = None
+    changed_width: int | None = None
 
     @property
     def width(self) -> int:
-        return self.stored if self.given is None else self.given
+        return self.stored_width if self.changed_width is None else self.changed_width
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.file_rows)
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.places), self.width
+        return len(self), self.width
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Float[Tensor, "some dim"]:
-        wanted = self.places[rows]
+        wanted = self.file_rows[rows]
         if not len(wanted):  # an empty file cannot be mapped
             return torch.empty(0, self.width)
         # mapped anew each time: what was read before is no longer part of the process
-        mapped = np.memmap(self.file, NUMBER, "r").reshape(-1, self.stored)
-        found = torch.from_numpy(mapped[wanted].astype(np.float32, copy=False))
-        return found if self.change is None else self.change(found)
+        mapped = np.memmap(self.file, NUMBER, "r").reshape(-1, self.stored_width)
+        read = torch.from_numpy(mapped[wanted].astype(np.float32, copy=False))
+        return read if self.change is None else self.change(read)
 
 
-Vectors = Float[Tensor, "rows dim"] | Embeddings  # as what is asked for some rows takes them
+Vectors = Float[Tensor, "rows dim"] | Embeddings  # in memory or on disk, both indexed by rows
 
 
-def changed(x: Vectors, change: Change) -> Vectors:
-    """What a change of rows, as a projection, makes of them: of a file's rows, once they are read.
+def apply_change(x: Vectors, change: Change) -> Vectors:
+    """Rows after a change, as a projection: those of a file are changed when they are read.
 
     The width stays.
     """
     if isinstance(x, Tensor):
         return change(x)
-    before = x.change
-    both = change if before is None else lambda rows: change(before(rows))
+    first = x.change
+    both = change if first is None else lambda rows: change(first(rows))
     return replace(x, change=both)

@@ -1,8 +1,11 @@
 """The encoder: a Hugging Face backbone, a pooling and perhaps a linear head."""
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -260,3 +263,28 @@ def identity_head(width: int, projection: int) -> nn.Linear:
     head = nn.Linear(width, projection, bias=False)
     nn.init.eye_(head.weight)
     return head
+
+
+def encoder_fingerprint(encoder: Encoder) -> str:
+    """A SHA-256 of all that decides an embedding: weights, architecture, pooling and tokens.
+
+    The folder that the encoder came from and what was done with it since make no difference.
+    """
+    shape = encoder.backbone.config.to_diff_dict() | {"_name_or_path": 0, "transformers_version": 0}
+    settings = [shape, encoder.pooling, encoder.max_length, tokenizer_state(encoder.tokenizer)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers()):
+        # no embedding passes through BERT's own pooler, which begins at random if the file has none
+        if not name.startswith("backbone.pooler."):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """All that decides a tokenizer's output, as JSON."""
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
+        state = {"vocabulary": tokenizer.get_vocab(), "special": tokenizer.special_tokens_map}
+    else:
+        state = json.loads(backend.to_str()) | {"truncation": 0, "padding": 0}  # of the last call
+    return [tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.truncation_side, state]

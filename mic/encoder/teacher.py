@@ -1,32 +1,38 @@
-"""Teachers that a student learns from, behind one call: a branch of a teacher is a class here."""
+"""The teachers of distillation, each a class with one `forward`, and the store of a cached one."""
 
 import copy
 import re
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16, Float32
 from torch import Tensor, nn
 
 from mic.config.schema import TeacherConfig
+from mic.console import bar
 from mic.distributed.environment import accelerator
-from mic.encoder.embedding_store import TeacherCache, fill
-from mic.encoder.encoder import Encoder
-from mic.errors import InputError, check_choice
+from mic.encoder.embedding_store import EmbeddingStore, EncodedBlock, StoreMeta, fill_store
+from mic.encoder.encoder import Encoder, encoder_fingerprint
+from mic.errors import InputError, RunError, check_choice
+from mic.files import cache_folder
 
 KINDS = ("none", "self", "ema", "frozen", "cached")
+LARGEST_HALF = float(np.finfo(np.float16).max)
+BLOCK_TEXTS, BLOCK_SECONDS = 1024, 30.0  # between two writes of a store, whichever is sooner
 Prepared = dict[str, Tensor] | Tensor  # a column's texts for the teacher: tokens, or embeddings
 
 
 class Teacher(nn.Module, ABC):
-    """What every teacher does: full embeddings without gradient or dropout, at least in fp32.
+    """A model whose full embeddings a student learns from: no gradient, no dropout, at least fp32.
 
-    `width` is the numbers in an embedding, and need not be the student's. `prepare`, where there
-    is one, turns a column's texts into what `forward` wants as `prepared`; it holds no weights, so
-    that the collate function of data loader workers can call it.
+    `width` is the dimensions of an embedding, and need not be the student's. `prepare`, where there
+    is one, turns a column's texts into the `prepared` of `forward`; it holds no weights, so that
+    the collate function of data loader workers can call it.
     """
 
     prepare: Callable[[Sequence[str]], Prepared] | None = None
@@ -49,19 +55,19 @@ class Teacher(nn.Module, ABC):
     ) -> Float[Tensor, "batch teacher_dim"]:
         """The teacher's embeddings of one column.
 
-        `tokens` are the student's and `student` its embeddings of them; `prepared` is what
-        `prepare` made of the same texts.
+        `tokens` are the student's and `student` its embeddings of them; `prepared` is the result
+        of `prepare` for the same texts.
 
-        Raises TypeError when `prepared` is not that.
+        Raises TypeError when `prepared` is something else.
         """
-        found = self.embed(tokens, prepared, student)
-        return found.detach().to(torch.promote_types(found.dtype, torch.float32))
+        embeddings = self.embed(tokens, prepared, student)
+        return embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
 
     @abstractmethod
     def embed(
         self, tokens: Mapping[str, Tensor], prepared: Prepared | None, student: Tensor
     ) -> Tensor:
-        """What `forward` gives, as the teacher computes it."""
+        """The result of `forward`, in the dtype in which the teacher computes it."""
 
     def step(self, student: Encoder) -> None:
         """Follow the student; to be called after every optimiser step."""
@@ -97,8 +103,8 @@ class EMATeacher(Teacher):
         prepared: Prepared | None,  # noqa: ARG002
         student: Tensor,  # noqa: ARG002
     ) -> Tensor:
-        found: Tensor = self.encoder(tokens).pooled
-        return found
+        pooled: Tensor = self.encoder(tokens).pooled
+        return pooled
 
     @torch.no_grad()
     def step(self, student: Encoder) -> None:
@@ -132,17 +138,17 @@ class FrozenTeacher(Teacher):
         student: Tensor,  # noqa: ARG002
     ) -> Tensor:
         if not isinstance(prepared, dict):
-            raise mistaken(prepared, "tokens")
-        found: Tensor = self._held[0](prepared).pooled
-        return found
+            raise wrong_prepared(prepared, "tokens")
+        pooled: Tensor = self._held[0](prepared).pooled
+        return pooled
 
 
 class CachedTeacher(Teacher):
     """A frozen teacher whose embeddings are looked up, by `prepare`; no network is held."""
 
-    def __init__(self, cache: TeacherCache) -> None:
-        super().__init__(cache.width)
-        self.prepare = cache
+    def __init__(self, store: EmbeddingStore) -> None:
+        super().__init__(store.width)
+        self.prepare = store
 
     def embed(
         self,
@@ -151,11 +157,12 @@ class CachedTeacher(Teacher):
         student: Tensor,
     ) -> Tensor:
         if not isinstance(prepared, Tensor):
-            raise mistaken(prepared, "embeddings")
+            raise wrong_prepared(prepared, "embeddings")
         return prepared.to(student.device)
 
 
-def mistaken(prepared: Any, expected: str) -> TypeError:
+def wrong_prepared(prepared: Any, expected: str) -> TypeError:
+    """The error for a `prepared` that this teacher does not take."""
     return TypeError(
         f"prepared is {type(prepared).__name__}; give the {expected} that teacher.prepare(texts) "
         "makes of the column's texts"
@@ -165,13 +172,13 @@ def mistaken(prepared: Any, expected: str) -> TypeError:
 def build_teacher(
     config: TeacherConfig, student: Encoder, student_name: str, texts: Iterable[str] = ()
 ) -> Teacher | None:
-    """The teacher that a config asks for; None for kind `none`.
+    """The teacher that a config names; None for kind `none`.
 
-    `texts` are all those that a cached teacher will be asked for: the ones not embedded yet are,
-    with an encoder that is let go of afterwards.
+    `texts` are all those that a cached teacher will look up: the ones that its store does not hold
+    are embedded, with an encoder that is freed afterwards.
 
-    Raises InputError for a teacher that cannot be loaded, or a cache that is another teacher's, and
-    RunError for a cache that cannot be filled.
+    Raises InputError for a teacher that cannot be loaded, or a store of another teacher, and
+    RunError for a store that cannot be filled.
     """
     check_choice("teacher.kind", config.kind, KINDS)
     if config.kind == "none":
@@ -184,7 +191,8 @@ def build_teacher(
     if config.kind == "frozen":
         return FrozenTeacher(encoder)
     folder = Path(config.folder).expanduser() if config.folder else None
-    return CachedTeacher(fill(folder, encoder.to(accelerator()), texts, config.batch_size))
+    encoder = encoder.to(accelerator())
+    return CachedTeacher(fill_teacher_store(folder, encoder, texts, config.batch_size))
 
 
 def load_teacher(config: TeacherConfig, name: str, max_length: int) -> Encoder:
@@ -198,5 +206,63 @@ def load_teacher(config: TeacherConfig, name: str, max_length: int) -> Encoder:
             trust_remote_code=config.trust_remote_code,
         )
     except InputError as error:
-        said = re.sub(r"\bencoder\.(sha256|pooling)\b", r"teacher.\1", str(error))
-        raise InputError(f"teacher.name={name}: {said}") from error
+        message = re.sub(r"\bencoder\.(sha256|pooling)\b", r"teacher.\1", str(error))
+        raise InputError(f"teacher.name={name}: {message}") from error
+
+
+def fill_teacher_store(
+    folder: Path | None, encoder: Encoder, texts: Iterable[str], batch_size: int = 64
+) -> EmbeddingStore:
+    """A store of float16 with the encoder's embeddings of every one of `texts`.
+
+    It is in `folder` or, for None, in the user's cache. Only the texts that are not there yet are
+    encoded; a call that was interrupted goes on where it stopped. Needs no right to write when
+    nothing is missing.
+
+    Raises InputError for a folder of another teacher or of other files, and RunError for an
+    embedding that float16 cannot hold, a full disk, or another process that is filling the folder.
+    """
+    if batch_size < 1:
+        raise InputError(f"teacher.batch_size={batch_size}: must be at least 1")
+    if isinstance(texts, str):
+        raise TypeError("texts is one string; give a list of strings")
+    meta = StoreMeta(encoder_fingerprint(encoder), encoder.width, "float16")
+    if folder is None:
+        folder = cache_folder() / "teachers" / meta.fingerprint[:16]
+
+    def encode(missing: list[str]) -> Iterator[EncodedBlock]:
+        return encode_half(encoder, missing, batch_size)
+
+    return fill_store(folder, meta, texts, encode, "set teacher.folder to another")
+
+
+def encode_half(encoder: Encoder, texts: Sequence[str], batch_size: int) -> Iterator[EncodedBlock]:
+    """The embeddings of texts as float16, in blocks, the longest texts first."""
+    texts = sorted(texts, key=len, reverse=True)  # little padding, and memory runs out at once
+    halves: list[Float16[np.ndarray, "batch dim"]] = []
+    written, last = 0, time.monotonic()
+    with bar("embedding every text once", len(texts)) as advance:
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            embeddings = encoder.embed(batch, batch_size=batch_size, progress=advance)
+            halves.append(to_half(embeddings, batch))
+            done, now = start + len(batch), time.monotonic()
+            full = done - written >= BLOCK_TEXTS or now - last >= BLOCK_SECONDS
+            if full or done == len(texts):
+                yield EncodedBlock(texts[written:done], np.concatenate(halves))
+                halves, written, last = [], done, now
+
+
+def to_half(
+    embeddings: Float32[Tensor, "texts dim"], texts: Sequence[str]
+) -> Float16[np.ndarray, "texts dim"]:
+    """Embeddings as float16, or a RunError that names a text whose embedding it cannot hold."""
+    broken = ~(embeddings.abs() <= LARGEST_HALF).all(1)  # true for NaN, too
+    if broken.any():
+        row = int(broken.nonzero()[0])
+        largest = embeddings[row].abs().max().item()
+        raise RunError(
+            f"teacher: its embedding of {texts[row][:60]!r} holds {largest:g}, which float16 "
+            "cannot hold; take another teacher.name or teacher.pooling"
+        )
+    return np.asarray(embeddings.half())

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mic.encoder.embedding_file import Change, Vectors, changed
+from mic.encoder.embedding_file import Change, Vectors, apply_change
 from mic.evaluation.scoring import PCA, Results, fit_pca, score_tasks
 from mic.evaluation.tasks.tasks import Task
 
@@ -64,12 +64,12 @@ def baselines(
     they are scored."""
     full = next(iter(embeddings.values())).shape[1]
     if project is not None:
-        projected = {name: changed(x, project) for name, x in embeddings.items()}
+        projected = {name: apply_change(x, project) for name, x in embeddings.items()}
         yield PCA, score_tasks(tasks, projected, dims)
     found = []
     for seed in range(ROTATIONS):
         turned = partial(torch.matmul, other=rotation(full, seed))
-        rotated = {name: changed(x, turned) for name, x in embeddings.items()}
+        rotated = {name: apply_change(x, turned) for name, x in embeddings.items()}
         found.append(score_tasks(tasks, rotated, dims))
     yield ROTATION, mean(found)
 

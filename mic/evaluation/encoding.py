@@ -1,42 +1,84 @@
-"""Every text of a suite encoded once, into a file that is kept until the evaluation is whole.
+"""Encode every text of an evaluation once, on disk, and apply each model's head to the rows.
 
-VECTORS has a row of float32 for each text. It has its full size from the beginning; DONE says how
-many rows, in the order in which texts are encoded, were on the disk when it was written.
+`Encoder.headless` gives the output of the backbone for the texts of a suite; it stays on disk under
+a name of all that it depends on, until the evaluation is whole. Runs with encoder.frozen=true and
+the encoder that they began with share it, as they differ by their heads alone.
 """
 
-import fcntl
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import linear
 
 from mic.console import bar
-from mic.encoder.embedding_file import NUMBER, Embeddings
-from mic.encoder.encoder import Encoder
+from mic.distributed.environment import accelerator
+from mic.encoder.embedding_file import Change, Embeddings
+from mic.encoder.embedding_store import EncodedBlock, StoreMeta, fill_store
+from mic.encoder.encoder import Encoder, encoder_fingerprint
 from mic.errors import RunError
 from mic.evaluation.tasks.relevance import unique
-from mic.files import write_json
 
-VECTORS, DONE = "vectors.f32", "done.json"
-BLOCK = 8  # batches between two writes
-
-
-class Block(NamedTuple):
-    """Texts that are encoded between two writes, with their rows; `done` rows are, after them."""
-
-    task: str
-    texts: list[str]
-    rows: list[int]
-    done: int
+ENCODINGS = ".embeddings"  # in TO, until the command is over
+BLOCK_BATCHES = 8  # between two writes
 
 
-def embed_all(
+def backbone_key(encoder: Encoder, questions: str) -> str:
+    """A name of the backbone's output for the texts of these questions."""
+    return f"{encoder_fingerprint(encoder.headless())[:16]}-{questions[:16]}"
+
+
+def embed_with_head(
+    encoder: Encoder,
+    asked: Mapping[str, Sequence[str]],
+    batch_size: int,
+    folder: Path,
+    label: str,
+) -> dict[str, Embeddings]:
+    """The full embeddings of every task's texts; the head is applied to rows as they are read.
+
+    What `folder` has of them, be it of another model with this backbone, is not encoded again.
+
+    Raises RunError for embeddings that are not finite, a full disk, or another process that writes
+    the same.
+    """
+    pooled = embed_texts(encoder.headless().to(accelerator()), asked, batch_size, folder, label)
+    if encoder.projection is None:
+        return pooled
+    state = [value.detach().float().cpu() for value in encoder.projection.parameters()]
+    if not all(value.isfinite().all() for value in state):
+        raise RunError(f"{label}: the head's weights are not finite; the model diverged")
+    head = linear_change(*state)
+    return {
+        task: replace(rows, change=head, changed_width=encoder.width)
+        for task, rows in pooled.items()
+    }
+
+
+def linear_change(
+    weight: Float[Tensor, "dim hidden"], bias: Float[Tensor, " dim"] | None = None
+) -> Change:
+    """A linear head as a change of rows."""
+
+    def head(rows: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows dim"]:
+        return linear(rows, weight, bias)
+
+    return head
+
+
+def drop_encodings(to: Path, needed: Collection[str]) -> None:
+    """Remove what is encoded, but for the folders with these names."""
+    for folder in (to / ENCODINGS).glob("*"):
+        if folder.name not in needed:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not needed:
+        shutil.rmtree(to / ENCODINGS, ignore_errors=True)
+
+
+def embed_texts(
     encoder: Encoder,
     asked: Mapping[str, Sequence[str]],
     batch_size: int,
@@ -47,90 +89,45 @@ def embed_all(
 
     A text that several tasks ask for, or one asks for twice, is encoded once. Memory holds a few
     batches at a time. What is encoded is written into `folder` as it comes, so that an evaluation
-    that was interrupted goes on where it was.
+    that was interrupted goes on where it was. The folder's name must name all that decides an
+    embedding but its text; anything else that it holds is written over.
 
     Raises RunError for embeddings that are not finite, a full disk, or another process that writes
     the same.
     """
     fresh = fresh_texts(asked)
     texts = [text for added in fresh.values() for text in added]
-    file = folder / VECTORS
-    folder.mkdir(parents=True, exist_ok=True)
-    with opened(file, len(texts) * encoder.width * NUMBER.itemsize) as (stream, begun):
-        done = rows_done(folder) if begun else 0
-        ahead = [block for block in blocks(fresh, batch_size) if block.done > done]
-        left = sum(len(block.rows) for block in ahead)
-        with bar(label, len(texts), len(texts) - left) as advance:
-            for block in ahead:
-                found = encoder.embed(block.texts, batch_size=batch_size, progress=advance)
-                if not found.isfinite().all():
-                    raise RunError(
-                        f"{label}: embeddings of {block.task} are not finite; the model diverged"
-                    )
-                write(stream, found, block.rows)
-                write_json(folder / DONE, {"rows": block.done})
-    places = {text: at for at, text in enumerate(texts)}
-    return {
-        task: Embeddings(file, encoder.width, np.array([places[text] for text in wanted], np.int64))
-        for task, wanted in asked.items()
-    }
+
+    def encode(missing: list[str]) -> Iterator[EncodedBlock]:
+        left = set(missing)
+        with bar(label, len(texts), len(texts) - len(missing)) as advance:
+            for task, added in fresh.items():
+                for block in blocks_of_texts([t for t in added if t in left], batch_size):
+                    rows = encoder.embed(block, batch_size=batch_size, progress=advance)
+                    if not rows.isfinite().all():
+                        raise RunError(
+                            f"{label}: embeddings of {task} are not finite; the model diverged"
+                        )
+                    yield EncodedBlock(block, rows.numpy())
+
+    meta = StoreMeta(folder.name, encoder.width, "float32")
+    store = fill_store(folder, meta, texts, encode, replace=True)
+    return {task: store.embeddings(wanted) for task, wanted in asked.items()}
 
 
 def fresh_texts(asked: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The texts that every task adds to those before it, each once."""
     seen: set[str] = set()
-    found = {}
+    fresh = {}
     for task, wanted in asked.items():
         texts, _ = unique(wanted)
-        found[task] = [text for text in texts if text not in seen]
+        fresh[task] = [text for text in texts if text not in seen]
         seen.update(texts)
-    return found
+    return fresh
 
 
-def blocks(fresh: Mapping[str, list[str]], batch_size: int) -> Iterator[Block]:
-    """All texts, a task's longest first, as `Encoder.embed` would batch them."""
-    first = done = 0
-    for task, texts in fresh.items():
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        for start in range(0, len(order), BLOCK * batch_size):
-            chosen = order[start : start + BLOCK * batch_size]
-            done += len(chosen)
-            yield Block(task, [texts[i] for i in chosen], [first + i for i in chosen], done)
-        first += len(texts)
-
-
-@contextmanager
-def opened(file: Path, size: int) -> Iterator[tuple[BinaryIO, bool]]:
-    """The file for this process alone, at its full size, and whether an earlier call began it."""
-    with file.open("ab"):
-        pass
-    with file.open("r+b") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{file}: another process is writing it; wait for its end") from None
-        begun = os.fstat(stream.fileno()).st_size == size
-        stream.truncate(size)
-        yield stream, begun
-
-
-def rows_done(folder: Path) -> int:
-    try:
-        return int(json.loads((folder / DONE).read_text(encoding="utf-8"))["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def write(stream: BinaryIO, found: Float[Tensor, "some dim"], rows: Sequence[int]) -> None:
-    """Put rows in their places and onto the disk."""
-    try:
-        for row, at in zip(found.numpy().astype(NUMBER, copy=False), rows, strict=True):
-            stream.seek(at * row.nbytes)
-            stream.write(row.data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    except OSError as error:
-        raise RunError(
-            f"{stream.name}: could not be written: {error.strerror}; free some space and start "
-            "again: what is written is kept"
-        ) from error
+def blocks_of_texts(texts: Sequence[str], batch_size: int) -> Iterator[list[str]]:
+    """A task's texts, the longest first, as `Encoder.embed` would batch them."""
+    texts = sorted(texts, key=len, reverse=True)
+    for start in range(0, len(texts), BLOCK_BATCHES * batch_size):
+        yield texts[start : start + BLOCK_BATCHES * batch_size]

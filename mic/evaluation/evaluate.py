@@ -12,7 +12,7 @@ from mic.console import bar, notice
 from mic.encoder.embedding_file import Embeddings
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError
-from mic.evaluation import geometry, shared
+from mic.evaluation import encoding, geometry
 from mic.evaluation import results as evaluation
 from mic.evaluation.baselines import ROTATIONS, baselines, pca, training_texts
 from mic.evaluation.models import Model, group_of, trained, untrained, weights_hash, widths
@@ -94,12 +94,14 @@ def needed(models: Sequence[Model], suite: Suite, options: Options) -> list[Need
             found.append(None)
             continue
         encoder = trained(model)
-        own, base = shared.key_of(encoder, digest(suite.questions)), None
+        own, base = encoding.backbone_key(encoder, digest(suite.questions)), None
         if options.baselines:
             dims = check_dims(widths(model, encoder.width, options.dims), encoder.width)
             base = base_of(model, encoder, weights_hash(model.given), suite, list(dims))
             if base not in begun and model.config is not None:
-                begun[base] = shared.key_of(untrained(model.config), digest(suite.questions))
+                begun[base] = encoding.backbone_key(
+                    untrained(model.config), digest(suite.questions)
+                )
         found.append(Needs(own, base, begun.get(base, own) if base else None))
     return found
 
@@ -178,7 +180,7 @@ def evaluate_model(
         {**before.geometry, **spread},
     )
     evaluation.write(folder, judged)
-    shared.drop(options.to, still_needed(ahead, known))
+    encoding.drop_encodings(options.to, still_needed(ahead, known))
     return judged
 
 
@@ -209,10 +211,10 @@ def earlier(
 
 def embed(encoder: Encoder, suite: Suite, options: Options, label: str) -> dict[str, Embeddings]:
     """A suite's embeddings; those of an interrupted evaluation are found by what they are of."""
-    key = shared.key_of(encoder, digest(suite.questions))
+    key = encoding.backbone_key(encoder, digest(suite.questions))
     asked = {task.name: task.texts for task in suite.tasks}
-    folder = options.to / shared.EMBEDDINGS / key
-    return shared.embed(encoder, asked, options.batch_size, folder, label)
+    folder = options.to / encoding.ENCODINGS / key
+    return encoding.embed_with_head(encoder, asked, options.batch_size, folder, label)
 
 
 def base_of(model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mic.encoder.embedding_file import Change, Vectors, changed
+from mic.encoder.embedding_file import Change, Vectors, apply_change
 from mic.evaluation.baselines import ROTATION, ROTATIONS, mean, rotation
 from mic.evaluation.scoring import PCA
 from mic.evaluation.tasks.tasks import Scores, Task
@@ -83,7 +83,7 @@ def of_baselines(
     """
     geometry = {}
     if project is not None:
-        projected = {name: changed(x, project) for name, x in embeddings.items()}
+        projected = {name: apply_change(x, project) for name, x in embeddings.items()}
         geometry[PCA] = measures(moment(projected, rows), dims)
     turns = [rotation(found.width, seed) for seed in range(ROTATIONS)]
     each = [{ROTATION: measures(turned(found, turn), dims)} for turn in turns]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from mic.config.schema import Config
 from mic.data.datamodule import PairDataModule
 from mic.distributed.environment import accelerator
-from mic.encoder.embedding_store import TeacherCache, fill
+from mic.encoder.embedding_store import EmbeddingStore
 from mic.encoder.encoder import Encoder
-from mic.encoder.teacher import Prepared
+from mic.encoder.teacher import Prepared, fill_teacher_store
 from mic.errors import InputError, RunError
 from mic.evaluation.scoring import principal_directions
 from mic.nested import Encoded, unit
@@ -55,7 +55,7 @@ def refuse(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
             )
 
 
-def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> TeacherCache:
+def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> EmbeddingStore:
     """The backbone's pooled embeddings of all texts; those that are not on disk yet are computed.
 
     It is kept in teacher.folder, or in the user's cache. Raises InputError for a folder of other
@@ -63,7 +63,7 @@ def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> TeacherCach
     """
     bare = encoder.headless().to(accelerator())
     folder = Path(config.teacher.folder).expanduser() if config.teacher.folder else None
-    return fill(folder, bare, texts, config.teacher.batch_size)
+    return fill_teacher_store(folder, bare, texts, config.teacher.batch_size)
 
 
 def is_identity(head: nn.Linear) -> bool:
@@ -71,7 +71,7 @@ def is_identity(head: nn.Linear) -> bool:
 
 
 @torch.no_grad()
-def begin(config: Config, encoder: Encoder, known: TeacherCache, data: PairDataModule) -> None:
+def begin(config: Config, encoder: Encoder, known: EmbeddingStore, data: PairDataModule) -> None:
     """Put the head where `encoder.projection_start` says.
 
     For "pca" its rows are the principal directions of the embeddings, at length 1, of up to 20,000
@@ -90,7 +90,7 @@ def begin(config: Config, encoder: Encoder, known: TeacherCache, data: PairDataM
 def encode(
     encoder: Encoder, columns: Sequence[Mapping[str, Tensor]], prepared: Sequence[Prepared] | None
 ) -> list[Encoded]:
-    """What the head makes of the columns' embeddings, looked up by `TeacherCache`.
+    """What the head makes of the columns' embeddings, looked up by `EmbeddingStore`.
 
     Raises RunError when they were not.
     """

@@ -14,7 +14,7 @@ from mic.collectives import rank
 from mic.config.loading import defaults
 from mic.config.schema import Config
 from mic.data.batch import Batch, Prepare
-from mic.encoder.embedding_store import TeacherCache
+from mic.encoder.embedding_store import EmbeddingStore
 from mic.encoder.encoder import Encoder
 from mic.encoder.teacher import CachedTeacher, Teacher, build_teacher
 from mic.errors import InputError, RunError
@@ -51,7 +51,7 @@ class MICModule(LightningModule):
         # embeddings before training, by the number of their text: the first look encodes none anew
         self.known: dict[int, Tensor] = {}
         self.teacher: Teacher | None = None
-        self.table: TeacherCache | None = None  # of a frozen backbone
+        self.table: EmbeddingStore | None = None  # of a frozen backbone
         self.sharded = False
         if self.config.encoder.frozen:
             layers = set().union(*map(self.objective.layers, range(3)))

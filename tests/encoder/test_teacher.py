@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from mic.config.schema import TeacherConfig
-from mic.encoder.embedding_store import TeacherCache
+from mic.encoder.embedding_store import EmbeddingStore
 from mic.encoder.encoder import Encoder
 from mic.encoder.teacher import Teacher, build_teacher
 from mic.errors import InputError
@@ -372,16 +372,16 @@ def test_the_cache_is_in_the_named_folder_or_the_users(build, encoder, tmp_path,
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MIC_CACHE", str(tmp_path / "mine"))
     build("cached", folder="~/own")
-    assert len(TeacherCache(tmp_path / "own")) == len(TEXTS)
+    assert len(EmbeddingStore(tmp_path / "own")) == len(TEXTS)
     build("cached", folder=None)
     (found,) = (tmp_path / "mine" / "teachers").iterdir()
-    assert len(TeacherCache(found)) == len(TEXTS)
+    assert len(EmbeddingStore(found)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("settings", [{"pooling": "cls"}, {"max_length": 5}, {"name": None}])
 def test_a_named_folder_of_another_teacher_is_refused(build, settings):
     build("cached")
-    with pytest.raises(InputError, match=r"written by the teacher .*; remove the folder"):
+    with pytest.raises(InputError, match=r"of the model .*; remove the folder"):
         build("cached", **settings)
 
 

@@ -14,7 +14,7 @@ from sentences import answer, sentence
 from mic.cli.main import main
 from mic.encoder.encoder import Encoder
 from mic.errors import RunError
-from mic.evaluation import geometry, shared
+from mic.evaluation import encoding, geometry
 from mic.evaluation import results as evaluation
 from mic.evaluation.baselines import ROTATION, rotation, training_texts
 from mic.evaluation.encoding import fresh_texts
@@ -408,14 +408,14 @@ def test_rows_of_a_head_are_those_that_the_encoder_gives(tasks, heads, tmp_path)
     asked = {task.name: task.texts for task in tasks}
     for name in ("wide", "narrow", "biased"):
         encoder = Encoder.from_pretrained(heads / name)
-        found = shared.embed(encoder, asked, 64, tmp_path, "encoding")
+        found = encoding.embed_with_head(encoder, asked, 64, tmp_path, "encoding")
         for task in tasks:
             expected = encoder.embed(task.texts)
             assert found[task.name].shape == expected.shape
             torch.testing.assert_close(found[task.name][:], expected, rtol=1e-5, atol=1e-5)
     encoder.projection.bias.data[0] = torch.nan
     with pytest.raises(RunError, match="head's weights are not finite; the model diverged"):
-        shared.embed(encoder, asked, 64, tmp_path, "encoding")
+        encoding.embed_with_head(encoder, asked, 64, tmp_path, "encoding")
 
 
 def test_what_is_encoded_goes_when_no_later_model_needs_it(

@@ -6,18 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 from sentences import answer, sentence
 
 from mic.cli.main import main
+from mic.encoder.embedding_store import BoundedStore
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.evaluation.evaluate import Options
 from mic.evaluation.models import find_models
 from mic.evaluation.mteb import suite as suites
-from mic.evaluation.mteb.embedding_store import Kept
 from mic.evaluation.mteb.local import local_tasks
 from mic.evaluation.mteb.model import AtWidth, Subject
 from mic.evaluation.mteb.prompts import Prompts, read_prompts
@@ -297,7 +296,7 @@ def test_data_that_changed_is_asked_anew_and_a_suite_of_mics_is_told_apart(
 
 def subject_of(model_folder) -> Subject:
     encoder = Encoder.from_pretrained(model_folder, max_length=32)
-    kept = Kept("tiny", encoder.width, lambda texts: encoder.embed(texts).numpy())
+    kept = BoundedStore("tiny", encoder.width, lambda texts: encoder.embed(texts).numpy())
     return Subject("tiny", "0", encoder, Prompts({}), kept)
 
 
@@ -460,33 +459,3 @@ def test_without_mteb_the_extra_is_named(monkeypatch, tmp_path, exported, capsys
     assert main(arguments) == 2
     assert "pip install 'mic-embeddings[mteb]'" in capsys.readouterr().err
     assert importlib.util.find_spec("mteb") is not None
-
-
-def test_embeddings_are_kept_within_their_bound_the_oldest_go_first(tmp_path, monkeypatch):
-    monkeypatch.setenv("MIC_CACHE", str(tmp_path))
-    calls: list[str] = []
-
-    def encode(texts):
-        calls.extend(texts)
-        return np.array([[len(text), ord(text[0])] for text in texts], np.float32)
-
-    kept = Kept("one", 2, encode, bound=2000)
-    for letter in "abcdef":
-        kept.begin()
-        texts = [letter * n for n in range(1, 21)]
-        np.testing.assert_array_equal(kept.embed([*texts, texts[0]])[:, 0], [*range(1, 21), 1])
-        kept.embed(["a"])  # used all the time, so never the oldest
-    held = sum(file.stat().st_size for file in tmp_path.rglob("*.npy"))
-    assert 0 < held <= 2000
-    assert calls.count("a") == 1
-    again = Kept("one", 2, encode)
-    before = len(calls)
-    again.embed(["f" * 20, "a"])
-    assert len(calls) == before
-    again.embed(["b"])  # went, and is made anew
-    assert len(calls) == before + 1
-    for file in tmp_path.rglob("*.npy"):
-        file.write_bytes(file.read_bytes()[:-8])  # damaged: made anew
-    np.testing.assert_array_equal(Kept("one", 2, encode).embed(["ff"]), [[2, ord("f")]])
-    with pytest.raises(RunError, match="not finite"):
-        Kept("two", 2, lambda texts: np.full((len(texts), 2), np.nan, np.float32)).embed(["x"])

@@ -12,7 +12,7 @@ from mic.evaluation.advise.selection import choose, kept_shares
 from mic.evaluation.advise.speed import measure_speed
 from mic.evaluation.advise.summary import show, write
 from mic.evaluation.advise.words import Report
-from mic.evaluation.encoding import embed_all
+from mic.evaluation.encoding import embed_texts
 from mic.evaluation.evaluate import digest
 from mic.evaluation.models import find_models, trained, weights_hash, widths
 from mic.evaluation.run import refuse_file
@@ -51,7 +51,7 @@ def advise(wanted: Wanted) -> Report:
     of = digest(weights, encoder.pooling, encoder.max_length, encoder.width, texts)
     folder = cache_folder() / "advise" / of[:16]
     encoder.to(accelerator())
-    embedded = embed_all(encoder, texts, wanted.batch_size, folder, f"encoding with {model.name}")
+    embedded = embed_texts(encoder, texts, wanted.batch_size, folder, f"encoding with {model.name}")
     found = measure(collection, embedded["corpus"], embedded["queries"], dims)
     kept = kept_shares(found)
     report = Report(

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from mic.encoder.embedding_store import BoundedStore
 from mic.encoder.encoder import Encoder
 from mic.evaluation.evaluate import digest
-from mic.evaluation.mteb.embedding_store import Kept
 from mic.evaluation.mteb.prompts import Prompts, prompt_of
 from mic.nested import prefix, unit
 
@@ -21,7 +21,7 @@ class Subject(NamedTuple):
     weights: str
     encoder: Encoder
     prompts: Prompts
-    kept: Kept
+    kept: BoundedStore
 
 
 class AtWidth:

@@ -14,12 +14,12 @@ from jaxtyping import Float32
 
 from mic.console import Advance, bar
 from mic.distributed.environment import accelerator
+from mic.encoder.embedding_store import BoundedStore
 from mic.encoder.pretrained import locate, no_progress_bars
 from mic.errors import InputError
 from mic.evaluation import results as evaluation
 from mic.evaluation.evaluate import Options, digest
 from mic.evaluation.models import Model, find_models, group_of, trained, weights_hash, widths
-from mic.evaluation.mteb.embedding_store import Kept
 from mic.evaluation.mteb.model import AtWidth, Subject, encoder_key
 from mic.evaluation.mteb.prompts import read_prompts
 from mic.evaluation.mteb.score import parts_of, scores
@@ -63,11 +63,11 @@ def evaluate_model(model: Model, suite: str, tasks: Sequence[Any], options: Opti
             found = encoder.embed(texts, batch_size=options.batch_size, progress=told.encoded)
             return found.numpy()
 
-        kept = Kept(encoder_key(encoder, weights), encoder.width, encode)
+        kept = BoundedStore(encoder_key(encoder, weights), encoder.width, encode)
         subject = Subject(model.name, weights, encoder, prompts, kept)
         at = {dim: AtWidth(subject, dim) for dim in dims}
         for task in tasks:
-            kept.begin()
+            kept.begin_task()
             found = scores(task, at, cache, options.batch_size, told.say)
             results[task.metadata.name] = {task.metadata.main_score: found}
     meta = {

@@ -186,7 +186,7 @@ def test_nothing_is_left_where_scoring_fails(data, model_folder, tmp_path, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mic.files.write_json", full)
+    monkeypatch.setattr("mic.evaluation.results.write_json", full)
     to = tmp_path / "to"
     assert main([*command(data, to), str(model_folder), "--dims", "4"]) == 1
     assert not (to / "tiny-bert").exists()

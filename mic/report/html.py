@@ -1,115 +1,118 @@
-"""Panels as one HTML page that needs nothing but itself: no script, no request, pictures inside."""
+"""Draw the pictures of panels, and render the panels as one self-contained HTML page.
+
+The page has no script and makes no request: the pictures and the style are in it. Whatever stands
+in the files of a run is text in it, by the template's autoescape.
+"""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
+from textwrap import fill
+from typing import NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from mic.files import replacing
+from mic.report import figures
 from mic.report.panel import Panel
 from mic.report.tables import Table
 
-# whatever a file smuggles in, the browser fetches nothing
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-STYLE = Path(__file__).with_name("style.css")
-WORDS = "key"  # first head of tables whose cells are words
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # fetch nothing
+TEMPLATE, STYLE = "report.html.jinja", "style.css"
+SMALL = 1000  # pixels; wider pictures have panels beside each other
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
-def page(
+class Picture(NamedTuple):
+    """A figure as two PNGs."""
+
+    bare: bytes  # for the page, where the caption is text
+    captioned: bytes  # to stand alone
+
+
+class Image(NamedTuple):
+    """A PNG as an `img` element shows it: pixels, and its bytes in base64."""
+
+    width: int
+    height: int
+    data: str
+
+    @property
+    def small(self) -> bool:
+        return self.width < SMALL
+
+
+def render_page(
     title: str,
-    head: Sequence[str],
+    notes: Sequence[str],
     runs: Table,
     panels: Sequence[Panel],
-    pictures: Mapping[str, bytes],
+    pictures: Mapping[str, Picture],
     configs: Mapping[str, str],
 ) -> str:
-    """The whole page; `pictures` are PNGs by name, `configs` texts to unfold by heading."""
-    numbered = list(enumerate(panels, 1))
-    links = "".join(f'<li><a href="#s{n}">{escape(panel.title)}</a></li>' for n, panel in numbered)
-    sections = "\n".join(section(n, panel, pictures) for n, panel in numbered)
-    texts = unfolding(configs)
-    notes = "".join(f'<p class="note">{escape(line)}</p>' for line in head)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
-{notes}
-{table(runs)}
-<nav><ul>{links}</ul></nav>
-{sections}
-{texts}
-</body>
-</html>
-"""
-
-
-def section(number: int, panel: Panel, pictures: Mapping[str, bytes]) -> str:
-    """A panel: pictures with their caption, tables, and what is missing."""
-    parts = [f'<section id="s{number}">', f"<h2>{escape(panel.title)}</h2>"]
-    if panel.missing:
-        parts.append(f'<p class="missing">{escape(panel.missing)}</p>')
-    if panel.pictures:
-        images = "".join(image(name, panel.title, pictures[name]) for name in panel.pictures)
-        parts.append(f"<figure>{images}<figcaption>{code(panel.caption)}</figcaption></figure>")
-    elif panel.caption:
-        parts.append(f'<p class="caption">{code(panel.caption)}</p>')
-    parts += [tables(panel.tables)]
-    parts += [folded(name, tables(of)) for name, of in panel.folded.items()]
-    parts += [unfolding(panel.texts)]
-    return "\n".join([*parts, "</section>"])
-
-
-def image(name: str, title: str, png: bytes) -> str:
-    wide, high = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of PNG's header
-    small = ' class="small"' if wide < SMALL else ""
-    data = b64encode(png).decode("ascii")
-    return (
-        f'<div class="picture"><img{small} width="{wide}" height="{high}" '
-        f'alt="{escape(title)}: {escape(name)}" src="data:image/png;base64,{data}"></div>'
+    """The whole page; `configs` are texts that unfold, by their heading."""
+    return TEMPLATES.get_template(TEMPLATE).render(
+        title=title,
+        notes=notes,
+        runs=runs,
+        panels=panels,
+        images={name: image_of(picture.bare) for name, picture in pictures.items()},
+        configs=configs,
+        policy=POLICY,
+        style=Markup(Path(__file__).with_name(STYLE).read_text(encoding="utf-8")),
     )
 
 
-SMALL = 1000  # pixels; wider ones have panels beside each other
+def image_of(png: bytes) -> Image:
+    """Width and height stand in a PNG's header."""
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
+    return Image(width, height, b64encode(png).decode("ascii"))
 
 
-def tables(of: Sequence[Table]) -> str:
-    """Tables, some beside each other where there is room."""
-    return f'<div class="tables">{"".join(map(table, of))}</div>' if of else ""
+def draw_pictures(panels: Iterable[Panel]) -> dict[str, Picture]:
+    """Every picture of the panels by its name."""
+    return {
+        name: Picture(png_of(figure), png_of(with_caption_below(figure, panel.caption)))
+        for panel in panels
+        for name, figure in panel.pictures.items()
+    }
 
 
-def table(of: Table) -> str:
-    """A table in a box that scrolls on a narrow screen."""
-    if not of.rows:
-        return f'<p class="missing">{escape(of.title)}: none.</p>'
-    words = ' class="words"' if of.head[0] == WORDS else ""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in of.head)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in of.rows
-    )
-    return (
-        f'<div class="scroll"><table{words}><caption>{escape(of.title)}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
-    )
+def png_of(figure: Figure) -> bytes:
+    stream = BytesIO()
+    figure.savefig(stream, dpi=figures.DPI, format="png")
+    return stream.getvalue()
 
 
-def folded(title: str, inside: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{inside}</details>"
+def with_caption_below(figure: Figure, caption: str) -> Figure:
+    """The figure made higher by its caption."""
+    wide, high = figure.get_size_inches()
+    lines = fill(caption, int(13 * wide))
+    figure.set_size_inches(wide, high + 0.15 * (lines.count("\n") + 1))
+    figure.supxlabel(lines, fontsize=8, color="#444444")
+    return figure
 
 
-def unfolding(texts: Mapping[str, str]) -> str:
-    """Texts as they are, by heading."""
-    return "".join(folded(name, f"<pre>{escape(text)}</pre>") for name, text in texts.items())
+def save_pictures(pictures: Mapping[str, Picture], folder: Path, clear: bool) -> None:
+    """Write the pictures with their captions into a folder.
 
-
-def code(text: str) -> str:
-    """Text with what stands between backticks as code."""
-    parts = escape(text).split("`")
-    return "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
+    `clear` removes the PNGs of an earlier report from it, so that a picture that is left out now is
+    not taken for a new one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if clear:
+        for earlier in folder.glob("*.png"):
+            earlier.unlink()
+    for name, picture in pictures.items():
+        with replacing(folder / f"{name}.png") as file:
+            file.write_bytes(picture.captioned)

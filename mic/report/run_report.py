@@ -7,10 +7,9 @@ from pathlib import Path
 from mic.config.loading import to_yaml
 from mic.errors import InputError
 from mic.files import write_text
-from mic.report.html import page
+from mic.report.html import draw_pictures, render_page, save_pictures
 from mic.report.panel import View
 from mic.report.panels import geometry, overview, quality, training
-from mic.report.pictures import drawn, save
 from mic.tracking import run_directory
 from mic.tracking.reader import read_run
 from mic.tracking.seed_groups import grouped
@@ -49,22 +48,22 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
     place = [] if to is None else ["--to", str(to)]
     command = shlex.join(["mic", "report", *map(str, folders), *place])
     view = View(grouped(runs), command)
-    made = [panel(view) for panel in PANELS]
-    pictures = drawn(made)
+    panels = [panel(view) for panel in PANELS]
+    pictures = draw_pictures(panels)
     top = runs[0].name if len(runs) == 1 else " · ".join(view.labels)
-    text = page(
+    page = render_page(
         f"mic: {top}",
         overview.warnings(view),
         overview.runs(view),
-        made,
-        {name: picture.bare for name, picture in pictures.items()},
+        panels,
+        pictures,
         {
             f"config.yaml of {group.runs[0].name}": to_yaml(group.runs[0].config)
             for group in view.groups
         },
     )
     beside = folders[0] / run_directory.FIGURES / "report" if to is None else to
-    save(pictures, beside, clear=to is None)  # a folder of the user's own is not ours to empty
+    save_pictures(pictures, beside, clear=to is None)  # a folder of the user's keeps its files
     file = (folders[0] if to is None else to) / PAGE
-    write_text(file, text)
+    write_text(file, page)
     return file

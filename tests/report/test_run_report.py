@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from html import unescape
 from math import nan, sqrt
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError
 from mic.metrics.geometry import covariance, cross_correlation, prefix_measures, rms, spectrum
-from mic.report import figures
-from mic.report.panel import View
+from mic.report import figures, html
+from mic.report.panel import Panel, View
 from mic.report.panels.quality import against_width
 from mic.report.panels.training import terms
 from mic.report.run_report import PAGE, PANELS, report
+from mic.report.tables import Table
 from mic.tracking.reader import read_metrics, read_run
 from mic.tracking.seed_groups import grouped, interval
 from mic.tracking.snapshots import Snapshot, write_snapshot
@@ -382,6 +384,19 @@ def test_what_files_smuggle_in_is_text(tmp_path):
     assert "evil.example" in (run / PAGE).read_text()
     assert not [address for address in found.addresses if "evil" in address]
     assert found.tags.isdisjoint({"b", "script"})
+
+
+def test_autoescape_alone_turns_markup_into_text(monkeypatch):
+    evil = "<script>alert(1)</script>"
+    table = Table(evil, [evil], [[evil]])
+    panels = [Panel(evil, {}, evil, [table], {evil: [table]}, evil, {evil: evil})]
+    arguments = (evil, [evil], table, panels, {}, {evil: evil})
+    page = html.render_page(*arguments)
+    assert "script" not in Reader(page).tags
+    assert page.count("&lt;script&gt;") == page.count("alert(1)") > 15
+    assert "safe" not in Path(html.__file__).with_name(html.TEMPLATE).read_text()
+    monkeypatch.setattr(html, "TEMPLATES", html.TEMPLATES.overlay(autoescape=False))
+    assert html.render_page(*arguments) == unescape(page)
 
 
 needs_chromium = pytest.mark.skipif(browser() is None, reason="no Chromium on the PATH")

@@ -4,8 +4,7 @@ import shlex
 from pathlib import Path
 
 from mic.files import write_text
-from mic.report.html import page
-from mic.report.pictures import drawn, save
+from mic.report.html import draw_pictures, render_page, save_pictures
 from mic.report.run_report import PAGE
 from mic.sweep.report import about, best
 from mic.sweep.report.contour import contour
@@ -42,21 +41,21 @@ def report_sweep(folder: Path) -> Path:
     """
     view = view_of(folder)
     notes = about.warnings(view)
-    made = [panel(view) for panel in PANELS]
-    pictures = drawn(made)
-    text = page(
+    panels = [panel(view) for panel in PANELS]
+    pictures = draw_pictures(panels)
+    page = render_page(
         f"mic: sweep {view.name}",
         notes,
         top(table(view)),
-        made,
-        {name: picture.bare for name, picture in pictures.items()},
+        panels,
+        pictures,
         {},
     )
-    save(pictures, folder / run_directory.FIGURES, clear=True)
+    save_pictures(pictures, folder / run_directory.FIGURES, clear=True)
     write_text(folder / "table.csv", as_csv(view))
     write_text(folder / "table.md", as_markdown(view, notes))
     best.write_best(view, folder / best.BEST)
-    write_text(folder / PAGE, text)
+    write_text(folder / PAGE, page)
     return folder / PAGE
 
 

@@ -29,6 +29,7 @@ def run_data(options: argparse.Namespace) -> None:
 
     data = read_data(config, load_encoder(config).tokenize)
     validation, test = read_tasks(config, data, required=False)
-    for paragraph in corpus_report(data, [*validation, *test], padded_markdown):
+    texts = {task.name: task.judged for task in (*validation, *test)}
+    for paragraph in corpus_report(data, texts, padded_markdown):
         print(paragraph, flush=True)
         print()

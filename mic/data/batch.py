@@ -1,26 +1,26 @@
-"""A tokenized batch, and how rows become one."""
+"""Batch, the tokenized rows of a step, and Collate, which makes one of rows."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mic.data.indexed import Row
-from mic.data.sources.examples import number
+from mic.data.sources.examples import hash_text
 from mic.encoder.tokenizer import Tokenize, Tokens
 
-Prepare = Callable[[Sequence[str]], Tokens | Tensor]  # texts to what a teacher wants of them
+Prepare = Callable[[Sequence[str]], Tokens | Tensor]  # texts to what a teacher takes
 
 
 class Batch(NamedTuple):
     """Tokenized columns: queries, positives, then hard negatives.
 
-    `ids` [batch, columns] number the texts, equal texts equally; `groups` [batch] number the rows'
-    groups. `prepared` holds what the teacher wants of each column, `sizes` every rank's number of
-    rows, where they are known, `state` where a stream stands after this batch, and `numbers` which
-    rows of an indexed corpus these are.
+    `ids` [batch, columns] are the hashes of the texts, `groups` [batch] those of the rows' groups.
+    `prepared` holds what the teacher takes of each column, `sizes` how many rows each rank has,
+    where that is known, `state` the state of a stream after this batch, and `row_numbers` which
+    rows of the indexed corpora these are.
     """
 
     columns: list[Tokens]
@@ -29,17 +29,17 @@ class Batch(NamedTuple):
     prepared: list[Tokens | Tensor] | None = None
     sizes: list[int] | None = None
     state: str | None = None
-    numbers: list[int] | None = None
+    row_numbers: list[int] | None = None
 
     @property
     def size(self) -> int:
         return len(self.columns[0]["input_ids"])
 
     def chunks(self, size: int) -> list["Batch"]:
-        """The batch in parts of `size` rows; the last may have fewer."""
-        return [self.part(slice(start, start + size)) for start in range(0, self.size, size)]
+        """The batch in chunks of `size` rows; the last may have fewer."""
+        return [self.slice_rows(slice(start, start + size)) for start in range(0, self.size, size)]
 
-    def part(self, rows: slice) -> "Batch":
+    def slice_rows(self, rows: slice) -> "Batch":
         def cut(tokens: Tokens | Tensor) -> Tokens | Tensor:
             if isinstance(tokens, Tensor):
                 return tokens[rows]
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
             [{name: value[rows] for name, value in tokens.items()} for tokens in self.columns],
             None if self.ids is None else self.ids[rows],
             None if self.groups is None else self.groups[rows],
-            None if self.prepared is None else [cut(one) for one in self.prepared],
+            None if self.prepared is None else [cut(column) for column in self.prepared],
         )
 
 
@@ -69,11 +69,11 @@ class Collate(NamedTuple):
         texts = list(zip(*(row.texts for row in rows), strict=True))
         columns = self.columns(rows, texts)
         prepared = [self.prepare(column) for column in texts] if self.prepare else None
-        ids = torch.tensor([[signed(number(text)) for text in row.texts] for row in rows])
+        ids = torch.tensor([[signed(hash_text(text)) for text in row.texts] for row in rows])
         if len(texts) == 1:
             columns, ids = columns * 2, ids.repeat(1, 2)
             prepared = prepared * 2 if prepared else None
-        groups = torch.tensor([group_of(row) for row in rows]) if self.grouped else None
+        groups = torch.tensor([group_id(row) for row in rows]) if self.grouped else None
         return Batch(columns, ids, groups, prepared, sizes)
 
     def columns(self, rows: Sequence[Row], texts: Sequence[Sequence[str]]) -> list[Tokens]:
@@ -83,11 +83,16 @@ class Collate(NamedTuple):
         return [self.tokenize.batch(column) for column in tokens]
 
 
-def group_of(row: Row) -> int:
-    """The number of a row's group, or of one of its own."""
-    return signed(number("\0".join(("row", *row.texts))) if row.group is None else row.group)
+def group_id(row: Row) -> int:
+    """The hash of a row's group; a row without one has a group that only equal rows share."""
+    return signed(hash_text("\0".join(("row", *row.texts))) if row.group is None else row.group)
 
 
 def signed(number: int) -> int:
-    """A number of 64 bits as torch holds it."""
+    """An unsigned number of 64 bits as the signed one of the same bits, which torch holds."""
     return number - 2**64 if number >= 2**63 else number
+
+
+def unchanged(batch: Any) -> Any:
+    """The `collate_fn` of a DataLoader whose data set gives whole batches."""
+    return batch

@@ -1,4 +1,4 @@
-"""Corpora to loaders of tokenized batches, in an order that is a formula (data.order)."""
+"""PairDataModule: the Lightning data module that turns corpora into batches of tokens."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,39 +6,42 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from mic.config.schema_data import CorpusConfig, DataConfig
-from mic.data.batch import Batch, Collate, Prepare
-from mic.data.corpus import Corpus, open_corpus
-from mic.data.indexed import Numbered, columns_of
-from mic.data.mixture import Mixture, shares
-from mic.data.order.batch_order import Asked, BatchSampler, NoBatchError, Order
+from mic.data.batch import Batch, Collate, Prepare, unchanged
+from mic.data.corpus import Corpus, open_corpus, tokenize_corpus
+from mic.data.indexed import RowIndex, training_columns
+from mic.data.mixture import Mixture, corpus_weights
+from mic.data.order.batch_order import BatchRequest, BatchSampler, NoBatchError, Order
+from mic.data.order.position import next_batch
 from mic.data.sources.examples import OnBadRow
-from mic.data.splits import Split, hold_out, impossible, whole
-from mic.data.streaming.state import StreamModule, open_streams
-from mic.data.subset import Part
-from mic.data.tokens import tokenize_corpus
+from mic.data.splits import Split, all_rows, explain_no_batch, hold_out
+from mic.data.streaming.loader import StreamLoader, Streams, open_streams
+from mic.data.streaming.state import StreamState
+from mic.data.subset import CorpusSubset
 from mic.encoder.tokenizer import Tokenize
 from mic.errors import InputError
-from mic.train.resume.loop_state import place_of
 
 
-class PairDataModule(StreamModule):
+class PairDataModule(LightningDataModule):
     """Training and validation batches of sentences twice, pairs, or pairs with hard negatives.
 
-    `tokenize` turns texts into tokens; `prepare`, which may be set later, makes of the same texts
-    what a teacher wants. `batch_size` counts the rows of all ranks. Without validation corpora,
-    `config.validation_rows` rows (at most a tenth) are held out by the seed.
+    `tokenize` turns texts into tokens; `prepare` turns the same texts into what a teacher takes,
+    and is, unless given, the attribute `prepare` of the trainer's LightningModule, if it has one.
+    `batch_size` counts the rows of all ranks. Without validation corpora, `config.validation_rows`
+    rows (at most a tenth) are held out by the seed.
 
     Workers (`config.num_workers`) are new processes, not forks: a script that has any begins with
     `if __name__ == "__main__":`.
 
     A Trainer with several devices needs `use_distributed_sampler=False`: every rank takes its slice
-    of the global batch here already. A run that resumes goes on at the batch it stopped before.
+    of the global batch here already. A run that resumes goes on at the batch it stopped before;
+    a checkpoint of other rows is refused, unless `allow_data_change`.
 
-    Raises InputError, at construction, for data that cannot be trained on; and where `train` or
-    `order` are asked for, which corpora that are read on the fly do not have.
+    Raises InputError, at construction, for data that cannot be trained on; at `train` and `order`
+    for corpora that stream, which have neither; when a checkpoint is loaded, for other rows.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class PairDataModule(StreamModule):
         batch_tokens: int | None = None,
         seed: int = 0,
         prepare: Prepare | None = None,
+        allow_data_change: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -59,34 +63,35 @@ class PairDataModule(StreamModule):
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.seed = seed
-        self.may_differ = False  # the rows, from those of a checkpoint
-        self.streams = open_streams(config, batch_size, batch_tokens, seed)
+        self.allow_data_change = allow_data_change
+        self.streams: Streams | None = open_streams(config, batch_size, batch_tokens, seed)
+        self.stream_state = StreamState(self.streams) if self.streams else None
         train = [] if self.streams else open_corpora(config.train, "train", config.on_bad_row)
         if config.validation:
-            held = whole(open_corpora(config.validation, "validation", config.on_bad_row))
-            kept = whole(train)
+            validation_corpora = open_corpora(config.validation, "validation", config.on_bad_row)
+            training, validation = all_rows(train), all_rows(validation_corpora)
         else:
-            kept, held = hold_out(train, config.validation_rows, seed)
+            training, validation = hold_out(train, config.validation_rows, seed)
         self.indexed: tuple[Split, Order] | None = None
         if self.streams is None:
-            split = self.split("train", kept)
+            split = self.split("train", training)
             try:
                 self.indexed = split, self.order_of(split)
             except NoBatchError:
-                raise InputError(impossible(split)) from None
-        self.validation = self.split("validation", held)
+                raise InputError(explain_no_batch(split)) from None
+        self.validation = self.split("validation", validation)
         self.validation_order = self.order_of_all(self.validation)
 
     @property
     def train(self) -> Split:
-        return self.index[0]
+        return self.indexed_training[0]
 
     @property
     def order(self) -> Order:
-        return self.index[1]
+        return self.indexed_training[1]
 
     @property
-    def index(self) -> tuple[Split, Order]:
+    def indexed_training(self) -> tuple[Split, Order]:
         if self.indexed is None:
             raise InputError(
                 "data.train: corpora that stream have no index, which a cached teacher and `mic "
@@ -94,17 +99,17 @@ class PairDataModule(StreamModule):
             )
         return self.indexed
 
-    def split(self, name: str, parts: Sequence[Part]) -> Split:
-        """The rows of a split, their shares and, where asked, their tokens."""
+    def split(self, name: str, subsets: Sequence[CorpusSubset]) -> Split:
+        """The rows of a split, their shares and, with data.tokenize=ahead, their tokens."""
         training = name == "train"
-        corpora = [part.corpus for part in parts]
-        rows = sum(map(len, parts))
+        corpora = [subset.corpus for subset in subsets]
+        rows = sum(map(len, subsets))
         if rows < (self.batch_size if training and self.batch_tokens is None else 2):
             raise InputError(
                 f"data.{name}: {rows} rows for trainer.batch_size={self.batch_size}; "
                 "give more rows or a smaller batch"
             )
-        columns = {corpus.name: columns_of(corpus) for corpus in corpora}
+        columns = {corpus.name: training_columns(corpus) for corpus in corpora}
         if self.config.batches == "mixed" and len(set(columns.values())) > 1:
             raise InputError(
                 f"data.{name}: corpora of {columns} columns in one batch; give all the same "
@@ -113,38 +118,43 @@ class PairDataModule(StreamModule):
         tokenized = None
         if self.config.tokenize == "ahead":
             tokenized = [tokenize_corpus(corpus, self.tokenize) for corpus in corpora]
-        wanted = self.config.train
-        weights = [wanted[corpus.name].weight for corpus in corpora] if training else None
+        weights = None
+        if training:
+            given = [self.config.train[corpus.name].weight for corpus in corpora]
+            weights = corpus_weights(subsets, given, self.config.temperature)
         mixture = Mixture(
-            parts,
+            subsets,
             self.seed,
-            batch_size=self.batch_size if training else even(rows, self.batch_size),
-            weights=shares(parts, weights, self.config.temperature) if weights else None,
+            batch_size=self.batch_size if training else even_batch_size(rows, self.batch_size),
+            weights=weights,
             single=self.config.batches == "single",
             keep_apart=self.config.keep_apart,
-            lengths=[one.lengths for one in tokenized] if tokenized else None,
+            lengths=[tokens.lengths for tokens in tokenized] if tokenized else None,
             batch_tokens=self.batch_tokens,
         )
-        return Split(name, mixture, Numbered(corpora, tokenized))
+        return Split(name, mixture, RowIndex(corpora, tokenized))
 
     def order_of(self, split: Split) -> Order:
         mixture = split.mixture
         return Order(mixture.draw, mixture.sections, self.seed, self.config.window)
 
     def order_of_all(self, split: Split) -> Order:
-        """An order that leaves out less than a batch, as validation should: rows that cannot all be
-        kept apart may meet, and the loss masks them."""
+        """An order that leaves out less than a batch, as validation should: where rows that share a
+        text or a group cannot all be kept apart they may meet, and the loss masks them."""
         try:
-            apart = self.order_of(split)
-            if apart.left_out(0) < split.mixture.batch_size:
-                return apart
+            order = self.order_of(split)
+            if order.left_out(0) < split.mixture.batch_size:
+                return order
         except NoBatchError:
             pass
         split.mixture.keep_apart = False
         return self.order_of(split)
 
     def texts(self) -> Iterator[str]:
-        """Every text that a batch may hold; some come more than once."""
+        """Every text that a batch may hold, some of them several times.
+
+        Raises InputError for corpora that stream.
+        """
         for split in (self.train, self.validation):
             for texts in split.texts():
                 yield from texts
@@ -164,7 +174,8 @@ class PairDataModule(StreamModule):
         """Rows that were read and are not used, by reason; None for streams."""
         if self.streams:
             return None
-        return sum((Counter(one.meta.dropped) for one in self.corpora.values()), Counter())
+        dropped = (Counter(corpus.meta.dropped) for corpus in self.corpora.values())
+        return sum(dropped, Counter())
 
     @property
     def skipped(self) -> int | None:
@@ -173,72 +184,117 @@ class PairDataModule(StreamModule):
 
     @property
     def corpora(self) -> dict[str, Corpus]:
-        """Every corpus by split and name; a split held out of another has none of its own."""
+        """Every corpus, by "split/name"; a split that is held out of another has no corpora."""
         splits = [] if self.streams else [self.train]
         splits += [self.validation] if self.config.validation else []
         return {
-            f"{s.name}/{part.corpus.name}": part.corpus for s in splits for part in s.mixture.parts
+            f"{split.name}/{subset.corpus.name}": subset.corpus
+            for split in splits
+            for subset in split.mixture.subsets
         }
 
     @property
     def hashes(self) -> dict[str, str]:
-        """What every corpus's files held; how many and large they are, where they stream."""
+        """The hash of each corpus's files by "split/name"; of streams their number and size."""
         streamed = self.streams.described if self.streams else {}
-        return streamed | {name: one.meta.fingerprint for name, one in self.corpora.items()}
+        return streamed | {name: corpus.meta.fingerprint for name, corpus in self.corpora.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"data": self.hashes, **super().state_dict()}
+        """The rows' hashes and, of streams, where every rank stands: all ranks have to ask."""
+        state: dict[str, Any] = {"data": self.hashes}
+        if self.stream_state is not None and self.trainer is not None:
+            batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            state |= self.stream_state.state_dict(in_step=batches.ready != batches.processed)
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on with the rows of a checkpoint.
 
-        Raises InputError where they are not the same, unless they `may_differ`.
+        Raises InputError where they are others, unless `allow_data_change`, and for streams where
+        corpora are indexed.
         """
         self.refuse_other(state_dict.get("data", self.hashes))
-        if "identity" in state_dict:
-            super().load_state_dict(state_dict)
+        if "identity" not in state_dict:
+            return
+        if self.stream_state is None or self.trainer is None:
+            raise InputError(
+                "data.train: the checkpoint is one of streams; set data.train.NAME.streaming=true"
+            )
+        self.stream_state.load_state_dict(state_dict, *self.rank_and_ranks())
 
     def refuse_other(self, saved: Mapping[str, str]) -> None:
-        """Raise an InputError where the hashes of a checkpoint's rows are others."""
-        here = self.hashes
-        other = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
-        if other and not self.may_differ:
+        """Raise an InputError where the hashes of a checkpoint's rows differ from `hashes`.
+
+        A checkpoint that is loaded is compared already; this allows to compare before.
+        """
+        current = self.hashes
+        changed = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
+        if changed and not self.allow_data_change:
             raise InputError(
-                f"data.{other[0].replace('/', '.')}: holds other rows than when the run began; "
+                f"data.{changed[0].replace('/', '.')}: holds other rows than when the run began; "
                 "give it those, begin anew, or go on all the same with --allow-change data"
             )
 
+    @property
+    def may_differ(self) -> bool:
+        return self.allow_data_change
+
+    @may_differ.setter
+    def may_differ(self, allowed: bool) -> None:
+        self.allow_data_change = allowed
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        """Lightning calls this when a batch is about to be used."""
+        if self.stream_state is not None and isinstance(batch, Batch) and batch.state is not None:
+            self.stream_state.advance(batch.state)
+        return batch
+
     def collate(self, split: Split) -> Collate:
-        grouped = any(corpus.meta.grouped for corpus in split.numbered.corpora)
-        return Collate(self.tokenize, self.prepare, grouped)
+        """What makes batches of a split's rows, with what the teacher takes of their texts."""
+        return self.collate_rows(any(corpus.meta.grouped for corpus in split.row_index.corpora))
+
+    def collate_rows(self, grouped: bool) -> Collate:
+        prepare, trainer = self.prepare, self.trainer
+        if prepare is None and trainer is not None:
+            prepare = getattr(trainer.lightning_module, "prepare", None)
+        return Collate(self.tokenize, prepare, grouped)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        if self.streams:
-            return self.stream_loader(self.streams, self.tokenize, self.prepare)
+        if self.streams is not None and self.stream_state is not None:
+            return self.stream_loader(self.streams, self.stream_state)
         sampler = self.sampler(self.order)
         if self.trainer is not None:  # Lightning asks for the loader when its progress is restored
-            sampler.start_at(*place_of(self.trainer, self.order), announced=True)
+            sampler.start_at(*next_batch(self.trainer, self.order), announced=True)
         return self.loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         sampler = self.sampler(self.validation_order, fixed=True)
         return self.loader(self.validation, sampler)
 
+    def stream_loader(self, streams: Streams, state: StreamState) -> StreamLoader:
+        """The batches from the first on, or from the loaded checkpoint's position on."""
+        grouped = any(stream.source.group for stream in streams.streams)
+        rank, ranks = self.rank_and_ranks()
+        resuming = self.trainer is not None and self.trainer.fit_loop.restarting
+        return streams.loader(self.collate_rows(grouped), rank, ranks, state.start(resuming))
+
     def sampler(self, order: Order, fixed: bool = False) -> BatchSampler:
         """This rank's slices of an order."""
-        if self.trainer is None:
-            return BatchSampler(order, fixed=fixed)
-        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        rank, ranks = self.rank_and_ranks()
         return BatchSampler(order, rank, ranks, fixed=fixed)
+
+    def rank_and_ranks(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def loader(self, split: Split, sampler: BatchSampler) -> DataLoader[Batch]:
         workers = self.config.num_workers
         return DataLoader(
-            Batches(split.numbered, self.collate(split)),
-            batch_sampler=sampler,  # type: ignore[arg-type]  # it asks for rows by more than numbers
-            collate_fn=whole_batch,  # type: ignore[arg-type]
+            BatchDataset(split.row_index, self.collate(split)),
+            batch_sampler=sampler,  # type: ignore[arg-type]  # a request is more than row numbers
+            collate_fn=unchanged,
             num_workers=workers,
-            # a forked worker could wait for ever for a lock that a tokenizer's thread held
+            # a forked worker could wait for ever for a lock that a tokenizer's thread holds
             multiprocessing_context="forkserver" if workers else None,
             persistent_workers=workers > 0,
             # of the workers' seeds: torch's own would be drawn from at every epoch, or with workers
@@ -247,37 +303,32 @@ class PairDataModule(StreamModule):
         )
 
 
-class Batches(Dataset[Batch]):
-    """Batches by the rows that they ask for."""
+class BatchDataset(Dataset[Batch]):
+    """Batches, by the request that names their rows."""
 
-    def __init__(self, numbered: Numbered, collate: Collate) -> None:
-        self.numbered = numbered
+    def __init__(self, row_index: RowIndex, collate: Collate) -> None:
+        self.row_index = row_index
         self.collate = collate
 
-    def __getitems__(self, asked: Asked) -> Batch:
-        rows = self.numbered.rows(asked.numbers, asked.partners)
-        return self.collate(rows, asked.sizes)._replace(numbers=asked.numbers)
+    def __getitems__(self, request: BatchRequest) -> Batch:
+        rows = self.row_index.rows(request.numbers, request.partners)
+        return self.collate(rows, request.sizes)._replace(row_numbers=request.numbers)
 
-    def __getitem__(self, asked: Any) -> Batch:
-        return self.__getitems__(asked)
+    def __getitem__(self, request: Any) -> Batch:
+        return self.__getitems__(request)
 
     def __len__(self) -> int:
-        return int(self.numbered.firsts[-1])
+        return int(self.row_index.firsts[-1])
 
 
-def even(rows: int, most: int) -> int:
-    """A batch size that leaves out as few rows as can be: from half of `most` to it.
+def even_batch_size(rows: int, most: int) -> int:
+    """The batch size, from half of `most` to `most`, that leaves out the fewest rows.
 
-    >>> even(500, 64), even(41, 16), even(10, 64)
+    >>> even_batch_size(500, 64), even_batch_size(41, 16), even_batch_size(10, 64)
     (50, 10, 10)
     """
     most = min(rows, most)
     return min(range(most, max(most // 2, 2) - 1, -1), key=lambda size: rows % size)
-
-
-def whole_batch(batch: Batch) -> Batch:
-    """What a loader hands on: the batch, which is whole already."""
-    return batch
 
 
 def open_corpora(

@@ -1,7 +1,7 @@
-"""What a config would train on: rows, lengths, repeats, overlap with evaluation, padding."""
+"""Report what a config would train on: rows, lengths, repeats, overlap with evaluation, padding."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,9 +10,8 @@ from jaxtyping import UInt64
 
 from mic.data.corpus import BLOCK, Corpus
 from mic.data.datamodule import PairDataModule
-from mic.data.sources.examples import number
+from mic.data.sources.examples import hash_text
 from mic.data.splits import Split
-from mic.evaluation.tasks.tasks import Task
 
 BATCHES = 200  # loaded to measure padding and speed
 TEXTS = 2000  # tokenized to measure lengths and speed
@@ -21,38 +20,42 @@ TableWriter = Callable[[Sequence[str], Sequence[Sequence[str]]], str]  # of a he
 
 
 def corpus_report(
-    data: PairDataModule, tasks: Sequence[Task], write_table: TableWriter
+    data: PairDataModule,
+    evaluation_texts: Mapping[str, Collection[str]],
+    write_table: TableWriter,
 ) -> Iterator[str]:
-    """The report in Markdown, a paragraph or a table at a time."""
+    """The report in Markdown, a paragraph or a table at a time.
+
+    `evaluation_texts` holds, by the name of its task, the texts that an evaluation scores.
+    """
     for split in (data.train, data.validation):
         yield from split_report(data, split, write_table)
-    if tasks:
+    if evaluation_texts:
         yield "## Overlap of evaluation with training texts"
-        rows = [
-            [task.name, len(task.judged), found, percent(found / len(task.judged))]
-            for task in tasks
-            for found in [overlap(data, task.judged)]
-        ]
-        head = ["task", "texts judged", "of them trained on", "share"]
+        rows = []
+        for task, texts in evaluation_texts.items():
+            trained_on = overlap(data, texts)
+            rows.append([task, len(texts), trained_on, percent(trained_on / len(texts))])
+        head = ["task", "texts", "of them trained on", "share"]
         yield write_table(head, [as_text(row) for row in rows])
 
 
 def split_report(data: PairDataModule, split: Split, write_table: TableWriter) -> Iterator[str]:
     """One split: its corpora, their lengths and repeats, its batches, a row of each."""
     mixture, order = split.mixture, data.order if split is data.train else data.validation_order
-    corpora = [part.corpus for part in mixture.parts]
+    corpora = [subset.corpus for subset in mixture.subsets]
     batches = order.length(0)
     yield f"## {split.name}: {len(split):,} rows, {batches:,} batches"
-    kept = []
-    for part, quota in zip(mixture.parts, mixture.quotas, strict=True):
-        meta = part.corpus.meta
+    rows = []
+    for subset, quota in zip(mixture.subsets, mixture.quotas, strict=True):
+        corpus, meta = subset.corpus, subset.corpus.meta
         share = percent(quota / len(mixture))
         dropped = "; ".join(f"{count:,} {why}" for why, count in meta.dropped.items() if count)
-        read = [part.corpus.name, meta.kind, meta.read, dropped or "none", len(part)]
-        kept.append([*read, *repeated(part.corpus), share])
+        read = [corpus.name, meta.kind, meta.read, dropped or "none", len(subset)]
+        rows.append([*read, *repeated_rows(corpus), share])
     head = ["corpus", "kind", "rows read", "dropped", "kept", "repeated rows"]
     head += ["texts in several rows", "share of an epoch"]
-    yield write_table(head, [as_text(row) for row in kept])
+    yield write_table(head, [as_text(row) for row in rows])
     lengths = [row for corpus in corpora for row in length_rows(data, corpus)]
     longest = data.tokenize.max_length
     head = ["text", "tokens: 5 %", "median", "95 %", "longest", f"cut at {longest}"]
@@ -61,7 +64,7 @@ def split_report(data: PairDataModule, split: Split, write_table: TableWriter) -
     left = f"{order.left_out(0):,} rows" + (", others each time" if split is data.train else "")
     twice = "no batch holds" if mixture.keep_apart else "a batch may hold"
     yield f"An epoch leaves out {left}; {twice} a text or a group twice."
-    yield "\n".join(f"- {corpus.name}: {sample(corpus)}" for corpus in corpora)
+    yield "\n".join(f"- {corpus.name}: {middle_row(corpus)}" for corpus in corpora)
 
 
 def length_rows(data: PairDataModule, corpus: Corpus) -> Iterator[list[Any]]:
@@ -87,8 +90,8 @@ def batches_line(data: PairDataModule, split: Split) -> str:
     seconds = time.perf_counter() - started
     texts = [text for row in split.sample(TEXTS // 2, data.seed) for text in row]
     started = time.perf_counter()
-    made = sum(map(len, data.tokenize.ids(texts)))
-    speed = made / (time.perf_counter() - started)
+    tokenized = sum(map(len, data.tokenize.ids(texts)))
+    speed = tokenized / (time.perf_counter() - started)
     return (
         f"The first {seen} batches: {percent(1 - tokens / places)} padding, "
         f"{tokens / rows:.1f} tokens a row, loaded at {rows / seconds:,.0f} rows/s; "
@@ -97,23 +100,23 @@ def batches_line(data: PairDataModule, split: Split) -> str:
 
 
 def overlap(data: PairDataModule, texts: Iterable[str]) -> int:
-    """How many of the texts stand in the training corpora, in any column."""
-    numbers = np.unique(np.array([number(text) for text in texts], np.uint64))
-    found = np.zeros(len(numbers), bool)
-    for corpus in data.train.numbered.corpora:
+    """How many of the different texts are in the training corpora, in any column."""
+    hashes = np.unique(np.array([hash_text(text) for text in texts], np.uint64))
+    trained_on = np.zeros(len(hashes), bool)
+    for corpus in data.train.row_index.corpora:
         for keys in text_keys(corpus):
-            at = np.searchsorted(numbers, keys).clip(max=len(numbers) - 1)
-            found[at[numbers[at] == keys]] = True
-    return int(found.sum())
+            places = np.searchsorted(hashes, keys).clip(max=len(hashes) - 1)
+            trained_on[places[hashes[places] == keys]] = True
+    return int(trained_on.sum())
 
 
 def text_keys(corpus: Corpus) -> Iterator[UInt64[np.ndarray, " keys"]]:
-    """The numbers of a corpus's texts, block by block."""
+    """The hashes of a corpus's texts, block by block."""
     for start in range(0, len(corpus), BLOCK):
         yield corpus.keys[start : start + BLOCK, : corpus.meta.columns].ravel()
 
 
-def repeated(corpus: Corpus) -> tuple[int, str]:
+def repeated_rows(corpus: Corpus) -> tuple[int, str]:
     """Rows whose texts are all those of an earlier row; the share of texts in several rows."""
     texts = np.asarray(corpus.keys[:, : corpus.meta.columns])
     rows = len(texts) - len(np.unique(texts, axis=0))
@@ -121,7 +124,7 @@ def repeated(corpus: Corpus) -> tuple[int, str]:
     return rows, percent(float(counts[counts > 1].sum() / counts.sum()))
 
 
-def sample(corpus: Corpus) -> str:
+def middle_row(corpus: Corpus) -> str:
     """The row in the middle, each text cut short."""
     texts = corpus.texts([len(corpus) // 2])[0]
     return " | ".join(text if len(text) <= 120 else text[:117] + "..." for text in texts)

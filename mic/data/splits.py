@@ -1,4 +1,4 @@
-"""The rows of a split: held out by the seed, listed, sampled; why no batch can be made of them."""
+"""Split, the rows that are trained on or validated with, and how rows are held out by the seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mic.data.corpus import Corpus
-from mic.data.indexed import Numbered, first_numbers
+from mic.data.indexed import RowIndex, first_numbers
 from mic.data.mixture import Mixture
-from mic.data.order.permutation import key_of, permute
-from mic.data.subset import Part
+from mic.data.order.permutation import derive_key, permute
+from mic.data.subset import CorpusSubset
 
 HOLD_OUT = 21  # what a key is for
 NOTHING = np.empty(0, np.int64)
@@ -21,61 +21,64 @@ class Split:
 
     name: str
     mixture: Mixture
-    numbered: Numbered
+    row_index: RowIndex
 
     def __len__(self) -> int:
         return len(self.mixture)
 
     def texts(self) -> Iterator[tuple[str, ...]]:
         """The texts of every row, corpus by corpus; a labelled text stands alone."""
-        for part in self.mixture.parts:
-            places = np.arange(len(part))
-            for start in range(0, len(part), 10_000):
-                yield from part.corpus.texts(part.rows(places[start : start + 10_000]).tolist())
+        for subset in self.mixture.subsets:
+            places = np.arange(len(subset))
+            for start in range(0, len(subset), 10_000):
+                yield from subset.corpus.texts(subset.rows(places[start : start + 10_000]).tolist())
 
     def sample(self, count: int, seed: int) -> list[tuple[str, ...]]:
         """The texts of `count` rows, at most all, chosen by the seed."""
-        chosen = permute(np.arange(min(count, len(self.mixture))), len(self.mixture), key_of(seed))
+        rows = len(self.mixture)
+        chosen = permute(np.arange(min(count, rows)), rows, derive_key(seed))
         drawn = self.mixture.draw(0, chosen)
-        rows = self.numbered.rows(drawn.numbers.tolist(), drawn.partners.tolist())
-        return [row.texts for row in rows]
+        sampled = self.row_index.rows(drawn.numbers.tolist(), drawn.partners.tolist())
+        return [row.texts for row in sampled]
 
 
-def whole(corpora: Sequence[Corpus]) -> list[Part]:
-    return [Part(corpus, NOTHING) for corpus in corpora]
+def all_rows(corpora: Sequence[Corpus]) -> list[CorpusSubset]:
+    return [CorpusSubset(corpus, NOTHING) for corpus in corpora]
 
 
-def hold_out(corpora: Sequence[Corpus], count: int, seed: int) -> tuple[list[Part], list[Part]]:
-    """Split rows into (kept, held out) by the seed; at most a tenth is held out."""
+def hold_out(
+    corpora: Sequence[Corpus], count: int, seed: int
+) -> tuple[list[CorpusSubset], list[CorpusSubset]]:
+    """Split rows into (training, validation) by the seed; at most a tenth is held out."""
     firsts = first_numbers(corpora)
     rows = int(firsts[-1])
-    held = np.sort(permute(np.arange(min(count, rows // 10)), rows, key_of(seed, HOLD_OUT)))
-    kept, out = [], []
+    held = np.sort(permute(np.arange(min(count, rows // 10)), rows, derive_key(seed, HOLD_OUT)))
+    training, validation = [], []
     for corpus, first, stop in zip(corpora, firsts, firsts[1:], strict=False):
-        own = held[np.searchsorted(held, first) : np.searchsorted(held, stop)] - first
-        own = own[: len(corpus) - 1]  # a small corpus keeps a row to train on
-        kept.append(Part(corpus, own))
-        out += [Part(corpus, NOTHING, own)] if len(own) else []
-    return kept, out
+        rows_held = held[np.searchsorted(held, first) : np.searchsorted(held, stop)] - first
+        rows_held = rows_held[: len(corpus) - 1]  # a small corpus has a row left to train on
+        training.append(CorpusSubset(corpus, rows_held))
+        validation += [CorpusSubset(corpus, NOTHING, rows_held)] if len(rows_held) else []
+    return training, validation
 
 
-def impossible(split: Split) -> str:
-    """Why no batch can be filled: the rows of some text or group are too many."""
+def explain_no_batch(split: Split) -> str:
+    """The error message of a split of which no batch can be made: some key is in too many rows."""
     size = split.mixture.batch_size
-    keys = [part.keys(part.rows(np.arange(len(part)))) for part in split.mixture.parts]
-    heaviest = []
-    for part, found in zip(split.mixture.parts, keys, strict=True):
-        different, first, counts = np.unique(found, return_index=True, return_counts=True)
+    repeated = []
+    for subset in split.mixture.subsets:
+        keys = subset.keys(subset.rows(np.arange(len(subset))))
+        _, first, counts = np.unique(keys, return_index=True, return_counts=True)
         most = int(counts.argmax())
-        row = int(part.rows(first[[most]] // found.shape[1])[0])
-        column = int(first[most]) % found.shape[1]
-        what = "group" if column == part.corpus.meta.columns else "text"
-        heaviest.append((int(counts[most]), part, row, what, len(different)))
-    count, part, row, what, _ = max(heaviest, key=lambda found: found[0])
-    shown = part.corpus.texts([row])[0][0]
+        row = int(subset.rows(first[[most]] // keys.shape[1])[0])
+        column = int(first[most]) % keys.shape[1]
+        what = "group" if column == subset.corpus.meta.columns else "text"
+        repeated.append((int(counts[most]), subset, row, what))
+    count, subset, row, what = max(repeated, key=lambda entry: entry[0])
+    text = subset.corpus.texts([row])[0][0]
     return (
-        f"data.{split.name}.{part.corpus.name}: no batch of {size} rows that share neither text "
-        f"nor group can be filled: the {what} of {shown!r:.60} stands in {count:,} of "
-        f"{len(part):,} rows; lower trainer.batch_size, drop rows, or set data.keep_apart=false, "
+        f"data.{split.name}.{subset.corpus.name}: no batch of {size} rows that share neither text "
+        f"nor group can be filled: the {what} of {text!r:.60} stands in {count:,} of "
+        f"{len(subset):,} rows; lower trainer.batch_size, drop rows, or set data.keep_apart=false, "
         "so that objective.mask_equal masks such pairs in its place"
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 from mic.console import bar
 from mic.data.batch import signed
 from mic.data.datamodule import PairDataModule
-from mic.data.sources.examples import number
+from mic.data.sources.examples import hash_text
 from mic.errors import InputError
 from mic.evaluation import scoring
 from mic.evaluation.scoring import PCA, RAW, Results
@@ -74,7 +74,7 @@ def known_embeddings(
     """The validation rows' embeddings by the number of their text, if tasks have them all."""
     wanted = {text for row in data.validation.texts() for text in row[:2]}
     known = {
-        signed(number(text)): row
+        signed(hash_text(text)): row
         for task in tasks
         for text, row in zip(task.texts, before[task.name], strict=True)
         if text in wanted

@@ -149,11 +149,11 @@ def test_what_was_read_is_found_again_and_what_changed_is_read_anew(tmp_path: Pa
     rows = [{"a": "x", "b": "y"}]
     source = CorpusConfig(write(tmp_path, rows), ["a", "b"])
     first = open_corpus("x", source)
-    made = (first.folder / "meta.json").stat().st_mtime_ns
+    written = (first.folder / "meta.json").stat().st_mtime_ns
     moved = CorpusConfig(write(tmp_path, rows, "moved.jsonl"), ["a", "b"], weight=3.0)
     for again in (open_corpus("x", source), open_corpus("other", moved)):
         assert again.folder == first.folder
-        assert (again.folder / "meta.json").stat().st_mtime_ns == made
+        assert (again.folder / "meta.json").stat().st_mtime_ns == written
     source.columns = ["b", "a"]
     assert texts(open_corpus("x", source)) == [("y", "x")]
     write(tmp_path, [{"a": "z", "b": "y"}])
@@ -197,9 +197,9 @@ def test_processes_that_begin_together_read_once_and_all_find_it(tmp_path: Path)
         subprocess.Popen([sys.executable, "-c", OPEN, file], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    found = {process.communicate(timeout=120)[0].strip() for process in started}
-    assert len(found) == 1
-    assert found.pop().startswith("20000 ")
+    folders = {process.communicate(timeout=120)[0].strip() for process in started}
+    assert len(folders) == 1
+    assert folders.pop().startswith("20000 ")
 
 
 def test_a_process_killed_while_reading_holds_up_nobody(tmp_path: Path, cache: Path) -> None:

@@ -49,9 +49,9 @@ trainer: {{batch_size: 8}}
 def cells(report: str, first: str) -> list[str]:
     """The cells of the table row that begins with a text."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines()]
-    found = [row for row in rows if row and row[0] == first]
-    assert len(found) == 1, first
-    return found[0]
+    matches = [row for row in rows if row and row[0] == first]
+    assert len(matches) == 1, first
+    return matches[0]
 
 
 def test_the_report_counts_what_is_there(config: Path, capsys: pytest.CaptureFixture) -> None:
@@ -59,9 +59,9 @@ def test_the_report_counts_what_is_there(config: Path, capsys: pytest.CaptureFix
     assert main(["data", str(config)]) == 0
     report = capsys.readouterr().out
     read = ["pairs", "scored", "100", "25 score too low", "75"]
-    kept = [n for n in range(100) if n % 4 >= 1]
-    repeats = len(kept) - len({n % 90 for n in kept})
-    twice = sum(1 for n in kept if sum(m % 90 == n % 90 for m in kept) > 1)
+    used = [n for n in range(100) if n % 4 >= 1]
+    repeats = len(used) - len({n % 90 for n in used})
+    twice = sum(1 for n in used if sum(m % 90 == n % 90 for m in used) > 1)
     assert cells(report, "pairs") == [*read, str(repeats), f"{100 * twice / 75:.1f} %", "50.0 %"]
     assert cells(report, "words")[:5] == ["words", "labelled", "75", "none", "75"]
     assert "## train: 150 rows, 18 batches" in report
@@ -70,13 +70,18 @@ def test_the_report_counts_what_is_there(config: Path, capsys: pytest.CaptureFix
     )
     assert "## validation: 40 rows, 5 batches" in report
     assert f"- words: the {'cat ' * 2}{sentence(37)}" in report
-    found = sum(sentence(n) in {sentence(m % 90) for m in kept} for n in range(80, 120))
-    assert cells(report, "unseen") == ["unseen", "40", str(found), f"{100 * found / 40:.1f} %"]
+    trained_on = sum(sentence(n) in {sentence(m % 90) for m in used} for n in range(80, 120))
+    assert cells(report, "unseen") == [
+        "unseen",
+        "40",
+        str(trained_on),
+        f"{100 * trained_on / 40:.1f} %",
+    ]
 
 
 def test_lengths_are_in_tokens_before_they_are_cut(config: Path) -> None:
-    data = made(config, "encoder.max_length=10")
-    report = "\n".join(corpus_report(data, [], padded_markdown))
+    data = read_corpora(config, "encoder.max_length=10")
+    report = "\n".join(corpus_report(data, {}, padded_markdown))
     lengths = sorted(
         len(ids) for (text,) in texts_of(data, 1) for ids in data.tokenize.uncut([text])
     )
@@ -87,20 +92,20 @@ def test_lengths_are_in_tokens_before_they_are_cut(config: Path) -> None:
 
 
 def test_padding_and_tokens_are_those_of_the_batches(config: Path) -> None:
-    data = made(config)
+    data = read_corpora(config)
     batches = list(data.train_dataloader())
     masks = [tokens["attention_mask"] for batch in batches for tokens in batch.columns]
     tokens, places = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
     line = next(
         line
-        for line in corpus_report(data, [], padded_markdown)
+        for line in corpus_report(data, {}, padded_markdown)
         if line.startswith("The first 18 batches")
     )
     assert f"{100 * (1 - tokens / places):.1f} % padding, {tokens / 144:.1f} tokens a row" in line
 
 
 def test_overlap_counts_different_texts_in_any_column(config: Path) -> None:
-    data = made(config)
+    data = read_corpora(config)
     known = [sentence(1), answer(2), f"the cat {sentence(0)}"]
     assert overlap(data, [*known, "never read", sentence(950), known[0]]) == 3
     assert overlap(data, ["never read"]) == 0
@@ -114,8 +119,8 @@ def test_a_run_logs_what_was_left_out_and_what_it_is_judged_by_and_knows(config:
     assert first["data/left_out_rows"] == 6
     assert first["data/overlap/unseen"] == results["meta"]["texts_trained_on"]["unseen"] > 0
     assert first["data/overlap/found"] == results["meta"]["texts_trained_on"]["found"]
-    kept = {n % 90 for n in range(100) if n % 4}
-    assert first["data/overlap/found"] == len(kept & set(range(50))) == 40
+    used = {n % 90 for n in range(100) if n % 4}
+    assert first["data/overlap/found"] == len(used & set(range(50))) == 40
 
 
 def test_no_task_is_needed_for_a_report(config: Path, capsys: pytest.CaptureFixture) -> None:
@@ -142,9 +147,9 @@ def test_a_bad_config_is_one_line_and_exit_2(
     config: Path, capsys: pytest.CaptureFixture, override: str, message: str
 ) -> None:
     assert main(["data", str(config), override]) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("mic: error: ")
-    assert message in said
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("mic: error: ")
+    assert message in line
 
 
 def test_a_budget_of_tokens_needs_tokens(config: Path, capsys: pytest.CaptureFixture) -> None:
@@ -160,7 +165,7 @@ def test_a_table_is_aligned_and_counts_have_commas() -> None:
     )
 
 
-def made(config: Path, *overrides: str) -> PairDataModule:
+def read_corpora(config: Path, *overrides: str) -> PairDataModule:
     settings = load(config, *overrides)
     data = read_data(settings, load_encoder(settings).tokenize)
     assert read_tasks(settings, data)
@@ -168,4 +173,4 @@ def made(config: Path, *overrides: str) -> PairDataModule:
 
 
 def texts_of(data: PairDataModule, corpus: int) -> list[tuple[str, ...]]:
-    return list(data.train.numbered.corpora[corpus].all_texts())
+    return list(data.train.row_index.corpora[corpus].all_texts())

@@ -19,7 +19,7 @@ from mic.config.schema_data import CorpusConfig, DataConfig
 from mic.data.batch import Batch, Collate, signed
 from mic.data.datamodule import PairDataModule, Split
 from mic.data.indexed import Row
-from mic.data.sources.examples import number
+from mic.data.sources.examples import hash_text
 from mic.encoder.pretrained import read_tokenizer
 from mic.encoder.tokenizer import Tokenize
 from mic.errors import InputError
@@ -57,7 +57,7 @@ def texts(split: Split) -> list[tuple[str, ...]]:
 def validated(data: PairDataModule) -> list[tuple[str, ...]]:
     """The texts of the first validation batch."""
     drawn = data.validation_order.batch(0, 0)
-    rows = data.validation.numbered.rows(drawn.numbers.tolist(), drawn.partners.tolist())
+    rows = data.validation.row_index.rows(drawn.numbers.tolist(), drawn.partners.tolist())
     return [row.texts for row in rows]
 
 
@@ -124,9 +124,9 @@ def test_at_most_a_tenth_is_held_out(
     file = tmp_path / "rows.csv"
     file.write_text("text,more\n" + "".join(f"{number},x\n" for number in range(rows)))
     data = pairs(file, tokenize, ["text"], batch_size=2, validation_rows=asked)
-    kept, out = texts(data.train), texts(data.validation)
+    training, out = texts(data.train), texts(data.validation)
     assert len(out) == held
-    assert sorted(kept + out) == sorted((str(number),) for number in range(rows))
+    assert sorted(training + out) == sorted((str(number),) for number in range(rows))
 
 
 def test_the_split_depends_on_the_seed_alone(pairs_file: Path, tokenize: Tokenize) -> None:
@@ -247,7 +247,7 @@ def test_equal_texts_have_equal_numbers_in_every_column_and_process(tokenize: To
     texts = [text for row in rows for text in row.texts]
     flat = ids.flatten().tolist()
     assert [[x == y for y in flat] for x in flat] == [[x == y for y in texts] for x in texts]
-    assert flat[-1] == signed(number("the cat")) == -6114696941094284552
+    assert flat[-1] == signed(hash_text("the cat")) == -6114696941094284552
     twice = Collate(tokenize)([Row(("a",)), Row(("b",))]).ids
     assert torch.equal(twice[:, 0], twice[:, 1])
 
@@ -258,13 +258,15 @@ def test_a_group_is_a_column_of_its_corpus_and_ends_there(
     file = tmp_path / "grouped.jsonl"
     rows = [{"anchor": sentence(n), "positive": answer(n), "topic": n // 10} for n in range(40)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    one = CorpusConfig(str(file), PAIR, group="topic")
+    corpus = CorpusConfig(str(file), PAIR, group="topic")
     two = CorpusConfig(str(file), PAIR, group="topic", limit=10)
     bare = CorpusConfig(str(file), PAIR, limit=2)
-    config = DataConfig(train={"one": one, "two": two, "three": bare}, validation={"one": one})
+    config = DataConfig(
+        train={"one": corpus, "two": two, "three": bare}, validation={"one": corpus}
+    )
     data = PairDataModule(config, tokenize, batch_size=4)
     numbers = list(range(len(data.train)))
-    read = data.train.numbered.rows(numbers, [-1] * len(numbers))
+    read = data.train.row_index.rows(numbers, [-1] * len(numbers))
     groups = data.collate(data.train)(read).groups.tolist()
     marks = [("one", n // 10) for n in range(40)] + [("two", 0)] * 10 + ["first", "second"]
     assert [[x == y for y in groups] for x in groups] == [[x == y for y in marks] for x in marks]
@@ -295,7 +297,7 @@ def test_a_teachers_view_of_the_texts_travels_with_them(pairs_file, tokenize: To
     data = pairs(pairs_file, tokenize, TRIPLE)
     data.prepare = lambda texts: torch.tensor([[len(text)] for text in texts])
     batch = next(iter(data.val_dataloader()))
-    assert [one.flatten().tolist() for one in batch.prepared] == [
+    assert [column.flatten().tolist() for column in batch.prepared] == [
         [len(text) for text in column] for column in zip(*validated(data), strict=True)
     ]
 
@@ -310,8 +312,8 @@ def test_chunks_are_the_batch_in_order(pairs_file, tokenize: Tokenize) -> None:
     for kind in ("columns", "prepared"):
         for column, whole in enumerate(getattr(batch, kind)):
             for name, value in whole.items():
-                found = torch.cat([getattr(part, kind)[column][name] for part in parts])
-                assert torch.equal(found, value)
+                joined = torch.cat([getattr(part, kind)[column][name] for part in parts])
+                assert torch.equal(joined, value)
 
 
 def test_ranks_share_the_global_batch_and_know_the_sizes_of_all(pairs_file, tokenize) -> None:
@@ -320,7 +322,7 @@ def test_ranks_share_the_global_batch_and_know_the_sizes_of_all(pairs_file, toke
     ranks = []
     for rank in range(3):
         data = pairs(pairs_file, tokenize)
-        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)
+        data.trainer = SimpleNamespace(world_size=3, global_rank=rank, lightning_module=None)
         ranks.append(list(data.loader(data.train, data.sampler(data.order))))
     for whole, *slices in zip(alone, *ranks, strict=True):
         assert [part.size for part in slices] == [6, 5, 5] == slices[0].sizes == slices[2].sizes
@@ -338,10 +340,10 @@ def test_tokens_kept_ahead_are_those_made_on_the_fly(pairs_file, tokenize, colum
         train={"pairs": CorpusConfig(str(pairs_file), columns)}, window=0, tokenize="fly"
     )
     fly = PairDataModule(config, tokenize, batch_size=16)
-    for one, other in zip(ahead.train_dataloader(), fly.train_dataloader(), strict=True):
-        for kept, made in zip(one.columns, other.columns, strict=True):
-            assert kept.keys() == made.keys()
-            assert all(torch.equal(kept[name], made[name]) for name in kept)
+    for first, other in zip(ahead.train_dataloader(), fly.train_dataloader(), strict=True):
+        for stored, computed in zip(first.columns, other.columns, strict=True):
+            assert stored.keys() == computed.keys()
+            assert all(torch.equal(stored[name], computed[name]) for name in stored)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -350,12 +352,12 @@ def test_padding_stands_where_the_tokenizer_puts_it(model_folder: Path, side: st
     tokenizer.padding_side = side
     tokenize = Tokenize(tokenizer, 16, multiple=8)
     texts = ["the cat", "the cat sees a dog and that"]
-    made = tokenize(texts)
-    kept = tokenize.batch([np.array(ids, np.int32) for ids in tokenize.ids(texts)])
-    assert made.keys() == kept.keys()
-    assert all(torch.equal(made[name], kept[name]) for name in made)
-    assert made["input_ids"].shape == (2, 16)
-    short = made["attention_mask"][0].tolist()
+    tokenized = tokenize(texts)
+    batched = tokenize.batch([np.array(ids, np.int32) for ids in tokenize.ids(texts)])
+    assert tokenized.keys() == batched.keys()
+    assert all(torch.equal(tokenized[name], batched[name]) for name in tokenized)
+    assert tokenized["input_ids"].shape == (2, 16)
+    short = tokenized["attention_mask"][0].tolist()
     assert short == ([0] * 12 + [1] * 4 if side == "left" else [1] * 4 + [0] * 12)
 
 
@@ -403,13 +405,13 @@ def test_sentences_among_pairs_stand_twice(tmp_path: Path, pairs_file, tokenize,
     alone = CorpusConfig(str(tmp_path / "alone.jsonl"), ["text"])
     both = {"alone": alone, "pairs": CorpusConfig(str(pairs_file), PAIR)}
     data = PairDataModule(DataConfig(train=both, tokenize=way), tokenize, batch_size=16)
-    found = [
+    texts_seen = [
         (batch, twice)
         for batch in data.train_dataloader()
         for twice in [batch.ids[:, 0] == batch.ids[:, 1]]
     ]
-    assert sum(int(twice.sum()) for _, twice in found) > 40
-    batch, twice = next(pair for pair in found if pair[1].any() and not pair[1].all())
+    assert sum(int(twice.sum()) for _, twice in texts_seen) > 40
+    batch, twice = next(pair for pair in texts_seen if pair[1].any() and not pair[1].all())
     queries, answers = (tokens["input_ids"][twice] for tokens in batch.columns)
     width = min(queries.shape[1], answers.shape[1])
     assert torch.equal(queries[:, :width], answers[:, :width])
@@ -453,7 +455,7 @@ class Whole(NamedTuple):
     """A run of 27 steps, in epochs of 11 batches, that nothing interrupts."""
 
     batches: list[list[list[int]]]
-    kept: Path  # its checkpoints, by their steps
+    checkpoints: Path  # a folder, named by their steps
 
 
 @pytest.fixture(scope="module")
@@ -476,10 +478,10 @@ def test_a_resumed_loader_begins_after_the_last_batch_trained_on(
     whole: Callable[[int], Whole], tiny_config: Path, step: int, workers: int
 ) -> None:
     """Through Lightning itself; some resume between two epochs."""
-    batches, kept = whole(workers)
+    batches, folder = whole(workers)
     assert len({str(batch) for batch in batches}) == 27  # no two alike
-    found = batches_seen(tiny_config, workers, resume=kept / f"{step}.ckpt")
-    assert found == batches[step:]
+    seen = batches_seen(tiny_config, workers, resume=folder / f"{step}.ckpt")
+    assert seen == batches[step:]
 
 
 def test_a_finished_run_goes_on_with_the_next_batch(whole, tiny_config, tmp_path) -> None:
@@ -496,6 +498,51 @@ def test_a_limit_on_batches_ends_an_epoch_and_is_kept_on_resuming(
     assert limited[:10] == full[:5] + full[11:16]
     file = tmp_path / "9.ckpt"
     assert batches_seen(tiny_config, 0, resume=file, limit_train_batches=5) == limited[9:]
+
+
+@pytest.mark.parametrize("teacher", ["none", "frozen"])
+def test_a_trainer_needs_a_module_and_a_data_module_and_no_further_calls(
+    tiny_config: Path, model_folder: Path, teacher: str
+) -> None:
+    learning = [f"teacher.name={model_folder}", "objective.distillation.weight=1"]
+    overrides = [f"teacher.kind={teacher}", *(learning if teacher != "none" else [])]
+    module = MICModule(load(tiny_config, *overrides))
+    data = PairDataModule(module.config.data, module.encoder.tokenize, batch_size=16)
+    seen = Prepared()
+    trainer = Trainer(
+        max_steps=2,
+        logger=False,
+        callbacks=[seen],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data)
+    assert trainer.global_step == 2
+    assert seen.prepared == [teacher != "none"] * 2
+
+
+class Prepared(Callback):
+    """Whether each training batch holds what a teacher takes of its texts."""
+
+    def __init__(self) -> None:
+        self.prepared: list[bool] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.prepared.append(batch.prepared is not None)
+
+
+def test_a_checkpoint_of_other_rows_is_refused_unless_allowed(pairs_file, numbered, tokenize):
+    state = pairs(pairs_file, tokenize).state_dict()
+    config = DataConfig(
+        train={"pairs": CorpusConfig(str(numbered), PAIR)}, on_bad_row="skip", validation_rows=5
+    )
+    data = PairDataModule(config, tokenize, batch_size=16)
+    with pytest.raises(
+        InputError, match=r"^data\.train\.pairs: holds other rows than when the run"
+    ):
+        data.load_state_dict(state)
+    PairDataModule(config, tokenize, batch_size=16, allow_data_change=True).load_state_dict(state)
 
 
 class Keep(Callback):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mic.config.schema_data import CorpusConfig
 from mic.data.corpus import Corpus, open_corpus
 from mic.data.mixture import Mixture
-from mic.data.subset import Part
+from mic.data.subset import CorpusSubset
 
 NOTHING = np.empty(0, np.int64)
 KINDS: dict[str, dict[str, object]] = {
@@ -26,13 +26,13 @@ Row = dict[str, str]
 
 
 @dataclass
-class Told:
+class WrittenCorpus:
     """A corpus, its rows as they were written, and those of them that a split holds."""
 
     corpus: Corpus
     rows: list[Row]
-    kept: list[int]
-    part: Part
+    used: list[int]
+    subset: CorpusSubset
 
     def texts(self, row: int) -> tuple[str, ...]:
         return tuple(self.rows[row][column] for column in "abc"[: self.corpus.meta.columns])
@@ -43,23 +43,25 @@ class Told:
     def marks(self, row: int) -> set[tuple[str, ...]]:
         """What no other row of a batch may hold: its texts, and its group in its corpus."""
         group = self.group(row)
-        own = set() if group is None else {("group", self.corpus.name, group)}
-        return own | {("text", text) for text in self.texts(row)}
+        marks = set() if group is None else {("group", self.corpus.name, group)}
+        return marks | {("text", text) for text in self.texts(row)}
 
 
-def told(
+def write_corpus(
     folder: Path, rows: Sequence[Row], kind: str = "pair", name: str = "some", held: object = ()
-) -> Told:
+) -> WrittenCorpus:
     """A corpus of these rows; those `held` are without, or, with a list, the only ones."""
     written = "".join(json.dumps(row) + "\n" for row in rows)
     file = folder / f"{hashlib.sha256(written.encode()).hexdigest()[:16]}.jsonl"
     file.write_text(written)
     corpus = open_corpus(name, CorpusConfig(str(file), **KINDS[kind]))
-    own = np.array(sorted(held), np.int64)
+    listed = np.array(sorted(held), np.int64)
     if isinstance(held, list):
-        return Told(corpus, list(rows), sorted(held), Part(corpus, NOTHING, own))
-    kept = [row for row in range(len(rows)) if row not in set(held)]
-    return Told(corpus, list(rows), kept, Part(corpus, own))
+        return WrittenCorpus(
+            corpus, list(rows), sorted(held), CorpusSubset(corpus, NOTHING, listed)
+        )
+    remaining = [row for row in range(len(rows)) if row not in set(held)]
+    return WrittenCorpus(corpus, list(rows), remaining, CorpusSubset(corpus, listed))
 
 
 def unlike(count: int, groups: int = 0, first: int = 0) -> list[Row]:
@@ -71,9 +73,11 @@ def unlike(count: int, groups: int = 0, first: int = 0) -> list[Row]:
 
 
 @st.composite
-def corpora(draw: st.DrawFn, folder: Path, kinds: Sequence[str] = tuple(KINDS)) -> list[Told]:
+def corpora(
+    draw: st.DrawFn, folder: Path, kinds: Sequence[str] = tuple(KINDS)
+) -> list[WrittenCorpus]:
     """One to three corpora of few or many different texts and groups, some rows held out."""
-    found = []
+    written = []
     for name in "xyz"[: draw(st.integers(1, 3))]:
         count, different = draw(st.integers(2, 20)), draw(st.sampled_from([4, 30, 3000]))
         rng = np.random.default_rng(draw(st.integers(0, 99)))
@@ -88,10 +92,12 @@ def corpora(draw: st.DrawFn, folder: Path, kinds: Sequence[str] = tuple(KINDS)) 
         ]
         held = draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
         only = draw(st.booleans()) and held
-        found.append(
-            told(folder, rows, draw(st.sampled_from(kinds)), name, sorted(held) if only else held)
+        written.append(
+            write_corpus(
+                folder, rows, draw(st.sampled_from(kinds)), name, sorted(held) if only else held
+            )
         )
-    return found
+    return written
 
 
 @dataclass
@@ -105,30 +111,34 @@ class Seen:
     marks: set[tuple[str, ...]]
 
 
-def seen(told: Sequence[Told], numbers: Sequence[int], partners: Sequence[int]) -> list[Seen]:
+def rows_of(
+    written: Sequence[WrittenCorpus], numbers: Sequence[int], partners: Sequence[int]
+) -> list[Seen]:
     """What numbers through all corpora stand for, counted one by one."""
-    plain = [(owner, row) for owner, one in enumerate(told) for row in range(len(one.rows))]
-    found = []
+    plain = [
+        (owner, row) for owner, corpus in enumerate(written) for row in range(len(corpus.rows))
+    ]
+    rows = []
     for number, partner in zip(numbers, partners, strict=True):
         owner, row = plain[number]
-        texts, marks, other = told[owner].texts(row), told[owner].marks(row), None
-        if told[owner].corpus.meta.kind == "labelled":
+        texts, marks, other = written[owner].texts(row), written[owner].marks(row), None
+        if written[owner].corpus.meta.kind == "labelled":
             beside, other = plain[partner]
             assert beside == owner
-            texts += told[owner].texts(other)
-            marks |= told[owner].marks(other)
+            texts += written[owner].texts(other)
+            marks |= written[owner].marks(other)
         else:
             assert partner == -1
-        found.append(Seen(owner, row, other, texts, marks))
-    return found
+        rows.append(Seen(owner, row, other, texts, marks))
+    return rows
 
 
-def epoch_of(told: Sequence[Told], mixture: Mixture, epoch: int) -> list[Seen]:
+def epoch_of(written: Sequence[WrittenCorpus], mixture: Mixture, epoch: int) -> list[Seen]:
     """The rows of an epoch by place."""
     drawn = mixture.draw(epoch, np.arange(len(mixture)))
-    return seen(told, drawn.numbers.tolist(), drawn.partners.tolist())
+    return rows_of(written, drawn.numbers.tolist(), drawn.partners.tolist())
 
 
 def met(rows: Sequence[Seen]) -> int:
     """The most others that any of these rows may not meet."""
-    return max(sum(bool(one.marks & two.marks) for two in rows) - 1 for one in rows)
+    return max(sum(bool(row.marks & two.marks) for two in rows) - 1 for row in rows)

@@ -33,7 +33,7 @@ class Population:
     def met(self, places: Sequence[int]) -> int:
         """The most others that any of these rows shares a key with."""
         held = [set(self.keys[place].tolist()) for place in places]
-        return max((sum(bool(one & two) for two in held) - 1 for one in held), default=0)
+        return max((sum(bool(first & two) for two in held) - 1 for first in held), default=0)
 
 
 def plain(rows: int, size: int) -> Population:
@@ -45,8 +45,8 @@ def plain(rows: int, size: int) -> Population:
 
 def batches(order: Order, epoch: int = 0) -> list[list[int]]:
     """The places of every batch of an epoch."""
-    found = [order.batch(epoch, position) for position in range(order.length(epoch))]
-    return [(batch.numbers - epoch * FAR).tolist() for batch in found]
+    drawn = [order.batch(epoch, position) for position in range(order.length(epoch))]
+    return [(batch.numbers - epoch * FAR).tolist() for batch in drawn]
 
 
 @st.composite
@@ -57,18 +57,18 @@ def populations(draw: st.DrawFn) -> Population:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     keys = rng.integers(0, draw(st.sampled_from([8, 100, 10**6])), (rows, columns))
     lengths = rng.integers(1, 50, (rows, 2)).astype(np.int32)
-    found = Population(keys.astype(np.uint64), lengths, [])
+    population = Population(keys.astype(np.uint64), lengths, [])
     mixed = rng.permutation(rows)
     listed, start = draw(st.booleans()), 0
     for count in counts:
-        own = mixed[start : start + count] if listed else np.arange(start, start + count)
+        places = mixed[start : start + count] if listed else np.arange(start, start + count)
         if start + count == rows:
-            found.keys[own] = 10**7 + own[:, None].astype(np.uint64)
-        size, bound = draw(st.integers(1, 6)), found.met(own) + draw(st.integers(0, 1))
-        place = {"listed": own} if listed else {"start": start}
-        found.parts.append(Section(count, size, bound, **place))
+            population.keys[places] = 10**7 + places[:, None].astype(np.uint64)
+        size, bound = draw(st.integers(1, 6)), population.met(places) + draw(st.integers(0, 1))
+        place = {"listed": places} if listed else {"start": start}
+        population.parts.append(Section(count, size, bound, **place))
         start += count
-    return found
+    return population
 
 
 windows = st.sampled_from([0, 1, 5, 20, 1000])

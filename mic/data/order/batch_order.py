@@ -1,4 +1,4 @@
-"""The order of batches as a pure function of (seed, epoch, position).
+"""Compute which rows are in a batch, as a pure function of (seed, epoch, position).
 
 The global batch at a position depends on nothing else: not on the number of ranks, which each take
 a slice of it, nor on workers, prefetching, or where a run began. A keyed permutation shuffles an
@@ -17,7 +17,7 @@ from jaxtyping import Int32, Int64, UInt64
 from torch.utils.data import Sampler
 
 from mic.data.order.packing import pack
-from mic.data.order.permutation import key_of, permute
+from mic.data.order.permutation import derive_key, permute
 from mic.errors import InputError
 
 WINDOW = 2**16  # rows
@@ -65,8 +65,8 @@ class Section:
         return within + self.start if self.listed is None else self.listed[within]
 
 
-class Shuffled:
-    """One section's batches in one epoch, in order; holds one window of them at a time.
+class SectionBatches:
+    """One section's batches in one epoch, in order; one window of them is in memory at a time.
 
     A window has so many batches that its rows can always be packed (`packing` has the proof),
     unless that takes the whole epoch: then it is packed as well as can be, and what does not fit
@@ -83,38 +83,39 @@ class Shuffled:
         enough = max(-(-window // section.size), 2 * section.conflicts, 1)
         self.windows = max(1, self.most // enough)
         self.sure = self.most >= 2 * section.conflicts
-        self.at = -1
-        self.held: tuple[Drawn, Int64[np.ndarray, "batches size"]] | None = None
+        self.packed_window = -1
+        self.packed: tuple[Drawn, Int64[np.ndarray, "batches size"]] | None = None
 
     @cached_property
     def batches(self) -> int:
-        """How many there are: known at once, unless keys repeat so often that it must be tried."""
+        """Their number: known at once, unless keys repeat so often that packing has to be tried."""
         return self.most if self.sure else len(self.window(0)[1])
 
     def batch(self, number: int) -> Drawn:
-        at = ((number + 1) * self.windows - 1) // self.most
-        drawn, packed = self.window(at)
-        return drawn.take(packed[number - self.first(at)])
+        window = ((number + 1) * self.windows - 1) // self.most
+        drawn, packed = self.window(window)
+        return drawn.take(packed[number - self.first(window)])
 
     def first(self, window: int) -> int:
         """The first batch of a window; windows differ by one batch at most."""
         return window * self.most // self.windows
 
-    def window(self, at: int) -> tuple[Drawn, Int64[np.ndarray, "batches size"]]:
-        if self.held is None or self.at != at:
-            self.held = None  # before the next is made: one at a time
-            self.held, self.at = self.pack(at), at
-        return self.held
+    def window(self, window: int) -> tuple[Drawn, Int64[np.ndarray, "batches size"]]:
+        if self.packed is None or self.packed_window != window:
+            self.packed = None  # before the next is packed: one in memory at a time
+            self.packed, self.packed_window = self.pack(window), window
+        return self.packed
 
-    def pack(self, at: int) -> tuple[Drawn, Int64[np.ndarray, "batches size"]]:
+    def pack(self, window: int) -> tuple[Drawn, Int64[np.ndarray, "batches size"]]:
         size, rows = self.section.size, self.section.rows
-        stop = rows if self.windows == 1 else self.first(at + 1) * size
-        within = np.arange(self.first(at) * size, stop)
-        shuffled = permute(within, rows, key_of(self.key, PLACES))
+        stop = rows if self.windows == 1 else self.first(window + 1) * size
+        within = np.arange(self.first(window) * size, stop)
+        shuffled = permute(within, rows, derive_key(self.key, PLACES))
         drawn = self.draw(self.epoch, self.section.places(shuffled))
         lengths = drawn.lengths if self.sorted else np.zeros_like(drawn.lengths[:, :1])
         packed = pack(drawn.keys, lengths, size)
-        order = permute(np.arange(len(packed)), max(len(packed), 1), key_of(self.key, BATCHES, at))
+        key = derive_key(self.key, BATCHES, window)
+        order = permute(np.arange(len(packed)), max(len(packed), 1), key)
         return drawn, packed[order]
 
 
@@ -139,30 +140,32 @@ class Order:
         self.seed = seed
         self.window = window
         self.epoch = -1
-        self.parts: list[Shuffled] = []
+        self.current: list[SectionBatches] = []  # the sections of the epoch begun last
         self.phases: list[int] = []
-        self.most = sum(part.batches for part in self.begin(0))
+        self.most = sum(section.batches for section in self.begin(0))
 
-    def begin(self, epoch: int) -> list[Shuffled]:
+    def begin(self, epoch: int) -> list[SectionBatches]:
         """The sections' batches of an epoch."""
         if epoch != self.epoch:
-            parts = [
-                Shuffled(one, self.draw, epoch, key_of(self.seed, epoch, number), self.window)
-                for number, one in enumerate(self.sections(epoch))
+            sections = [
+                SectionBatches(
+                    section, self.draw, epoch, derive_key(self.seed, epoch, number), self.window
+                )
+                for number, section in enumerate(self.sections(epoch))
             ]
-            counts = [part.batches for part in parts]
+            counts = [section.batches for section in sections]
             if not sum(counts):
                 raise NoBatchError(
                     f"epoch {epoch}: no batch can be filled with rows that share neither text nor "
                     "group"
                 )
-            ahead = [sum(counts[number:]) for number in range(len(counts))]
+            remaining = [sum(counts[number:]) for number in range(len(counts))]
             self.phases = [
-                key_of(self.seed, epoch, number, PHASE) % max(left, 1)
-                for number, left in enumerate(ahead)
+                derive_key(self.seed, epoch, number, PHASE) % max(left, 1)
+                for number, left in enumerate(remaining)
             ]
-            self.parts, self.epoch = parts, epoch
-        return self.parts
+            self.current, self.epoch = sections, epoch
+        return self.current
 
     def length(self, epoch: int) -> int:
         """Batches in an epoch, on every rank: as many as in epoch 0.
@@ -170,32 +173,32 @@ class Order:
         Fewer only where keys repeat so often, or lengths change so much from epoch to epoch, that
         this one has fewer.
         """
-        return min(self.most, sum(part.batches for part in self.begin(epoch)))
+        return min(self.most, sum(section.batches for section in self.begin(epoch)))
 
     def left_out(self, epoch: int) -> int:
         """Rows that this epoch leaves out, since they fill no batch; other ones in every epoch."""
-        parts = self.begin(epoch)
-        counts = [part.batches for part in parts]
-        rows = sum(part.section.rows - part.batches * part.section.size for part in parts)
-        cut = [turn(at, counts, self.phases)[0] for at in range(self.most, sum(counts))]
-        return rows + sum(parts[part].section.size for part in cut)
+        sections = self.begin(epoch)
+        counts = [section.batches for section in sections]
+        rows = sum(entry.section.rows - entry.batches * entry.section.size for entry in sections)
+        cut = [turn(place, counts, self.phases)[0] for place in range(self.most, sum(counts))]
+        return rows + sum(sections[owner].section.size for owner in cut)
 
     def batch(self, epoch: int, position: int) -> Drawn:
         """The global batch at a position.
 
         Raises IndexError for a position outside the epoch.
         """
-        parts = self.begin(epoch)
-        counts = [part.batches for part in parts]
+        sections = self.begin(epoch)
+        counts = [section.batches for section in sections]
         length = self.length(epoch)
         if not 0 <= position < length:
             raise IndexError(f"position {position}: epoch {epoch} has {length} batches")
-        part, number = turn(position, counts, self.phases)
-        return parts[part].batch(number)
+        owner, number = turn(position, counts, self.phases)
+        return sections[owner].batch(number)
 
 
 def turn(position: int, counts: Sequence[int], phases: Sequence[int]) -> tuple[int, int]:
-    """Whose turn it is at a position, and which of its own: counts[i] turns each, evenly spread.
+    """Who has the turn at a position, and how many it had before: counts[i] turns, evenly spread.
 
     Bresenham's line between the first and all others, then among the others: exact in whole
     numbers, and nothing is stored.
@@ -204,24 +207,24 @@ def turn(position: int, counts: Sequence[int], phases: Sequence[int]) -> tuple[i
     [(1, 0), (1, 1), (0, 0), (1, 2), (1, 3), (0, 1)]
     """
     left = sum(counts)
-    for one, (count, phase) in enumerate(zip(counts, phases, strict=True)):
+    for owner, (count, phase) in enumerate(zip(counts, phases, strict=True)):
         before = (position * count + phase) // left
         if ((position + 1) * count + phase) // left > before:
-            return one, before
+            return owner, before
         position -= before
         left -= count
     raise IndexError(f"position {position}: there are {sum(counts)} turns")
 
 
-class Asked(NamedTuple):
-    """A rank's rows of a global batch, and how many of them every rank has."""
+class BatchRequest(NamedTuple):
+    """A rank's rows of a global batch, and how many rows of it each rank has."""
 
     numbers: list[int]
     partners: list[int]
     sizes: list[int]
 
 
-class BatchSampler(Sampler[Asked]):
+class BatchSampler(Sampler[BatchRequest]):
     """A rank's slices of the global batches of an epoch, for a DataLoader's `batch_sampler`.
 
     Of a batch in order of length, a rank takes every W-th row, so that all have as much to do.
@@ -265,16 +268,16 @@ class BatchSampler(Sampler[Asked]):
         # Lightning asks once, in whichever epoch a run begins or resumes
         return self.order.most if self.lasting else self.order.length(self.epoch)
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         epoch, start, self.start = self.epoch, self.start, 0
         for position in range(start, self.order.length(epoch)):
-            yield self.asked(self.order.batch(epoch, position))
+            yield self.request(self.order.batch(epoch, position))
 
-    def asked(self, batch: Drawn) -> Asked:
+    def request(self, batch: Drawn) -> BatchRequest:
         rows = len(batch.numbers)
-        own = slice(self.rank, None, self.ranks)
-        return Asked(
-            batch.numbers[own].tolist(),
-            batch.partners[own].tolist(),
+        share = slice(self.rank, None, self.ranks)
+        return BatchRequest(
+            batch.numbers[share].tolist(),
+            batch.partners[share].tolist(),
             [len(range(rank, rows, self.ranks)) for rank in range(self.ranks)],
         )

@@ -1,13 +1,13 @@
-"""Rows of a window cut into batches in which no two rows share a key (a text, or a group).
+"""Cut the rows of a window into batches in which no two rows share a key (a text or a group).
 
-Rows of like length share a batch. A row that meets a row of its own key is not dropped: it changes
-places with a row of the nearest batch where both are at peace.
+Rows of like length share a batch. A row that shares a key with another of its batch is not dropped:
+it changes places with a row of the nearest batch where neither then shares a key.
 
 Why that works: let no row share a key with more than c rows of the window, of `batches` batches of
-`size` rows. A row x in strife has at least batches - c other batches free of its keys, so
+`size` rows. A row x in conflict has at least batches - c other batches free of its keys, so
 (batches - c) size rows to change places with, and at most (size - 1) c of them share a key with
 what stays behind in x's batch. So with batches >= 2 c one always fits, and each change leaves
-fewer rows in strife.
+fewer rows in conflict.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ Batches = Int64[np.ndarray, "batches size"]
 
 
 def pack(keys: Keys, lengths: Lengths, size: int) -> Batches:
-    """Rows, cut into as many whole batches of `size` as can be had.
+    """Cut rows into as many whole batches of `size` as possible.
 
     Rows that are left over are the last ones, and those whose key stands in more rows than there
     are batches.
@@ -31,16 +31,16 @@ def pack(keys: Keys, lengths: Lengths, size: int) -> Batches:
     batches = rows // size
     if batches == 0:
         return np.empty((0, size), np.int64)
-    strife = Strife(keys)
-    if strife.most <= batches:
-        alike = by_length(np.arange(batches * size), lengths, batches, size)
-        found = strife.settle(alike.reshape(batches, size))
-        if found is not None:
-            return found
-    return pack_tight(strife, rows, size)
+    conflicts = KeyConflicts(keys)
+    if conflicts.most <= batches:
+        alike = sort_by_length(np.arange(batches * size), lengths, batches, size)
+        packed = conflicts.resolve(alike.reshape(batches, size))
+        if packed is not None:
+            return packed
+    return pack_tight(conflicts, rows, size)
 
 
-def by_length(
+def sort_by_length(
     rows: Int64[np.ndarray, " chosen"], lengths: Lengths, batches: int, size: int
 ) -> Int64[np.ndarray, " chosen"]:
     """The rows in an order whose cuts into batches have little to pad, in any column.
@@ -56,30 +56,31 @@ def by_length(
     spreads = np.maximum(lengths[rows].std(0), 1e-3)
     share = spreads[0] * (batches / np.prod(spreads)) ** (1 / columns)
     slices = int(np.clip(round(share), 1, batches))
-    found = []
+    sorted_slices = []
     for number in range(slices):
         start, stop = number * batches // slices, (number + 1) * batches // slices
-        within = by_length(rows[start * size : stop * size], lengths[:, 1:], stop - start, size)
-        found.append(within[::-1] if number % 2 else within)
-    return np.concatenate(found)
+        chosen = rows[start * size : stop * size]
+        within = sort_by_length(chosen, lengths[:, 1:], stop - start, size)
+        sorted_slices.append(within[::-1] if number % 2 else within)
+    return np.concatenate(sorted_slices)
 
 
-def pack_tight(strife: "Strife", rows: int, size: int) -> Batches:
+def pack_tight(conflicts: "KeyConflicts", rows: int, size: int) -> Batches:
     """As many batches as the most repeated keys leave room for, whatever the lengths.
 
     With one key a row this is the most there can be: dealing rows out in turn, one key after the
     other, keeps the rows of a key apart as long as none has more rows than there are batches.
     """
-    batches = most_batches(strife.heaviest_counts(), size)
+    batches = most_batches(conflicts.group_counts(), size)
     while batches:
-        kept = strife.first_of_each_key(rows, batches)
-        if len(kept) < batches * size:
-            batches = len(kept) // size
+        chosen = conflicts.first_of_each_key(rows, batches)
+        if len(chosen) < batches * size:
+            batches = len(chosen) // size
             continue
-        dealt = strife.by_heaviest_key(kept[: batches * size])
-        found = strife.settle(dealt.reshape(size, batches).T.copy())
-        if found is not None:
-            return found
+        dealt = conflicts.sort_by_group(chosen[: batches * size])
+        packed = conflicts.resolve(dealt.reshape(size, batches).T.copy())
+        if packed is not None:
+            return packed
         batches -= max(1, batches // 50)
     return np.empty((0, size), np.int64)
 
@@ -102,23 +103,23 @@ def most_batches(counts: Int64[np.ndarray, " groups"], size: int) -> int:
     return low
 
 
-def heaviest(keys: Keys) -> Int64[np.ndarray, " rows"]:
-    """The number of each row's key that stands most often."""
-    _, numbers, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    numbers = numbers.reshape(keys.shape)
-    column = counts[numbers].argmax(1)
-    return np.take_along_axis(numbers, column[:, None], 1)[:, 0]
+def most_repeated_keys(keys: Keys) -> Int64[np.ndarray, " rows"]:
+    """For each row the one of its keys that most rows have, as an index into the sorted keys."""
+    _, indices, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    indices = indices.reshape(keys.shape)
+    column = counts[indices].argmax(1)
+    return np.take_along_axis(indices, column[:, None], 1)[:, 0]
 
 
-def fitting(keys: Keys, size: int) -> Int64[np.ndarray, " fitting"]:
+def rows_that_fit(keys: Keys, size: int) -> Int64[np.ndarray, " fitting"]:
     """The first rows that fill whole batches: of a key, no more than there are batches.
 
-    >>> fitting(np.array([[7], [7], [7], [8], [9]], np.uint64), size=2)
+    >>> rows_that_fit(np.array([[7], [7], [7], [8], [9]], np.uint64), size=2)
     array([0, 1, 3, 4])
     """
     if not len(keys):
         return np.empty(0, np.int64)
-    groups = heaviest(keys)
+    groups = most_repeated_keys(keys)
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)
     ranks = np.empty_like(order)
@@ -127,107 +128,109 @@ def fitting(keys: Keys, size: int) -> Int64[np.ndarray, " fitting"]:
     return np.flatnonzero(ranks < batches)[: batches * size]
 
 
-class Strife:
+class KeyConflicts:
     """Which rows of a window share a key, and how to keep them apart."""
 
     def __init__(self, keys: Keys) -> None:
-        _, numbers, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        self.numbers: Int64[np.ndarray, "rows keys"] = numbers.reshape(keys.shape)
+        _, indices, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        self.indices: Int64[np.ndarray, "rows keys"] = indices.reshape(keys.shape)
         if keys.shape[1] > 1:  # a row that holds a key twice counts once
-            pairs = np.sort(self.numbers, axis=1)
+            pairs = np.sort(self.indices, axis=1)
             twice = pairs[:, 1:][pairs[:, 1:] == pairs[:, :-1]]
             counts = counts - np.bincount(twice, minlength=len(counts))
         self.counts: Int64[np.ndarray, " different"] = counts
         self.most = int(counts.max())
-        self.shared: Bool[np.ndarray, " rows"] = np.any(counts[self.numbers] > 1, axis=1)
-        held = np.flatnonzero(self.shared)
-        self.keys_of: dict[int, tuple[int, ...]] = {
-            row: tuple({number for number in numbers if counts[number] > 1})
-            for row, numbers in zip(held.tolist(), self.numbers[held].tolist(), strict=True)
+        self.shared: Bool[np.ndarray, " rows"] = np.any(counts[self.indices] > 1, axis=1)
+        sharing = np.flatnonzero(self.shared)
+        self.shared_keys: dict[int, tuple[int, ...]] = {
+            row: tuple({key for key in keys_of_row if counts[key] > 1})
+            for row, keys_of_row in zip(
+                sharing.tolist(), self.indices[sharing].tolist(), strict=True
+            )
         }
 
-    def heaviest(self) -> Int64[np.ndarray, " rows"]:
-        """Each row's key of the most rows."""
-        column = self.counts[self.numbers].argmax(1)
-        return np.take_along_axis(self.numbers, column[:, None], 1)[:, 0]
+    def groups(self) -> Int64[np.ndarray, " rows"]:
+        """Each row's key that most rows have."""
+        column = self.counts[self.indices].argmax(1)
+        return np.take_along_axis(self.indices, column[:, None], 1)[:, 0]
 
-    def heaviest_counts(self) -> Int64[np.ndarray, " groups"]:
-        found: Int64[np.ndarray, " groups"] = np.unique(self.heaviest(), return_counts=True)[1]
-        return found
+    def group_counts(self) -> Int64[np.ndarray, " groups"]:
+        counts: Int64[np.ndarray, " groups"] = np.unique(self.groups(), return_counts=True)[1]
+        return counts
 
-    def by_heaviest_key(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
-        """Rows of one key side by side."""
-        return rows[np.argsort(self.heaviest()[rows], kind="stable")]
+    def sort_by_group(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
+        """Rows of one group side by side."""
+        return rows[np.argsort(self.groups()[rows], kind="stable")]
 
-    def first_of_each_key(self, rows: int, most: int) -> Int64[np.ndarray, " kept"]:
+    def first_of_each_key(self, rows: int, most: int) -> Int64[np.ndarray, " chosen"]:
         """The rows in order, but those after the `most`-th of one of their keys."""
         seen: Counter[int] = Counter()
-        kept = np.ones(rows, bool)
-        for row, keys in self.keys_of.items():
+        chosen = np.ones(rows, bool)
+        for row, keys in self.shared_keys.items():
             if all(seen[key] < most for key in keys):
                 seen.update(keys)
             else:
-                kept[row] = False
-        return np.flatnonzero(kept)
+                chosen[row] = False
+        return np.flatnonzero(chosen)
 
-    def settle(self, batches: Batches) -> Batches | None:
-        """Change places until no batch holds a key twice; None where a row finds no place."""
-        table = Table(batches, self.keys_of)
+    def resolve(self, batches: Batches) -> Batches | None:
+        """Exchange rows until no batch holds a key twice; None where a row fits nowhere."""
+        table = BatchTable(batches, self.shared_keys)
         moved = all(
             table.move(batch, place)
             for batch, place in np.argwhere(self.shared[batches]).tolist()
-            if table.in_strife(batch, place)
+            if table.conflicts(batch, place)
         )
         return table.batches if moved else None
 
 
-class Table:
-    """Batches whose rows change places, and how often each batch holds each key."""
+class BatchTable:
+    """Batches whose rows are exchanged, and how often each batch holds each key."""
 
-    def __init__(self, batches: Batches, keys_of: dict[int, tuple[int, ...]]) -> None:
+    def __init__(self, batches: Batches, shared_keys: dict[int, tuple[int, ...]]) -> None:
         self.batches = batches
-        self.keys_of = keys_of
-        self.held: Counter[tuple[int, int]] = Counter()
+        self.shared_keys = shared_keys
+        self.counts: Counter[tuple[int, int]] = Counter()
         for batch, rows in enumerate(batches.tolist()):
             for row in rows:
-                self.held.update((batch, key) for key in keys_of.get(row, ()))
+                self.counts.update((batch, key) for key in shared_keys.get(row, ()))
 
     def keys_at(self, batch: int, place: int) -> tuple[int, ...]:
-        return self.keys_of.get(int(self.batches[batch, place]), ())
+        return self.shared_keys.get(int(self.batches[batch, place]), ())
 
-    def in_strife(self, batch: int, place: int) -> bool:
-        return any(self.held[batch, key] > 1 for key in self.keys_at(batch, place))
+    def conflicts(self, batch: int, place: int) -> bool:
+        return any(self.counts[batch, key] > 1 for key in self.keys_at(batch, place))
 
     def move(self, batch: int, place: int) -> bool:
-        """Change a row's place with the nearest that brings peace to both; False: there is none."""
-        mine = self.keys_at(batch, place)
-        for other in nearest(batch, len(self.batches)):
-            # a key in the way there would come here with the row that holds it
-            in_way = [key for key in mine if self.held[other, key]]
-            if any(self.held[other, key] > 1 or self.held[batch, key] > 1 for key in in_way):
+        """Exchange a row with the nearest where neither then conflicts; False if there is none."""
+        keys = self.keys_at(batch, place)
+        for other in nearest_batches(batch, len(self.batches)):
+            # a key of the other batch would come to this one with the row that holds it
+            in_way = [key for key in keys if self.counts[other, key]]
+            if any(self.counts[other, key] > 1 or self.counts[batch, key] > 1 for key in in_way):
                 continue
-            for at in range(self.batches.shape[1]):
-                theirs = self.keys_at(other, at)
-                if any(self.held[other, key] > (key in theirs) for key in in_way):
+            for other_place in range(self.batches.shape[1]):
+                other_keys = self.keys_at(other, other_place)
+                if any(self.counts[other, key] > (key in other_keys) for key in in_way):
                     continue
-                if any(self.held[batch, key] > (key in mine) for key in theirs):
+                if any(self.counts[batch, key] > (key in keys) for key in other_keys):
                     continue
-                self.change((batch, place), (other, at))
+                self.exchange((batch, place), (other, other_place))
                 return True
         return False
 
-    def change(self, one: tuple[int, int], other: tuple[int, int]) -> None:
-        for (batch, place), (target, _) in ((one, other), (other, one)):
+    def exchange(self, first: tuple[int, int], second: tuple[int, int]) -> None:
+        for (batch, place), (target, _) in ((first, second), (second, first)):
             keys = self.keys_at(batch, place)
-            self.held.subtract((batch, key) for key in keys)
-            self.held.update((target, key) for key in keys)
-        self.batches[one], self.batches[other] = self.batches[other], self.batches[one]
+            self.counts.subtract((batch, key) for key in keys)
+            self.counts.update((target, key) for key in keys)
+        self.batches[first], self.batches[second] = self.batches[second], self.batches[first]
 
 
-def nearest(batch: int, batches: int) -> Iterator[int]:
+def nearest_batches(batch: int, batches: int) -> Iterator[int]:
     """The other batches, from the nearest.
 
-    >>> list(nearest(1, 5))
+    >>> list(nearest_batches(1, 5))
     [0, 2, 3, 4]
     """
     for distance in range(1, batches):

@@ -1,4 +1,4 @@
-"""A shuffle that is a formula: place i of the order is computed, nothing is stored.
+"""Shuffle by a formula: the row at place i is computed, and nothing is stored.
 
 A keyed permutation of range(n) answers `row at place i` in O(1) time and memory, so that an order
 of 10^9 rows costs nothing to begin, and nothing to begin again in its middle.
@@ -12,10 +12,10 @@ from jaxtyping import Int64, UInt64
 
 ROUNDS = 8
 LARGEST = 2**40  # rows; their halves' sums stay well inside 64 bits
-Words = UInt64[np.ndarray, " count"]
+Uint64Array = UInt64[np.ndarray, " count"]
 
 
-def key_of(*parts: int) -> int:
+def derive_key(*parts: int) -> int:
     """A key of 64 bits that mixes whole numbers, each from 0 to 2^64 - 1.
 
     Raises struct.error for another number.
@@ -41,29 +41,29 @@ def permute(places: Int64[np.ndarray, " count"], n: int, key: int) -> Int64[np.n
         raise ValueError(f"places {places.min()} to {places.max()}: not all in range({n})")
     b = np.uint64(max(1, round(n**0.5)))
     a = np.uint64(-(-n // int(b)))
-    keys = [np.uint64(key_of(key, turn)) for turn in range(ROUNDS)]
-    found = network(places.astype(np.uint64), a, b, keys)
-    while len(outside := np.flatnonzero(found >= n)):
-        found[outside] = network(found[outside], a, b, keys)
-    return found.astype(np.int64)
+    keys = [np.uint64(derive_key(key, turn)) for turn in range(ROUNDS)]
+    images = network(places.astype(np.uint64), a, b, keys)
+    while len(outside := np.flatnonzero(images >= n)):
+        images[outside] = network(images[outside], a, b, keys)
+    return images.astype(np.int64)
 
 
-def network(values: Words, a: np.uint64, b: np.uint64, keys: list[np.uint64]) -> Words:
+def network(values: Uint64Array, a: np.uint64, b: np.uint64, keys: list[np.uint64]) -> Uint64Array:
     """One pass of the Feistel network over Z_a x Z_b."""
-    left: Words = values // b
-    right: Words = values % b
+    left: Uint64Array = values // b
+    right: Uint64Array = values % b
     for turn, key in enumerate(keys):
         if turn % 2:
             right = (right + mix(left, key) % b) % b
         else:
             left = (left + mix(right, key) % a) % a
-    joined: Words = left * b + right
+    joined: Uint64Array = left * b + right
     return joined
 
 
-def mix(values: Words, key: np.uint64) -> Words:
+def mix(values: Uint64Array, key: np.uint64) -> Uint64Array:
     """A keyed hash of each value: the finaliser of splitmix64 (Steele et al. 2014)."""
-    mixed: Words = values * np.uint64(0x9E3779B97F4A7C15) + key
+    mixed: Uint64Array = values * np.uint64(0x9E3779B97F4A7C15) + key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)

@@ -1,6 +1,6 @@
-"""A docstring as a question and an answer: its summary line, and the prose of the rest.
+"""Split a docstring into a query, its summary line, and a document, the prose of the rest.
 
-What is no prose goes: signatures, code, doctests, rules, tables, directives and markup.
+What is not prose is dropped: signatures, code, doctests, rules, tables, directives and markup.
 """
 
 import re
@@ -36,19 +36,19 @@ _MARKUP = (
 
 
 def pair(docstring: str) -> tuple[str, str] | None:
-    """The summary and the body of a docstring, or None where they make no question and answer."""
+    """The summary and the body of a docstring, or None where they make no query and document."""
     prose = "\n".join(_prose(_without_signature(docstring).splitlines())).strip()
     first, _, rest = prose.partition("\n\n")
     first = _plain(first)
     end = match.end() if (match := _SENTENCE.search(first)) else len(first)
     summary, body = first[:end].strip(), _cut(f"{first[end:]} {_plain(rest)}".strip())
-    asked, answered = normalised(summary), normalised(body)
+    query, document = normalised(summary), normalised(body)
     least, most = SUMMARY_WORDS
-    fits = least <= len(asked.split()) <= most and len(answered.split()) >= BODY_WORDS
+    fits = least <= len(query.split()) <= most and len(document.split()) >= BODY_WORDS
     english = summary[:1].isalpha() and _letters(summary) > 0.85 and _letters(body) > 0.75
     headed = _HEADING.fullmatch(prose.partition("\n")[0]) or summary.endswith(":")
-    whole = asked not in answered and not headed and "TODO" not in summary
-    return (summary, body) if fits and english and whole else None
+    separate = query not in document and not headed and "TODO" not in summary
+    return (summary, body) if fits and english and separate else None
 
 
 def normalised(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Real English training pairs that every installation already has: docstrings of its libraries.
+"""Build English training pairs from the docstrings of the installed libraries.
 
-A quickstart should learn from real text without a download. The summary line of a docstring asks,
-the rest of it answers ("find the function from what it does"). Sources are read with `ast` and
-never imported, so that a build runs none of their code. A module goes to one split as a whole,
-chosen by a stable hash of its name: the test functions come from modules never trained on.
+A quickstart should learn from real text without a download. The summary line of a docstring is the
+query, the rest of it the document ("find the function from what it does"). Sources are read with
+`ast` and never imported, so that a build runs none of their code. A module goes to one split as a
+whole, chosen by a stable hash of its name: the test functions come from modules never trained on.
 """
 
 import ast
@@ -14,7 +14,6 @@ import json
 import platform
 import re
 import sysconfig
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from rich.progress import track
 
 from mic.data.sources.docstring_parsing import normalised, pair
 from mic.errors import InputError
-from mic.files import cache_folder
+from mic.files import cache_folder, locked, replacing
 
 VERSION = 1  # raise it whenever the rows of an unchanged installation change
 SPLITS = ("train", "validation", "test")
@@ -48,7 +47,7 @@ _SKIPPED = re.compile(
 )
 
 
-class Row(TypedDict):
+class DocstringPair(TypedDict):
     """One pair, with the dotted names of the function or class and of its module."""
 
     summary: str
@@ -57,7 +56,7 @@ class Row(TypedDict):
     module: str
 
 
-def load(split: str, packages: Sequence[str] = PACKAGES, progress: bool = True) -> Path:
+def load_docstrings(split: str, packages: Sequence[str] = PACKAGES, progress: bool = True) -> Path:
     """The gzipped JSON lines of one split, built at the first call and taken from the cache after.
 
     The cache knows a package by its version alone: edit an installed source, and delete the file.
@@ -68,13 +67,18 @@ def load(split: str, packages: Sequence[str] = PACKAGES, progress: bool = True) 
     key = hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:12]
     paths = {name: cache_folder() / f"docstrings-{name}-{key}.jsonl.gz" for name in SPLITS}
     if not paths[split].exists():
-        rows = build(packages, progress)
-        for name, path in paths.items():
-            _write(path, (row for row in rows if split_of(row["module"]) == name))
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with locked(cache_folder() / f".docstrings-{key}.lock"):  # of two processes one builds
+            if not paths[split].exists():
+                rows = build_docstrings(packages, progress)
+                for name, path in paths.items():
+                    _write(path, (row for row in rows if split_of(row["module"]) == name))
     return paths[split]
 
 
-def build(packages: Sequence[str] = PACKAGES, progress: bool = False) -> list[Row]:
+def build_docstrings(
+    packages: Sequence[str] = PACKAGES, progress: bool = False
+) -> list[DocstringPair]:
     """The pairs of those among `packages` that are installed, sorted by name, no text twice."""
     files = [file for package in sorted(set(packages)) for file in _sources(package)]
     if not files:
@@ -82,8 +86,8 @@ def build(packages: Sequence[str] = PACKAGES, progress: bool = False) -> list[Ro
             f"packages {list(packages)}: none is installed; add {STDLIB!r}, always there"
         )
     console = Console(stderr=True)
-    shown = track(files, "Reading docstrings (once)", console=console, disable=not progress)
-    rows = [row for path, module in shown for row in extract(path, module)]
+    tracked = track(files, "Reading docstrings (once)", console=console, disable=not progress)
+    rows = [row for path, module in tracked for row in extract(path, module)]
     return _unique(sorted(rows, key=lambda row: (row["name"], row["summary"], row["body"])))
 
 
@@ -93,7 +97,7 @@ def split_of(module: str) -> str:
     return "train" if percent < 90 else "validation" if percent < 94 else "test"
 
 
-def extract(path: Path, module: str) -> list[Row]:
+def extract(path: Path, module: str) -> list[DocstringPair]:
     """The pairs of one source file; none where it is not valid UTF-8 or not valid Python."""
     try:
         with warnings.catch_warnings():
@@ -102,7 +106,9 @@ def extract(path: Path, module: str) -> list[Row]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     pairs = ((name, pair(docstring)) for name, docstring in _documented(tree, module))
-    return [Row(summary=p[0], body=p[1], name=name, module=module) for name, p in pairs if p]
+    return [
+        DocstringPair(summary=p[0], body=p[1], name=name, module=module) for name, p in pairs if p
+    ]
 
 
 def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
@@ -118,7 +124,7 @@ def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
             yield from _documented(child, prefix)
 
 
-def _unique(rows: Sequence[Row]) -> list[Row]:
+def _unique(rows: Sequence[DocstringPair]) -> list[DocstringPair]:
     """Drop boilerplate, then every later row whose summary or body was there before.
 
     Bodies that begin alike ("X : array-like of shape (n_samples, n_features) ...") cannot tell
@@ -127,17 +133,17 @@ def _unique(rows: Sequence[Row]) -> list[Row]:
     shared = Counter(body for _, body in {(normalised(r["summary"]), _opening(r)) for r in rows})
     summaries: set[str] = set()
     bodies: set[str] = set()
-    kept = []
+    unique = []
     for row in rows:
         summary, body = normalised(row["summary"]), normalised(row["body"])
         if shared[_opening(row)] < BOILERPLATE and summary not in summaries and body not in bodies:
-            kept.append(row)
+            unique.append(row)
             summaries.add(summary)
             bodies.add(body)
-    return kept
+    return unique
 
 
-def _opening(row: Row) -> str:
+def _opening(row: DocstringPair) -> str:
     return " ".join(normalised(row["body"]).split()[:OPENING_WORDS])
 
 
@@ -151,13 +157,13 @@ def _sources(package: str) -> list[tuple[Path, str]]:
 
 
 def _modules(root: Path, prefix: str) -> list[tuple[Path, str]]:
-    found = []
+    modules = []
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if path.is_file() and not any(_SKIPPED.fullmatch(part) for part in parts):
             stem = parts[:-1] if path.name == "__init__.py" else (*parts[:-1], path.stem)
-            found.append((path, ".".join(filter(None, (prefix, *stem)))))
-    return found
+            modules.append((path, ".".join(filter(None, (prefix, *stem)))))
+    return modules
 
 
 def _version(package: str) -> str:
@@ -167,10 +173,7 @@ def _version(package: str) -> str:
         return package
 
 
-def _write(path: Path, rows: Iterable[Row]) -> None:
-    """Write whole or not at all: a reader, or a second builder, never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: Path, rows: Iterable[DocstringPair]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(gzip.compress(text.encode(), mtime=0))
-    Path(file.name).replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(gzip.compress(text.encode(), mtime=0))

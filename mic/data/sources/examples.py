@@ -1,4 +1,4 @@
-"""Rows of a source to training examples: which texts, which group, and which rows are left out."""
+"""Turn a source's rows into training examples: their texts and group; leave out unusable rows."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import xxhash
 
 from mic.config.schema_data import CorpusConfig
-from mic.data.sources.files import Row, id_of, number_of, read_rows, text_of
+from mic.data.sources.files import SourceRow, id_of, number_of, read_rows, text_of
 from mic.errors import InputError
 
 OnBadRow = Literal["raise", "skip"]
@@ -17,7 +17,7 @@ BAD, LOW, SHORT, LONG, REPEATED = "unusable", "score too low", "too short", "too
 
 
 class Example(NamedTuple):
-    """A row's texts, and the number of its group or label, where it has one."""
+    """A row's texts, and the hash of its group or label, where it has one."""
 
     texts: tuple[str, ...]
     group: int | None
@@ -35,11 +35,11 @@ def read_examples(
     seen: set[int] = set()
     for row in read_rows(replace(source, columns=columns_read(source))):
         counts["read"] += 1
-        example, reason = judged(row, source, on_bad_row)
+        example, reason = check_row(row, source, on_bad_row)
         if example is not None and source.deduplicate:
-            whole = number("\0".join(example.texts))
-            reason = reason or (REPEATED if whole in seen else None)
-            seen.add(whole)
+            row_hash = hash_text("\0".join(example.texts))
+            reason = reason or (REPEATED if row_hash in seen else None)
+            seen.add(row_hash)
         if example is not None and reason is None:
             yield example
         else:
@@ -51,26 +51,26 @@ def columns_read(source: CorpusConfig) -> list[str]:
     return [*source.columns, *filter(None, (source.group, source.label, source.score))]
 
 
-def judged(
-    row: Row, source: CorpusConfig, on_bad_row: OnBadRow
+def check_row(
+    row: SourceRow, source: CorpusConfig, on_bad_row: OnBadRow
 ) -> tuple[Example | None, str | None]:
     """The example of a row, and why it is left out; None for one that stays."""
     try:
         example = example_of(row, source)
-        return example, fault(row, example, source)
+        return example, drop_reason(row, example, source)
     except InputError:
         if on_bad_row == "raise":
             raise
         return None, BAD
 
 
-def example_of(row: Row, source: CorpusConfig) -> Example:
+def example_of(row: SourceRow, source: CorpusConfig) -> Example:
     column = source.group or source.label
     texts = tuple(text_of(row, name) for name in source.columns)
-    return Example(texts, number(f"group\0{id_of(row, column)}") if column else None)
+    return Example(texts, hash_text(f"group\0{id_of(row, column)}") if column else None)
 
 
-def fault(row: Row, example: Example, source: CorpusConfig) -> str | None:
+def drop_reason(row: SourceRow, example: Example, source: CorpusConfig) -> str | None:
     """Why a row is left out; None for one that stays."""
     lengths = [len(text) for text in example.texts]
     if min(lengths) < source.min_characters:
@@ -83,7 +83,7 @@ def fault(row: Row, example: Example, source: CorpusConfig) -> str | None:
 
 
 def kind_of(source: CorpusConfig) -> Kind:
-    """What a source's rows are. Raises InputError for columns that are no kind at all."""
+    """The kind of a source's rows. Raises InputError for columns that make none."""
     if not source.columns:
         raise InputError(
             f"{source.path}: no columns; set `columns`, for example [anchor, positive]"
@@ -106,6 +106,6 @@ def kind_of(source: CorpusConfig) -> Kind:
     return kinds[min(len(source.columns), 3) - 1]
 
 
-def number(text: str) -> int:
-    """A text's number of 64 bits; different texts have different ones but for 1 pair in 2^64."""
+def hash_text(text: str) -> int:
+    """A text's hash of 64 bits; of two different texts it is the same with probability 2^-64."""
     return xxhash.xxh3_64_intdigest(text.encode())

@@ -1,4 +1,4 @@
-"""Rows of text from files and data sets, with an error that names file, row and cure.
+"""Read rows from files and Hub data sets, with errors that name file, row and cure.
 
 Files are jsonl, csv, tsv or parquet by their suffix, the first three also as .gz; a folder or a
 glob stands for the files in it, by name. Anything else is the name of a Hub data set, or
@@ -32,30 +32,32 @@ LONGEST = 1_000_000  # characters of one text: more is a file read as a row
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON may hold one; no tokenizer takes it
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
+    """A row as it is read: its values by column."""
+
     place: str  # for messages: the file and the row's number, from 1
     values: Mapping[str, Any]
 
     def get(self, column: str) -> Any:
         """A column's value, or, for `a.b.0`, what nested objects and lists hold there; else None.
 
-        >>> Row("", {"lemmas": ["cat", "feline"]}).get("lemmas.0")
+        >>> SourceRow("", {"lemmas": ["cat", "feline"]}).get("lemmas.0")
         'cat'
         """
         if column in self.values:
             return self.values[column]
-        found: Any = self.values
-        for part in column.split("."):
-            if isinstance(found, Mapping):
-                found = found.get(part)
-            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
-                found = found[int(part)]
+        value: Any = self.values
+        for name in column.split("."):
+            if isinstance(value, Mapping):
+                value = value.get(name)
+            elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+                value = value[int(name)]
             else:
                 return None
-        return found
+        return value
 
 
-def text_of(row: Row, column: str) -> str:
+def text_of(row: SourceRow, column: str) -> str:
     """The text in a column of a row."""
     value = row.get(column)
     if isinstance(value, str) and len(value) > LONGEST:
@@ -65,13 +67,13 @@ def text_of(row: Row, column: str) -> str:
         )
     if isinstance(value, str) and value.strip() and not HALF_CHARACTER.search(value):
         return value
-    found = "is empty" if value is None or value == "" else f"is {value!r:.40}, not text"
+    problem = "is empty" if value is None or value == "" else f"is {value!r:.40}, not text"
     raise InputError(
-        f"{row.place}: column {column!r} {found}; mend the row or set data.on_bad_row=skip"
+        f"{row.place}: column {column!r} {problem}; mend the row or set data.on_bad_row=skip"
     )
 
 
-def id_of(row: Row, column: str) -> str:
+def id_of(row: SourceRow, column: str) -> str:
     """The identifier, a text or a whole number, in a column of a row."""
     value = row.get(column)
     if isinstance(value, str | int) and value != "":
@@ -79,7 +81,7 @@ def id_of(row: Row, column: str) -> str:
     raise InputError(f"{row.place}: column {column!r} is {value!r:.40}, no identifier; mend it")
 
 
-def number_of(row: Row, column: str) -> float:
+def number_of(row: SourceRow, column: str) -> float:
     """The finite number in a column of a row."""
     value = row.get(column)
     try:
@@ -91,35 +93,36 @@ def number_of(row: Row, column: str) -> float:
     return number
 
 
-def read_rows(source: Source) -> Iterator[Row]:
-    """The rows of a source that are as `source.where` says, one by one, at most `source.limit`."""
+def read_rows(source: Source) -> Iterator[SourceRow]:
+    """The rows of a source that match `source.where`, one by one, at most `source.limit`."""
     files = files_of(source)
-    parts = [read_hub(source)] if files is None else map(read_file, files)
+    readers = [read_hub(source)] if files is None else map(read_file, files)
     columns = [*source.columns, *source.where]
-    rows = chain.from_iterable(checked(part, columns) for part in parts)
-    return islice(matching(rows, source) if source.where else rows, source.limit)
+    rows = chain.from_iterable(require_columns(reader, columns) for reader in readers)
+    return islice(matching_rows(rows, source) if source.where else rows, source.limit)
 
 
-def matching(rows: Iterator[Row], source: Source) -> Iterator[Row]:
+def matching_rows(rows: Iterator[SourceRow], source: Source) -> Iterator[SourceRow]:
     """The rows whose columns have the values of `source.where`, of which there must be one."""
-    met: dict[str, set[str]] = {column: set() for column in source.where}
-    found = False
+    seen: dict[str, set[str]] = {column: set() for column in source.where}
+    matched = False
     for row in rows:
         values = {column: str(row.get(column)) for column in source.where}
         if values == source.where:
-            found = True
+            matched = True
             yield row
-        elif not found:
+        elif not matched:
             for column, value in values.items():
-                met[column].add(value)
-    if not found:
-        there = "; ".join(f"{column} is {some(values)}" for column, values in met.items())
-        raise InputError(f"{source.path}: no row is as where={dict(source.where)} says: {there}")
+                seen[column].add(value)
+    if not matched:
+        present = "; ".join(f"{column} is {list_some(values)}" for column, values in seen.items())
+        raise InputError(f"{source.path}: no row is as where={dict(source.where)} says: {present}")
 
 
-def some(values: Collection[str]) -> str:
-    """
-    >>> some({"b", "a", "e", "d", "c"})
+def list_some(values: Collection[str]) -> str:
+    """The values as a phrase: the first three, and how many others.
+
+    >>> list_some({"b", "a", "e", "d", "c"})
     'a, b, c or 2 others'
     """
     shown = ", ".join(f"{value:.40}" for value in sorted(values)[:3])
@@ -129,7 +132,7 @@ def some(values: Collection[str]) -> str:
 def files_of(source: Source) -> list[Path] | None:
     """The local files of a source, by name; None when it is a data set of the Hub."""
     if source.path == BUILTIN:
-        return [docstrings.load(source.split)]
+        return [docstrings.load_docstrings(source.split)]
     path = Path(source.path)
     if source.path.startswith("~/"):
         path = path.expanduser()
@@ -138,8 +141,8 @@ def files_of(source: Source) -> list[Path] | None:
     pattern = path / "*" if path.is_dir() else path
     if path.is_dir() or any(sign in source.path for sign in "*?["):
         # Path.glob takes no absolute pattern
-        found = map(Path, sorted(glob(str(pattern), recursive=True)))  # noqa: PTH207
-        files = [file for file in found if file.is_file() and file_format(file)]
+        paths = map(Path, sorted(glob(str(pattern), recursive=True)))  # noqa: PTH207
+        files = [file for file in paths if file.is_file() and file_format(file)]
         if files:
             return files
         raise InputError(
@@ -157,7 +160,7 @@ def file_format(path: Path) -> str | None:
     return suffix if suffix in FORMATS else None
 
 
-def checked(rows: Iterator[Row], columns: Sequence[str]) -> Iterator[Row]:
+def require_columns(rows: Iterator[SourceRow], columns: Sequence[str]) -> Iterator[SourceRow]:
     """The rows of a file whose first one has all the columns; later gaps are single bad rows."""
     for index, row in enumerate(rows):
         missing = [
@@ -171,7 +174,7 @@ def checked(rows: Iterator[Row], columns: Sequence[str]) -> Iterator[Row]:
         yield row
 
 
-def read_file(path: Path, kind: str | None = None) -> Iterator[Row]:
+def read_file(path: Path, kind: str | None = None) -> Iterator[SourceRow]:
     """The rows of a file in the format of its name; as "txt", its lines are their column text."""
     kind = kind or file_format(path)
     if kind is None:
@@ -181,7 +184,7 @@ def read_file(path: Path, kind: str | None = None) -> Iterator[Row]:
     number = 0
     try:
         for number, values in enumerate(readers[kind](path), 1):
-            yield Row(f"{path}: row {number}", values)
+            yield SourceRow(f"{path}: row {number}", values)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         cure = "not a whole gzip file; fetch it again, or drop .gz from its name"
         raise InputError(f"{path}: after row {number}: {error}: {cure}") from None
@@ -190,10 +193,10 @@ def read_file(path: Path, kind: str | None = None) -> Iterator[Row]:
         raise InputError(f"{path}: row {number + 1}: {cure}") from None
     except OSError as error:  # the system's, or pyarrow's for a damaged page
         raise InputError(
-            f"{path}: after row {number}: not readable: {one_line(error)}; fetch it again"
+            f"{path}: after row {number}: not readable: {short_reason(error)}; fetch it again"
         ) from None
     except (csv.Error, ValueError, RecursionError) as error:  # JSON's and pyarrow's are ValueErrors
-        reason = one_line(error)
+        reason = short_reason(error)
         raise InputError(
             f"{path}: row {number + 1}: not {kind} ({reason}); mend the row, or name the file "
             "after what it holds"
@@ -202,7 +205,8 @@ def read_file(path: Path, kind: str | None = None) -> Iterator[Row]:
         raise InputError(f"{path}: empty; give a file with at least one row")
 
 
-def one_line(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
+    """The message of an error on one line of at most 100 characters."""
     return " ".join(str(getattr(error, "msg", error)).split())[:100]
 
 
@@ -245,10 +249,10 @@ def read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
         yield from batch.to_pylist()
 
 
-def read_hub(source: Source) -> Iterator[Row]:
+def read_hub(source: Source) -> Iterator[SourceRow]:
     """The rows of a Hub data set's split."""
     for number, values in enumerate(load_hub(source), 1):
-        yield Row(f"{source.path}: row {number}", values)
+        yield SourceRow(f"{source.path}: row {number}", values)
 
 
 def load_hub(source: Source, streaming: bool = False) -> Any:
@@ -271,13 +275,13 @@ def load_hub(source: Source, streaming: bool = False) -> Any:
         ) from error
 
 
-def fingerprint(source: Source) -> str:
-    """What the source held: the SHA-256 of its file or files, or the Hub data set's name."""
+def source_fingerprint(source: Source) -> str:
+    """The SHA-256 of the source's file or files, or the name of its Hub data set."""
     files = files_of(source)
     if files is None:
-        named = (source.path, source.subset, source.split, source.revision)
-        return ":".join(["hub", *(part for part in named if part)])
-    digests = [sha256(file) for file in files]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+        names = (source.path, source.subset, source.split, source.revision)
+        return ":".join(["hub", *filter(None, names)])
+    hashes = [sha256(file) for file in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Rows of a corpus read on the fly: no index, no end, shared out over ranks and their workers.
+"""Read the rows of a corpus on the fly, without an end, divided among ranks and their workers.
 
 `datasets` shares the shards out, shuffles them before every pass but the first, and knows how to go
 on in the middle of one. A local file is a shard; where files do not go round, the rows of the last
@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mic.config.schema_data import CorpusConfig
-from mic.data.order.permutation import key_of
-from mic.data.sources.examples import Example, OnBadRow, columns_read, judged, kind_of, number
+from mic.data.order.permutation import derive_key
+from mic.data.sources.examples import Example, OnBadRow, check_row, columns_read, hash_text, kind_of
 from mic.data.sources.files import (
-    Row,
-    checked,
+    SourceRow,
     files_of,
-    fingerprint,
     load_hub,
-    one_line,
     read_file,
+    require_columns,
+    short_reason,
+    source_fingerprint,
 )
 from mic.errors import InputError, RunError
 
 SHUFFLE = 31  # what a key is for
 
 
-class Share(NamedTuple):
+class WorkerShare(NamedTuple):
     """One worker among those of all ranks."""
 
     rank: int = 0
@@ -41,33 +41,34 @@ class Share(NamedTuple):
     workers: int = 1
 
 
-class Slice(NamedTuple):
-    """A shard: of the rows of some files, one after the other, every `step`-th from `offset` on."""
+class Shard(NamedTuple):
+    """Every `step`-th row of some files, read one after the other, from row `offset` on."""
 
     files: tuple[str, ...]
     offset: int = 0
     step: int = 1
 
 
-def cut(files: Sequence[str], readers: int) -> list[Slice]:
-    """Files as shards, as many for each reader: whole while they go round, the last ones in slices.
+def cut_shards(files: Sequence[str], readers: int) -> list[Shard]:
+    """Files as shards, equally many for each reader: whole files first, the last ones in slices.
 
-    >>> [len(cut("abc", readers)) for readers in (1, 2, 3, 4)]
+    >>> [len(cut_shards("abc", readers)) for readers in (1, 2, 3, 4)]
     [3, 4, 3, 12]
     """
-    whole = len(files) // readers * readers
-    step = readers // math.gcd(readers, len(files) - whole)
-    slices = [Slice((file,), offset, step) for file in files[whole:] for offset in range(step)]
-    return [Slice((file,)) for file in files[:whole]] + slices
+    whole_files = len(files) // readers * readers
+    rest = files[whole_files:]
+    step = readers // math.gcd(readers, len(rest))
+    slices = [Shard((file,), offset, step) for file in rest for offset in range(step)]
+    return [Shard((file,)) for file in files[:whole_files]] + slices
 
 
-def read_slices(
-    slices: Sequence[Slice], columns: tuple[str, ...], limit: int | None
+def read_shards(
+    shards: Sequence[Shard], columns: tuple[str, ...], limit: int | None
 ) -> Iterator[dict[str, Any]]:
     """The rows of shards, as `datasets` takes them."""
-    for one in slices:
-        parts = (checked(read_file(Path(file)), columns) for file in one.files)
-        for row in islice(chain.from_iterable(parts), one.offset, limit, one.step):
+    for shard in shards:
+        files = (require_columns(read_file(Path(file)), columns) for file in shard.files)
+        for row in islice(chain.from_iterable(files), shard.offset, limit, shard.step):
             yield row._asdict()
 
 
@@ -75,7 +76,7 @@ def read_slices(
 class Stream:
     """A corpus that is read on the fly: local files, or a Hub data set.
 
-    `described` tells it from another without reading it.
+    `described` identifies it without reading it.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Stream:
     hub: Any = None
     described: str = ""
 
-    def dataset(self, share: Share) -> Any:
+    def dataset(self, share: WorkerShare) -> Any:
         """The rows of a rank, as a `datasets.IterableDataset` that knows its workers itself.
 
         Of `limit` rows of a Hub data set every shard gives its part.
@@ -96,24 +97,24 @@ class Stream:
 
         limit = self.source.limit
         if self.files is None:
-            whole = self.hub if limit is None else self.hub.take(limit)
+            dataset = self.hub if limit is None else self.hub.take(limit)
         else:
             readers = share.ranks * share.workers
-            # the top rows of all files: each reader counts through them and keeps its own
-            top = [Slice(self.files, offset, readers) for offset in range(readers)]
-            kept = {
-                "slices": cut(self.files, readers) if limit is None else top,
+            # the first rows of all files: each reader counts through them and takes its share
+            first = [Shard(self.files, offset, readers) for offset in range(readers)]
+            arguments = {
+                "shards": cut_shards(self.files, readers) if limit is None else first,
                 "columns": tuple(columns_read(self.source)),
                 "limit": limit,
             }
-            whole = IterableDataset.from_generator(read_slices, gen_kwargs=kept)
-        found = split_dataset_by_node(whole, share.rank, share.ranks)
-        if found.num_shards < share.workers:
+            dataset = IterableDataset.from_generator(read_shards, gen_kwargs=arguments)
+        of_rank = split_dataset_by_node(dataset, share.rank, share.ranks)
+        if of_rank.num_shards < share.workers:
             raise InputError(
-                f"data.num_workers={share.workers}: data.train.{self.name} has {found.num_shards} "
-                f"files for the workers of a rank; set data.num_workers={found.num_shards}"
+                f"data.num_workers={share.workers}: data.train.{self.name} has {of_rank.num_shards}"
+                f" files for the workers of a rank; set data.num_workers={of_rank.num_shards}"
             )
-        return found
+        return of_rank
 
 
 def open_stream(name: str, source: CorpusConfig) -> Stream:
@@ -123,9 +124,9 @@ def open_stream(name: str, source: CorpusConfig) -> Stream:
     """
     key = f"data.train.{name}"
     if source.deduplicate or source.label:
-        asked = "deduplicate=true" if source.deduplicate else f"label={source.label}"
+        setting = "deduplicate=true" if source.deduplicate else f"label={source.label}"
         raise InputError(
-            f"{key}.{asked}: needs all rows at hand; drop it, or set {key}.streaming=false"
+            f"{key}.{setting}: needs all rows at hand; drop it, or set {key}.streaming=false"
         )
     if source.where:
         raise InputError(
@@ -135,9 +136,11 @@ def open_stream(name: str, source: CorpusConfig) -> Stream:
     kind_of(source)
     files = files_of(source)
     if files is None:
-        return Stream(name, source, None, load_hub(source, streaming=True), fingerprint(source))
-    held = sum(file.stat().st_size for file in files)
-    described = f"streamed: {len(files)} files of {held} bytes"
+        return Stream(
+            name, source, None, load_hub(source, streaming=True), source_fingerprint(source)
+        )
+    size = sum(file.stat().st_size for file in files)
+    described = f"streamed: {len(files)} files of {size} bytes"
     return Stream(name, source, tuple(map(str, files)), described=described)
 
 
@@ -152,7 +155,7 @@ class Reader:
     def __init__(
         self,
         stream: Stream,
-        share: Share,
+        share: WorkerShare,
         seed: int,
         on_bad_row: OnBadRow,
         state: Mapping[str, Any] | None = None,
@@ -172,30 +175,30 @@ class Reader:
 
         # a new object, whose pass number no other process shares
         self.dataset = split_dataset_by_node(self.whole, 0, 1)
-        shuffled = 1 + key_of(self.seed, SHUFFLE, self.passes) % 2**31  # alike on all workers
+        shuffled = 1 + derive_key(self.seed, SHUFFLE, self.passes) % 2**31  # alike on all workers
         self.dataset.set_epoch(shuffled if self.passes else 0)
         if rows is not None:
             self.dataset.load_state_dict(rows)
         self.unread, self.begun = True, rows
-        self.rows = checked(self.read(), columns_read(self.stream.source))
+        self.rows = require_columns(self.read(), columns_read(self.stream.source))
 
-    def read(self) -> Iterator[Row]:
+    def read(self) -> Iterator[SourceRow]:
         """The rows of a pass, or of what is left of it."""
         path = self.stream.source.path
         try:
             for values in self.dataset:
                 self.unread = False
                 if self.stream.files is None:
-                    yield Row(f"{path}: row {self.counts['read'] + 1}{self.reader}", values)
+                    yield SourceRow(f"{path}: row {self.counts['read'] + 1}{self.reader}", values)
                 else:
-                    yield Row(**values)
+                    yield SourceRow(**values)
         except InputError:
             raise
         except Exception as error:  # the network's, the Hub client's, pyarrow's
             kind = RunError if self.passes or self.counts["read"] else InputError
             raise kind(
                 f"{path}: not readable after row {self.counts['read']}{self.reader} of pass "
-                f"{self.passes + 1}: {type(error).__name__}: {one_line(error)}"
+                f"{self.passes + 1}: {type(error).__name__}: {short_reason(error)}"
             ) from error
 
     def take(self) -> Example:
@@ -203,45 +206,45 @@ class Reader:
         while True:
             for row in self.rows:
                 self.counts["read"] += 1
-                example, reason = self.judged(row)
+                example, reason = self.check_row(row)
                 if example is not None and reason is None:
                     self.counts["kept"] += 1
-                    return self.salted(example)
+                    return self.with_corpus_group(example)
                 self.counts[reason or "bad"] += 1
             if not self.counts["kept"]:
-                raise InputError(self.nothing())
+                raise InputError(self.explain_no_row())
             self.passes += 1
             self.counts.clear()
             self.begin()
 
-    def judged(self, row: Row) -> tuple[Example | None, str | None]:
+    def check_row(self, row: SourceRow) -> tuple[Example | None, str | None]:
         try:
-            return judged(row, self.stream.source, self.on_bad_row)
+            return check_row(row, self.stream.source, self.on_bad_row)
         except InputError as error:
             if self.stream.files is not None:
                 raise
-            # its number is the reader's own: what it holds is easier to find
+            # the row's number is this reader's: its content is easier to search for
             raise InputError(f"{error}; it is {dict(row.values)!r:.200}") from None
 
-    def salted(self, example: Example) -> Example:
-        """The example with a group of its own corpus, as in `mic.data.subset.keys_of`."""
+    def with_corpus_group(self, example: Example) -> Example:
+        """The example with a group of this corpus alone, as in `mic.data.subset.row_keys`."""
         if example.group is None:
             return example
-        return Example(example.texts, example.group ^ number(self.stream.name))
+        return Example(example.texts, example.group ^ hash_text(self.stream.name))
 
     def state(self) -> dict[str, Any]:
-        # before its first row, a data set does not yet say where it was told to begin
+        # before its first row, a data set does not give the position it begins at
         rows = self.begun if self.unread else self.dataset.state_dict()
         return {"passes": self.passes, "counts": dict(self.counts), "rows": rows}
 
     @property
     def reader(self) -> str:
-        """Who reads, for messages."""
+        """The worker and rank of this reader, for messages."""
         rank, ranks, worker, workers = self.share
         of_rank = f" of rank {rank}" if ranks > 1 else ""
         return f" of worker {worker}{of_rank}" if workers > 1 else of_rank
 
-    def nothing(self) -> str:
+    def explain_no_row(self) -> str:
         reasons = ", ".join(f"{count} {why}" for why, count in self.counts.items()) or "0 read"
         return (
             f"data.train.{self.stream.name}: {self.stream.source.path}: a whole pass{self.reader} "

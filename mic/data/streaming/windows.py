@@ -1,25 +1,26 @@
-"""Rows without end to batches without end, one window of rows after the other.
+"""Make endless batches of endless rows, one window of rows after the other.
 
-A stream has no order that could be computed, so batches are made of what is at hand: the rows of a
+A stream has no order that could be computed, so batches are made of the rows at hand: the rows of a
 window are shuffled and packed (order/packing.py), like lengths together and no text or group twice
-in a batch, and the batches shuffled. How many rows that takes is a bargain: with two columns
-padding falls with the root of the batches in a window, yet the first batch has to wait for the
+in a batch, and the batches shuffled. The size of a window is a trade-off: with two columns padding
+falls with the root of the number of batches in a window, yet the first batch has to wait for the
 first window. So that one has `FIRST` batches, each next one twice as many, up to the rows of
-`data.window`; and a window is read while the batches of the one before are given out. A window also
-ends with a pass, so that no row comes again before all others have come, but for those that wait.
+`data.window`; and a window is read while the batches of the one before are handed out. A window
+also ends with a pass, so that no row comes again before all others have come, except for those that
+wait.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mic.data.mixture import quotas
 from mic.data.order.batch_order import WINDOW, turn
 from mic.data.order.packing import Batches, pack
-from mic.data.order.permutation import key_of, permute
-from mic.data.sources.examples import number
+from mic.data.order.permutation import derive_key, permute
+from mic.data.sources.examples import Example, hash_text
 from mic.data.streaming.reader import Reader
 from mic.errors import InputError
 
@@ -28,29 +29,22 @@ CYCLE = 2**20  # turns after which the corpora's turns repeat
 PLACES, ORDER = range(2)  # what a key is for
 
 
-class Taken(NamedTuple):
-    """A row of some corpora."""
-
-    texts: tuple[str, ...]
-    group: int | None
-
-
-class Rows:
+class MixedRows:
     """Rows of several readers in turn, in proportion to weights; `width` texts each, at least."""
 
     def __init__(
         self, readers: Sequence[Reader], weights: Sequence[float], width: int, position: int = 0
     ) -> None:
         self.readers = readers
-        self.shares = shares(weights)
+        self.turns = weighted_turns(weights)
         self.width = width
         self.position = position
 
-    def take(self) -> Taken:
-        owner, _ = turn(self.position % CYCLE, self.shares, [0] * len(self.shares))
+    def take(self) -> Example:
+        owner, _ = turn(self.position % CYCLE, self.turns, [0] * len(self.turns))
         self.position += 1
         texts, group = self.readers[owner].take()
-        return Taken(texts if len(texts) >= self.width else texts * self.width, group)
+        return Example(texts if len(texts) >= self.width else texts * self.width, group)
 
     @property
     def passes(self) -> int:
@@ -64,36 +58,36 @@ class Rows:
         }
 
 
-def shares(weights: Sequence[float]) -> list[int]:
-    """Turns of a cycle, by weight.
+def weighted_turns(weights: Sequence[float]) -> list[int]:
+    """How many of a cycle's turns each has, by weight.
 
-    >>> [share / CYCLE for share in shares([3, 1])]
+    >>> [turns / CYCLE for turns in weighted_turns([3, 1])]
     [0.75, 0.25]
     """
     return quotas([CYCLE] + [0] * (len(weights) - 1), weights)
 
 
 class Window:
-    """Rows to be packed together; `over` has the first one of a pass, which ends the window."""
+    """Rows to be packed together; `over` has the first row of the next pass, which ends it."""
 
-    def __init__(self, rows: Sequence[Taken]) -> None:
+    def __init__(self, rows: Sequence[Example]) -> None:
         self.rows = list(rows)
-        self.over: list[Taken] = []
+        self.over: list[Example] = []
 
 
 class Windows:
-    """Batches of `size` rows without end, no two rows of one with a text or a group in common.
+    """Endless batches of `size` rows, no two rows of a batch with a text or a group in common.
 
-    `state` says, in JSON, which window the last batch was of and how many it has given; windows
-    begun with it go on after that batch. `key` shuffles batches: where ranks have the same one and
-    windows of as many batches, their batches at a step are of like length.
+    `state` holds, in JSON, the start of the last batch's window and how many batches that window
+    has given; windows begun with it go on after that batch. `key` shuffles batches: where ranks
+    have the same key and windows of as many batches, their batches at a step are of like length.
 
     Raises InputError where even the largest window has no batch.
     """
 
     def __init__(
         self,
-        rows: Rows,
+        rows: MixedRows,
         size: int,
         *,
         key: int,
@@ -112,19 +106,19 @@ class Windows:
         self.given: int = begun["given"] if begun else 0
         self.batches = self.run(start, skip=self.given)
 
-    def __next__(self) -> list[Taken]:
+    def __next__(self) -> list[Example]:
         return next(self.batches)
 
     @property
     def state(self) -> str:
         return f'{{"given": {self.given}, "start": {self.start}}}'
 
-    def after(self, left: Sequence[Taken], number: int) -> dict[str, Any]:
-        """What has to be known to make the window of a number, of all rows that come now."""
+    def after(self, left: Sequence[Example], number: int) -> dict[str, Any]:
+        """The state at the start of a window: its number, the rows left over, and the readers'."""
         return {"number": number, "left": list(left), "rows": self.rows.state()}
 
-    def run(self, start: Mapping[str, Any], skip: int) -> Iterator[list[Taken]]:
-        window = Window([Taken(tuple(texts), group) for texts, group in start["left"]])
+    def run(self, start: Mapping[str, Any], skip: int) -> Iterator[list[Example]]:
+        window = Window([Example(tuple(texts), group) for texts, group in start["left"]])
         number = start["number"]
         self.fill(window, self.target(number))
         while True:
@@ -151,39 +145,40 @@ class Windows:
             ended = self.rows.passes > passes and len(window.rows) >= self.size
             (window.over if ended else window.rows).append(row)
 
-    def packed(self, window: Window, number: int) -> tuple[list[list[Taken]], list[Taken]]:
+    def packed(self, window: Window, number: int) -> tuple[list[list[Example]], list[Example]]:
         """A window's batches, shuffled, and the rows left over for the next.
 
         Those are a batch's worth at most: of a group that stands in more rows than there are
         batches, ever more would wait.
         """
         rows = self.shuffled(window.rows, number)
-        found = self.pack(rows)
-        while not len(found):
+        packed = self.pack(rows)
+        while not len(packed):
             if len(rows) >= self.most:
-                raise InputError(self.impossible(len(rows)))
+                raise InputError(self.explain_no_batch(len(rows)))
             more = min(2 * max(len(rows), self.size), self.most) - len(rows)
             # of whatever pass they are
             window.rows += [*window.over, *(self.rows.take() for _ in range(more))]
             window.over = []
             rows = self.shuffled(window.rows, number)
-            found = self.pack(rows)
-        left = np.setdiff1d(np.arange(len(rows)), found)[: self.size]
-        order = permute(np.arange(len(found)), len(found), key_of(self.key, number, ORDER))
-        batches = [[rows[row] for row in batch] for batch in found[order].tolist()]
+            packed = self.pack(rows)
+        left = np.setdiff1d(np.arange(len(rows)), packed)[: self.size]
+        key = derive_key(self.key, number, ORDER)
+        order = permute(np.arange(len(packed)), len(packed), key)
+        batches = [[rows[row] for row in batch] for batch in packed[order].tolist()]
         return batches, [rows[row] for row in left.tolist()] + window.over
 
-    def shuffled(self, rows: Sequence[Taken], number: int) -> list[Taken]:
-        """The rows in another order: neighbours in a file, of one length, do not always meet."""
-        order = permute(np.arange(len(rows)), len(rows), key_of(self.key, number, PLACES))
+    def shuffled(self, rows: Sequence[Example], number: int) -> list[Example]:
+        """The rows shuffled, so that neighbours in a file do not always share a batch."""
+        order = permute(np.arange(len(rows)), len(rows), derive_key(self.key, number, PLACES))
         return [rows[row] for row in order.tolist()]
 
-    def pack(self, rows: Sequence[Taken]) -> Batches:
-        keys = [keys_of(row) if self.keep_apart else [at] for at, row in enumerate(rows)]
+    def pack(self, rows: Sequence[Example]) -> Batches:
+        keys = [packing_keys(row) if self.keep_apart else [place] for place, row in enumerate(rows)]
         lengths = [[len(text) if self.alike else 0 for text in row.texts] for row in rows]
         return pack(np.array(keys, np.uint64), np.array(lengths, np.int32), self.size)
 
-    def impossible(self, rows: int) -> str:
+    def explain_no_batch(self, rows: int) -> str:
         return (
             f"data.train: {rows:,} rows of the stream have no batch of {self.size} that share "
             "neither text nor group; give more rows, in a mixed order, lower trainer.batch_size, "
@@ -192,7 +187,7 @@ class Windows:
         )
 
 
-def keys_of(row: Taken) -> list[int]:
-    """The numbers of a row's texts and of its group; a row without one has its first text again."""
-    texts = [number(text) for text in row.texts]
+def packing_keys(row: Example) -> list[int]:
+    """The hashes of a row's texts and of its group; without one, its first text's again."""
+    texts = [hash_text(text) for text in row.texts]
     return [*texts, texts[0] if row.group is None else row.group]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mic.config.schema_data import Source
 from mic.data.sources.files import (
     FORMATS,
-    Row,
+    SourceRow,
     file_format,
     files_of,
     id_of,
@@ -44,7 +44,7 @@ class Collection(NamedTuple):
 class Entry(NamedTuple):
     id: str | None
     text: str
-    row: Row
+    row: SourceRow
 
 
 def read_collection(corpus: str, queries: str, qrels: str | None) -> Collection:
@@ -102,7 +102,7 @@ def read_entries(path: str, option: str) -> Iterator[Entry]:
         yield Entry(None if named is None else id_of(row, named), text, row)
 
 
-def read_any(path: str, option: str) -> Iterator[Row]:
+def read_any(path: str, option: str) -> Iterator[SourceRow]:
     """The rows of a file or a folder; of a text file its lines that are not blank."""
     if Path(path.removesuffix(".gz")).suffix == ".txt":
         if not Path(path).expanduser().is_file():
@@ -155,7 +155,7 @@ def read_judgements(
     return found
 
 
-def column_of(row: Row, names: Sequence[str]) -> str:
+def column_of(row: SourceRow, names: Sequence[str]) -> str:
     for name in names:
         if name in row.values:
             return name
@@ -164,5 +164,5 @@ def column_of(row: Row, names: Sequence[str]) -> str:
     )
 
 
-def file_of(row: Row) -> str:
+def file_of(row: SourceRow) -> str:
     return row.place.rpartition(": row")[0]

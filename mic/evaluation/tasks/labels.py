@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mic.config.schema_data import ClassificationFiles, Source
-from mic.data.sources.files import Row, read_rows, text_of
+from mic.data.sources.files import SourceRow, read_rows, text_of
 from mic.errors import InputError
 
 MATCHES = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0}  # csv files know no types
@@ -22,7 +22,7 @@ class Pair(NamedTuple):
     label: int  # 1: the two match
 
 
-def label_of(row: Row, column: str) -> str:
+def label_of(row: SourceRow, column: str) -> str:
     """The label in a column of a row: a text, a whole number (1.0 is 1) or a truth value, as text.
 
     >>> [label_of(Row("", {"label": value}), "label") for value in ("spam", 1, 1.0, True)]
@@ -72,7 +72,7 @@ def read_judged_pairs(source: Source) -> list[Pair]:
     return rows
 
 
-def match_of(row: Row, column: str) -> int:
+def match_of(row: SourceRow, column: str) -> int:
     """1 or 0, also written as 1.0, "1", "1.0", true or "True"."""
     label = label_of(row, column)
     if label.lower() not in MATCHES:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mic.config.schema_data import RetrievalFiles, Source
-from mic.data.sources.files import Row, id_of, number_of, read_rows, text_of
+from mic.data.sources.files import SourceRow, id_of, number_of, read_rows, text_of
 from mic.errors import InputError
 
 
@@ -79,7 +79,7 @@ def read_ranking(files: RetrievalFiles) -> Ranking:
     return Ranking(queries, corpus, list(judged.values()), own)
 
 
-def document_text(row: Row) -> str:
+def document_text(row: SourceRow) -> str:
     """A document's title and text, joined; collections hold documents without one or both."""
     given = [name for name in ("title", "text") if str(row.values.get(name) or "").strip()]
     return " ".join(text_of(row, name) for name in given)

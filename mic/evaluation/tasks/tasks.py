@@ -20,7 +20,7 @@ from mic.config.schema_data import (
     Source,
     TasksConfig,
 )
-from mic.data.sources.files import fingerprint, number_of, read_rows, text_of
+from mic.data.sources.files import number_of, read_rows, source_fingerprint, text_of
 from mic.distributed.environment import accelerator
 from mic.encoder.embedding_file import Vectors
 from mic.errors import InputError
@@ -94,7 +94,7 @@ def build_tasks(config: TasksConfig) -> list[Task]:
 
 def fingerprints(config: TasksConfig) -> dict[str, str]:
     """What every task's files held, by task (and file, where a task has several)."""
-    return {name: fingerprint(source) for name, source in sources(config)}
+    return {name: source_fingerprint(source) for name, source in sources(config)}
 
 
 def sources(config: TasksConfig) -> Iterator[tuple[str, Source]]:

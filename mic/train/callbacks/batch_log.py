@@ -54,8 +54,8 @@ class BatchRecord(Callback):
 
 
 def numbers(batch: Batch) -> list[int]:
-    if batch.numbers is not None:
-        return batch.numbers
+    if batch.row_numbers is not None:
+        return batch.row_numbers
     return [] if batch.ids is None else batch.ids[:, 0].tolist()
 
 

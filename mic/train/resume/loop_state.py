@@ -1,4 +1,4 @@
-"""Lightning's counters: which batch is next, and a checkpoint's, put so that a run goes on there.
+"""Change the counters of Lightning's loops in a checkpoint, so that a run goes on from its place.
 
 Lightning (2.6) tells from its counters where a checkpoint was taken, and is right about two places:
 after a batch in the middle of an epoch, and after a validation. The two others are written here:
@@ -6,10 +6,6 @@ before a validation that is due, and between two epochs.
 """
 
 from typing import Any, Literal
-
-from lightning.pytorch import Trainer
-
-from mic.data.order.batch_order import Order
 
 Place = Literal["batch", "validation due", "validated", "epoch"]
 Counters = dict[str, Any]
@@ -59,29 +55,3 @@ def rewind(progress: Counters) -> None:
     progress["current"] = dict.fromkeys(progress["current"], 0)
     if "is_last_batch" in progress:
         progress["is_last_batch"] = False
-
-
-def place_of(trainer: Trainer, order: Order) -> tuple[int, int]:
-    """The epoch and position of the next batch, from the number of batches trained on so far.
-
-    Lightning's own count of epochs is one off after a checkpoint from the last batch of an epoch,
-    and after one from the end of a run in the middle of an epoch.
-    """
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-    epochs: Any = trainer.fit_loop.epoch_progress.total
-    batches, epoch = progress.total.processed, 0
-    while batches >= (length := taken(order.length(epoch), trainer.limit_train_batches)):
-        # saved after the last batch, by a validation: Lightning first ends the epoch
-        done = progress.current.completed == progress.current.processed == length == batches
-        if done and epochs.processed < epochs.started:
-            break
-        batches -= length
-        epoch += 1
-    return epoch, batches
-
-
-def taken(length: int, limit: float | None) -> int:
-    """The batches of an epoch that a trainer takes under its `limit_train_batches`."""
-    if limit is None:
-        return length
-    return max(1, int(length * limit) if isinstance(limit, float) else min(length, limit))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mic.data.order.permutation import key_of
+from mic.data.order.permutation import derive_key
 
 RandomState = dict[str, Any]
 
@@ -47,7 +47,7 @@ def device_state(device: torch.device) -> Tensor:
 
 def seed_rank(seed: int, rank: int, batch: int = 0) -> None:
     """A stream of a rank's own, from a batch on: two ranks' dropout must not be the same."""
-    key = key_of(seed, rank, batch)
+    key = derive_key(seed, rank, batch)
     torch.manual_seed(key % 2**63)
     np.random.seed(key % 2**32)
     random.seed(key)

@@ -25,13 +25,13 @@ def test_the_ranks_have_the_same_global_batches_however_many(
     shares = list(zip(*samplers, strict=True))
     assert [len(sampler) for sampler in samplers] == [len(shares)] * ranks
     assert len(shares) == order.length(0)
-    for at, share in enumerate(shares):
-        whole = order.batch(0, at)
+    for number, share in enumerate(shares):
+        whole = order.batch(0, number)
         numbers = np.zeros_like(whole.numbers)
         partners = np.zeros_like(whole.partners)
         for rank, asked in enumerate(share):
             numbers[rank::ranks], partners[rank::ranks] = asked.numbers, asked.partners
-            assert asked.sizes == [len(own.numbers) for own in share]
+            assert asked.sizes == [len(drawn.numbers) for drawn in share]
         assert numbers.tolist() == whole.numbers.tolist()
         assert partners.tolist() == whole.partners.tolist()
         assert max(share[0].sizes) - min(share[0].sizes) <= 1
@@ -43,7 +43,7 @@ def test_the_ranks_have_as_much_to_do() -> None:
     samplers = [BatchSampler(rows.order(window=640), rank, ranks=4) for rank in range(4)]
     for shares in zip(*samplers, strict=True):
         lengths = [rows.lengths[asked.numbers, 0] for asked in shares]
-        work = [own.sum() for own in lengths]
+        work = [share.sum() for share in lengths]
         assert max(work) - min(work) <= np.ptp(np.concatenate(lengths))
 
 
@@ -104,33 +104,33 @@ def spread_out(counts: Sequence[int], phases: Sequence[int]) -> list[tuple[int, 
     """All turns by walking: the first adds its count at each, and has a turn at a full left."""
     if not counts:
         return []
-    left, filled, own, found = sum(counts), phases[0], 0, []
+    left, filled, count, fractions = sum(counts), phases[0], 0, []
     others = iter(spread_out(counts[1:], phases[1:]))
     for _ in range(left):
         filled += counts[0]
         if filled >= left:
             filled -= left
-            found.append((0, own))
-            own += 1
+            fractions.append((0, count))
+            count += 1
         else:
             part, number = next(others)
-            found.append((part + 1, number))
-    return found
+            fractions.append((part + 1, number))
+    return fractions
 
 
 @untimed
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.data())
 def test_turns_are_spread_evenly(counts: list[int], data: st.DataObject) -> None:
-    lefts = [sum(counts[at:]) for at in range(len(counts))]
+    lefts = [sum(counts[place:]) for place in range(len(counts))]
     phases = [data.draw(st.integers(0, max(left - 1, 0))) for left in lefts]
-    found = [turn(position, counts, phases) for position in range(sum(counts))]
-    assert found == spread_out(counts, phases)
+    turns = [turn(position, counts, phases) for position in range(sum(counts))]
+    assert turns == spread_out(counts, phases)
     astray = 0.0  # how far the turns left to the others may be from their share
     for part, count in enumerate(counts):
-        own = [number for who, number in found if who == part]
-        assert own == list(range(count))
-        had = np.cumsum([who == part for who, _ in found])
-        due = np.arange(1, len(found) + 1) * count / max(len(found), 1)
+        turn_numbers = [number for who, number in turns if who == part]
+        assert turn_numbers == list(range(count))
+        had = np.cumsum([who == part for who, _ in turns])
+        due = np.arange(1, len(turns) + 1) * count / max(len(turns), 1)
         share = count / max(lefts[part], 1)
         assert np.abs(had - due).max(initial=0) < 1 + astray * share
         astray = 1 + astray * (1 - share)
@@ -140,7 +140,9 @@ def test_who_begins_is_drawn_anew_in_every_epoch() -> None:
     rows = plain(40, 4)
     rows.parts = [Section(4, 4, 0), Section(36, 4, 0, start=4)]
     order = rows.order()
-    where = [next(at for at, b in enumerate(batches(order, e)) if 0 in b) for e in range(300)]
+    where = [
+        next(position for position, b in enumerate(batches(order, e)) if 0 in b) for e in range(300)
+    ]
     assert chisquare(np.bincount(where, minlength=10)).pvalue > 0.001
 
 
@@ -150,7 +152,11 @@ def test_no_epoch_is_longer_than_the_first_and_what_is_cut_is_left_out() -> None
     order = Order(plain(22, 2).draw, lambda epoch: sections[epoch], seed=0)
     assert [order.length(epoch) for epoch in range(3)] == [6, 6, 4]
     for epoch, rows in enumerate((12, 22, 8)):
-        seen = [row for at in range(order.length(epoch)) for row in numbers(order, epoch, at)]
+        seen = [
+            row
+            for position in range(order.length(epoch))
+            for row in numbers(order, epoch, position)
+        ]
         assert len(set(seen)) == len(seen) == rows - order.left_out(epoch)
         with pytest.raises(IndexError):
             order.batch(epoch, order.length(epoch))

@@ -23,17 +23,17 @@ def test_an_epoch_holds_every_row_once_up_to_what_it_states(
     rows: Population, window: int, seed: int, epoch: int
 ) -> None:
     order = rows.order(seed, window)
-    found = batches(order, epoch)
-    assert len(found) == order.length(epoch)
-    seen = [place for batch in found for place in batch]
+    packed = batches(order, epoch)
+    assert len(packed) == order.length(epoch)
+    seen = [place for batch in packed for place in batch]
     assert len(seen) == len(set(seen)) == len(rows.keys) - order.left_out(epoch)
     # an epoch is cut where the first had fewer batches, since keys repeat so often in a section
     cut = sum(part.batches for part in order.begin(epoch)) > order.length(0)
     spare, unsure = 0, 0
     for part in rows.parts:
-        own = set(part.places(np.arange(part.rows)).tolist())
-        batched = [batch for batch in found if own & set(batch)]
-        assert all(len(batch) == part.size and own.issuperset(batch) for batch in batched)
+        places = set(part.places(np.arange(part.rows)).tolist())
+        batched = [batch for batch in packed if places & set(batch)]
+        assert all(len(batch) == part.size and places.issuperset(batch) for batch in batched)
         lost = part.rows - part.size * len(batched)
         sure = part.rows // part.size >= 2 * part.conflicts
         assert lost == part.rows % part.size or not sure or cut
@@ -55,26 +55,26 @@ def test_a_batch_is_the_same_whatever_was_asked_before(
     rows: Population, window: int, data: st.DataObject
 ) -> None:
     used = rows.order(3, window)
-    asked = [(epoch, at) for epoch in (0, 1, 7) for at in range(used.length(epoch))]
+    asked = [(epoch, position) for epoch in (0, 1, 7) for position in range(used.length(epoch))]
     expected = {
-        (epoch, at): batch
+        (epoch, position): batch
         for epoch in (0, 1, 7)
-        for at, batch in enumerate(batches(rows.order(3, window), epoch))
+        for position, batch in enumerate(batches(rows.order(3, window), epoch))
     }
-    for epoch, at in data.draw(st.permutations(asked))[:8]:
-        drawn = used.batch(epoch, at)
-        fresh = rows.order(3, window).batch(epoch, at)
-        assert (drawn.numbers - epoch * FAR).tolist() == expected[epoch, at]
-        for one, other in zip(drawn, fresh, strict=True):
-            np.testing.assert_array_equal(one, other)
+    for epoch, position in data.draw(st.permutations(asked))[:8]:
+        drawn = used.batch(epoch, position)
+        fresh = rows.order(3, window).batch(epoch, position)
+        assert (drawn.numbers - epoch * FAR).tolist() == expected[epoch, position]
+        for column, other in zip(drawn, fresh, strict=True):
+            np.testing.assert_array_equal(column, other)
 
 
 @untimed
 @given(populations(), windows)
 def test_a_row_keeps_its_partner_keys_and_lengths(rows: Population, window: int) -> None:
     order = rows.order(3, window)
-    for at in range(order.length(2)):
-        drawn = order.batch(2, at)
+    for position in range(order.length(2)):
+        drawn = order.batch(2, position)
         places = drawn.numbers - 2 * FAR
         assert drawn.partners.tolist() == (-places).tolist()
         np.testing.assert_array_equal(drawn.keys, rows.keys[places])
@@ -84,7 +84,7 @@ def test_a_row_keeps_its_partner_keys_and_lengths(rows: Population, window: int)
 def test_every_epoch_and_every_seed_has_another_order() -> None:
     orders = [batches(plain(40, 4).order(seed), epoch) for seed in range(9) for epoch in range(9)]
     sets = [{frozenset(batch) for batch in order} for order in orders]
-    assert all(not one & other for one, other in pairwise(sets))
+    assert all(not first & other for first, other in pairwise(sets))
     assert len({tuple(map(tuple, order)) for order in orders}) == 81
 
 
@@ -137,11 +137,11 @@ def test_a_window_is_read_for_its_batches_and_nothing_else(window: int, conflict
 
 def test_each_window_is_sorted_by_length_and_padded_no_further() -> None:
     rows = plain(1000, 10)
-    found = batches(rows.order(window=200))
-    lengths = [sorted(rows.lengths[batch, 0].tolist()) for batch in found]
+    packed = batches(rows.order(window=200))
+    lengths = [sorted(rows.lengths[batch, 0].tolist()) for batch in packed]
     for start in range(0, 100, 20):
         whole = sorted(lengths[start : start + 20])
-        assert all(one[-1] <= other[0] for one, other in pairwise(whole))
+        assert all(first[-1] <= other[0] for first, other in pairwise(whole))
 
 
 def test_a_window_of_no_rows_is_not_sorted() -> None:
@@ -178,11 +178,13 @@ def test_a_billion_rows_cost_what_a_window_does() -> None:
     try:
         order = Order(draw, lambda epoch: [Section(10**9, 64, 3)], seed=1)
         assert order.length(0) == 10**9 // 64
-        found = {row for at in (0, 10**7, 10**9 // 64 - 1) for row in order.batch(4, at).numbers}
+        numbers = set()
+        for position in (0, 10**7, 10**9 // 64 - 1):
+            numbers |= set(order.batch(4, position).numbers.tolist())
         assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     finally:
         tracemalloc.stop()
-    assert len(found) == 3 * 64
+    assert len(numbers) == 3 * 64
 
 
 @pytest.mark.parametrize("position", [-1, 10, 11])

@@ -12,7 +12,14 @@ import pytest
 
 from mic.data.sources import docstrings
 from mic.data.sources.docstring_parsing import BODY_CHARS
-from mic.data.sources.docstrings import SPLITS, build, load, normalised, pair, split_of
+from mic.data.sources.docstrings import (
+    SPLITS,
+    build_docstrings,
+    load_docstrings,
+    normalised,
+    pair,
+    split_of,
+)
 from mic.errors import InputError
 
 PACKAGE = "tiny_package_of_docstrings"
@@ -88,11 +95,11 @@ def test_first_sentence_asks_and_the_rest_answers() -> None:
     ],
 )
 def test_markup_reads_as_its_text(written: str, read: str) -> None:
-    found = pair(
+    texts = pair(
         f"Return what the user asked for.\n\nSee {written} for the length of every vector."
     )
-    assert found is not None
-    assert found[1] == f"See {read} for the length of every vector."
+    assert texts is not None
+    assert texts[1] == f"See {read} for the length of every vector."
 
 
 def test_code_rules_and_directives_leave_the_body_and_prose_stays() -> None:
@@ -146,9 +153,9 @@ scale(secret_fence)
     ],
 )
 def test_signature_lines_are_no_summary(signature: str) -> None:
-    found = pair(f"{signature}\n\nAdd the two arguments.\n\n{BODY}")
-    assert found is not None
-    assert found[0] == "Add the two arguments."
+    texts = pair(f"{signature}\n\nAdd the two arguments.\n\n{BODY}")
+    assert texts is not None
+    assert texts[0] == "Add the two arguments."
 
 
 @pytest.mark.parametrize(
@@ -171,10 +178,10 @@ def test_what_makes_no_question_and_answer_is_dropped(docstring: str) -> None:
 
 def test_long_bodies_end_with_a_whole_word() -> None:
     words = " ".join(f"word{'x' * (i % 7)}" for i in range(400))
-    found = pair(f"Say a great many words.\n\n{words}")
-    assert found is not None
-    assert BODY_CHARS - 12 < len(found[1]) <= BODY_CHARS
-    assert words.startswith(found[1] + " ")
+    texts = pair(f"Say a great many words.\n\n{words}")
+    assert texts is not None
+    assert BODY_CHARS - 12 < len(texts[1]) <= BODY_CHARS
+    assert words.startswith(texts[1] + " ")
 
 
 def test_functions_methods_and_classes_are_named_after_module_and_class(tree: Path) -> None:
@@ -192,7 +199,7 @@ if True:
 '''
     write(tree, {"__init__": "", "sub/__init__": "", "sub/leaf": source})
     module = f"{PACKAGE}.sub.leaf"
-    rows = build([PACKAGE])
+    rows = build_docstrings([PACKAGE])
     assert [row["name"] for row in rows] == [
         f"{module}.{name}" for name in ("Outer", "Outer.Inner.method", "guarded")
     ]
@@ -212,7 +219,7 @@ def test_a_text_occurs_once_over_all_modules(tree: Path) -> None:
             "c": function("answer", answer),
         },
     )
-    assert [row["name"] for row in build([PACKAGE])] == [f"{PACKAGE}.a.first"]
+    assert [row["name"] for row in build_docstrings([PACKAGE])] == [f"{PACKAGE}.a.first"]
 
 
 def test_bodies_that_begin_alike_are_boilerplate(tree: Path) -> None:
@@ -224,7 +231,7 @@ def test_bodies_that_begin_alike_are_boilerplate(tree: Path) -> None:
         for i in range(1, docstrings.BOILERPLATE + 1)
     ]
     write(tree, {"__init__": "", "a": "".join(shared) + numbered(1)})
-    assert [row["name"] for row in build([PACKAGE])] == [f"{PACKAGE}.a.f1"]
+    assert [row["name"] for row in build_docstrings([PACKAGE])] == [f"{PACKAGE}.a.f1"]
 
 
 def test_unreadable_files_and_tests_are_passed_over(tree: Path) -> None:
@@ -242,10 +249,12 @@ def test_unreadable_files_and_tests_are_passed_over(tree: Path) -> None:
     )
     (tree / PACKAGE / "latin.py").write_bytes(f"# \xe9\n{numbered(7)}".encode("latin-1"))
     (tree / PACKAGE / "null.py").write_bytes(f"# \0\n{numbered(8)}".encode())
-    names = [row["name"] for row in build([PACKAGE])]
+    names = [row["name"] for row in build_docstrings([PACKAGE])]
     assert names == [f"{PACKAGE}.good.f1", f"{PACKAGE}.testament.f6"]
     with pytest.raises(InputError):
-        build([f"{PACKAGE}.good"])  # to find what has a dot Python imports what is before it
+        build_docstrings(
+            [f"{PACKAGE}.good"]
+        )  # to find what has a dot Python imports what is before it
 
 
 def test_modules_are_split_whole_and_by_name_alone() -> None:
@@ -260,7 +269,7 @@ def test_no_module_and_no_text_is_in_two_splits(tree: Path) -> None:
     write(
         tree, {"__init__": "", **{f"m{i}": numbered(i) + numbered(i + 1) for i in range(0, 300, 2)}}
     )
-    splits = [read(load(split, [PACKAGE], progress=False)) for split in SPLITS]
+    splits = [read(load_docstrings(split, [PACKAGE], progress=False)) for split in SPLITS]
     assert all(splits)
     rows = list(chain(*splits))
     assert len(rows) == 300
@@ -274,34 +283,35 @@ def test_another_process_in_another_folder_writes_the_same_bytes(tree: Path) -> 
     sources = {f"m{i}": numbered(i) for i in range(40)}
     write(tree, {"__init__": "", **sources})
     write(tree / "elsewhere", {**dict(reversed(sources.items())), "__init__": ""})
-    here = [load(split, [PACKAGE], progress=False) for split in SPLITS]
+    files = [load_docstrings(split, [PACKAGE], progress=False) for split in SPLITS]
     code = "import sys; sys.path.insert(0, sys.argv[1])\n"
-    code += "from mic.data.sources.docstrings import load, SPLITS\n"
-    code += "for split in SPLITS: print(load(split, [sys.argv[2]], progress=False))"
+    code += "from mic.data.sources.docstrings import load_docstrings, SPLITS\n"
+    code += "for split in SPLITS: print(load_docstrings(split, [sys.argv[2]], progress=False))"
     environment = {"MIC_CACHE": str(tree / "other"), "PYTHONHASHSEED": "7"}
     there = run(code, str(tree / "elsewhere"), PACKAGE, **environment).split()
-    assert [Path(path).name for path in there] == [path.name for path in here]
-    assert {path.read_bytes()[4:8] for path in here} == {bytes(4)}  # gzip's time of writing
-    assert [Path(path).read_bytes() for path in there] == [path.read_bytes() for path in here]
+    assert [Path(path).name for path in there] == [path.name for path in files]
+    assert {path.read_bytes()[4:8] for path in files} == {bytes(4)}  # gzip's time of writing
+    assert [Path(path).read_bytes() for path in there] == [path.read_bytes() for path in files]
 
 
 def test_a_second_load_reads_no_source(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tree, {"__init__": "", "a": numbered(1)})
-    first = load("train", [PACKAGE])
+    first = load_docstrings("train", [PACKAGE])
     assert "docstrings" in capsys.readouterr().err
     rows = read(first)
     (tree / PACKAGE / "a.py").unlink()
-    assert load("train", [PACKAGE]) == first
+    assert load_docstrings("train", [PACKAGE]) == first
     assert read(first) == rows
     assert capsys.readouterr().err == ""
-    assert sorted(tree.glob("cache/*")) == sorted(load(s, [PACKAGE]) for s in SPLITS)
+    files = [path for path in tree.glob("cache/*") if path.suffix != ".lock"]
+    assert sorted(files) == sorted(load_docstrings(split, [PACKAGE]) for split in SPLITS)
 
 
 def test_the_file_name_tells_versions_apart(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tree, {"__init__": "", "a": numbered(1)})
-    old = load("test", [PACKAGE], progress=False)
+    old = load_docstrings("test", [PACKAGE], progress=False)
     monkeypatch.setattr(docstrings, "VERSION", docstrings.VERSION + 1)
-    assert load("test", [PACKAGE], progress=False) != old
+    assert load_docstrings("test", [PACKAGE], progress=False) != old
 
 
 def test_a_failed_write_leaves_no_file_of_that_name(
@@ -313,25 +323,25 @@ def test_a_failed_write_leaves_no_file_of_that_name(
     write(tree, {"__init__": "", "a": numbered(1)})
     monkeypatch.setattr(gzip, "compress", full)
     with pytest.raises(OSError, match="no space"):
-        load("train", [PACKAGE], progress=False)
+        load_docstrings("train", [PACKAGE], progress=False)
     assert not list(tree.glob("cache/*.gz"))
 
 
 def test_unknown_split_is_refused_with_the_choices() -> None:
     with pytest.raises(InputError, match=r"'valid'.*train, validation, test"):
-        load("valid")
+        load_docstrings("valid")
 
 
 def test_packages_that_are_not_installed_are_passed_over_unless_all_are(tree: Path) -> None:
     write(tree, {"__init__": "", "a": numbered(1)})
-    assert len(build(["no_such_package", PACKAGE])) == 1
+    assert len(build_docstrings(["no_such_package", PACKAGE])) == 1
     with pytest.raises(InputError, match=r"\['no_such_package'\].*add 'stdlib'"):
-        build(["no_such_package"])
+        build_docstrings(["no_such_package"])
 
 
 def test_real_packages_give_pairs_without_being_imported() -> None:
-    code = "import sys; from mic.data.sources.docstrings import build\n"
-    code += "rows = build(['email', 'xml'])\n"
+    code = "import sys; from mic.data.sources.docstrings import build_docstrings\n"
+    code += "rows = build_docstrings(['email', 'xml'])\n"
     code += "assert 'xml' not in sys.modules; print(*(row['name'] for row in rows))"
     names = run(code).split()
     assert len(names) > 50

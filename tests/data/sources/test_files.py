@@ -18,7 +18,7 @@ import pytest
 from mic.config.loading import load
 from mic.config.schema_data import CorpusConfig, Source
 from mic.data.sources.examples import BAD, read_examples
-from mic.data.sources.files import LONGEST, Row, fingerprint, number_of, read_rows
+from mic.data.sources.files import LONGEST, SourceRow, number_of, read_rows, source_fingerprint
 from mic.errors import InputError
 
 ROWS = [
@@ -179,7 +179,7 @@ def test_a_file_without_the_rows_is_refused_with_a_cure(
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "problem"),
     [
         ("null", "is empty"),
         ('""', "is empty"),
@@ -192,12 +192,12 @@ def test_a_file_without_the_rows_is_refused_with_a_cure(
     ],
 )
 def test_a_row_without_text_is_refused_or_skipped(
-    tmp_path: Path, value: str | None, found: str
+    tmp_path: Path, value: str | None, problem: str
 ) -> None:
     bad = '{"asked": "x"' + (f', "answer": {value}' if value else "") + "}\n"
     given = source(tmp_path, "x.jsonl", GOOD + bad + GOOD + bad)
     cure = "mend the row or set data.on_bad_row=skip"
-    assert refusal(given) == f"{given.path}: row 2: column 'answer' {found}; {cure}"
+    assert refusal(given) == f"{given.path}: row 2: column 'answer' {problem}; {cure}"
     assert read(given, "skip") == ([("x", "y")] * 2, 2)
 
 
@@ -335,10 +335,10 @@ def test_a_folder_or_a_glob_without_files_is_refused(tmp_path: Path, pattern: st
 
 def test_the_fingerprint_of_several_files_changes_with_any(tmp_path: Path) -> None:
     folder = several(tmp_path)
-    before = fingerprint(Source(str(folder)))
-    assert before == fingerprint(Source(f"{folder}/*"))
+    before = source_fingerprint(Source(str(folder)))
+    assert before == source_fingerprint(Source(f"{folder}/*"))
     (folder / "c.csv").write_bytes(WRITERS["csv"]([("asked 5", "another")]))
-    assert fingerprint(Source(str(folder))) != before
+    assert source_fingerprint(Source(str(folder))) != before
 
 
 def test_a_column_may_be_a_path_into_objects_and_lists(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_a_score_that_is_no_number_is_named_by_its_row(tmp_path: Path, value: st
     given = source(tmp_path, "x.jsonl", f'{{"score": 1}}\n{{"score": {value}}}\n')
     given.columns = ["score"]
     rows = list(read_rows(given))
-    assert number_of(rows[0], "score") == number_of(Row("", {"score": "1.0"}), "score") == 1
+    assert number_of(rows[0], "score") == number_of(SourceRow("", {"score": "1.0"}), "score") == 1
     with pytest.raises(InputError) as caught:
         number_of(rows[1], "score")
     assert str(caught.value).startswith(f"{given.path}: row 2: column 'score' is ")
@@ -387,7 +387,7 @@ def test_a_score_that_is_no_number_is_named_by_its_row(tmp_path: Path, value: st
 
 def test_a_fingerprint_is_the_sha256_of_the_file(tmp_path: Path) -> None:
     given = source(tmp_path, "x.jsonl", GOOD)
-    assert fingerprint(given) == hashlib.sha256(GOOD.encode()).hexdigest()
-    assert fingerprint(Source("owner/name", split="test")) == "hub:owner/name:test"
+    assert source_fingerprint(given) == hashlib.sha256(GOOD.encode()).hexdigest()
+    assert source_fingerprint(Source("owner/name", split="test")) == "hub:owner/name:test"
     pinned = Source("owner/name", split="test", subset="en", revision="1a2b")
-    assert fingerprint(pinned) == "hub:owner/name:en:test:1a2b"
+    assert source_fingerprint(pinned) == "hub:owner/name:en:test:1a2b"

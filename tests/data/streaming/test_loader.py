@@ -23,9 +23,8 @@ from mic.config.loading import load
 from mic.config.schema_data import CorpusConfig, DataConfig
 from mic.data.batch import Batch, Collate, signed
 from mic.data.datamodule import PairDataModule
-from mic.data.sources.examples import number
-from mic.data.streaming.loader import Position, Streams
-from mic.data.streaming.state import open_streams
+from mic.data.sources.examples import hash_text
+from mic.data.streaming.loader import Position, Streams, open_streams
 from mic.data.streaming.windows import FIRST
 from mic.encoder.pretrained import read_tokenizer
 from mic.encoder.tokenizer import Tokenize
@@ -46,7 +45,7 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], files: int = 1) -> Pa
     folder.mkdir(exist_ok=True)
     for file in range(files):
         part = rows[len(rows) * file // files : len(rows) * (file + 1) // files]
-        text = "".join(json.dumps(one) + "\n" for one in part)
+        text = "".join(json.dumps(values) + "\n" for values in part)
         (folder / f"{file}.jsonl").write_text(text)
     return folder
 
@@ -74,13 +73,13 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CorpusConf
 def streams(validation: dict[str, CorpusConfig]) -> Any:
     """Streams of corpora by name, and settings of data."""
 
-    def made(batch_size: int = 16, seed: int = 0, **settings: Any) -> Streams:
+    def open_them(batch_size: int = 16, seed: int = 0, **settings: Any) -> Streams:
         config = DataConfig(validation=validation, **settings)
-        found = open_streams(config, batch_size, None, seed)
-        assert found is not None
-        return found
+        opened = open_streams(config, batch_size, None, seed)
+        assert opened is not None
+        return opened
 
-    return made
+    return open_them
 
 
 def batches(
@@ -92,23 +91,23 @@ def batches(
     ranks: int = 1,
     position: Position | None = None,
 ) -> list[Batch]:
-    collate = Collate(tokenize, None, any(one.source.group for one in streams.streams))
+    collate = Collate(tokenize, None, any(stream.source.group for stream in streams.streams))
     position = position or Position([None] * streams.workers)
     return list(islice(streams.loader(collate, rank, ranks, position), count))
 
 
-def numbers(found: Sequence[Batch]) -> list[list[list[int]]]:
-    """The numbers of the texts of batches."""
-    return [batch.ids.tolist() for batch in found]
+def numbers(batches_seen: Sequence[Batch]) -> list[list[list[int]]]:
+    """The hashes of the texts of batches."""
+    return [batch.ids.tolist() for batch in batches_seen]
 
 
-def queries(found: Sequence[Batch]) -> list[int]:
-    """The numbers of all queries."""
-    return [one[0] for batch in found for one in batch.ids.tolist()]
+def queries(batches_seen: Sequence[Batch]) -> list[int]:
+    """The hashes of all queries."""
+    return [ids[0] for batch in batches_seen for ids in batch.ids.tolist()]
 
 
 def of_text(text: str) -> int:
-    return signed(number(text))
+    return signed(hash_text(text))
 
 
 # Batches
@@ -117,11 +116,11 @@ def of_text(text: str) -> int:
 def test_the_batches_of_a_pass_hold_every_row_once_but_for_those_that_wait(
     streams, source, tokenize
 ) -> None:
-    found = batches(streams(train={"pairs": source}), tokenize, 4 * 19)
+    loaded = batches(streams(train={"pairs": source}), tokenize, 4 * 19)
     expected = {of_text(sentence(n)) for n in range(300)}
     # a window ends with a pass, and what fills no batch waits: 12 rows after 18 batches of 16
     for done in (18, 37, 56, 75):
-        counts = Counter(queries(found[:done]))
+        counts = Counter(queries(loaded[:done]))
         assert counts.keys() <= expected
         assert max(counts.values()) == -(-done // 19)
     assert counts.keys() == expected
@@ -132,10 +131,10 @@ def test_no_text_and_no_group_is_twice_in_a_batch(tmp_path: Path, streams, token
     shuffled = random.Random(0).sample(range(1000), 1000)
     rows = [{**row(n), "positive": answer(n % 150), "topic": n % 31} for n in shuffled]
     folder = write(tmp_path / "rows", rows)
-    one = CorpusConfig(str(folder), PAIR, group="topic", streaming=True)
-    corpora = {"one": one, "two": replace(one, group=None, limit=300)}
-    found = batches(streams(train=corpora), tokenize, 120)
-    for batch in found:
+    corpus = CorpusConfig(str(folder), PAIR, group="topic", streaming=True)
+    corpora = {"one": corpus, "two": replace(corpus, group=None, limit=300)}
+    loaded = batches(streams(train=corpora), tokenize, 120)
+    for batch in loaded:
         texts = batch.ids.flatten().tolist()
         assert len(set(texts)) == len(texts) == 32
         assert len(set(batch.groups.tolist())) == 16
@@ -146,14 +145,14 @@ def test_no_text_and_no_group_is_twice_in_a_batch(tmp_path: Path, streams, token
 
 def test_a_group_of_one_corpus_is_none_of_another(tmp_path: Path, streams, tokenize) -> None:
     folder = write(tmp_path / "rows", [{**row(n), "topic": n % 8} for n in range(160)])
-    one = CorpusConfig(str(folder), PAIR, group="topic", streaming=True)
-    found = batches(streams(train={"one": one, "two": one}), tokenize, 1)
-    assert len(set(found[0].groups.tolist())) == 16  # 8 of each
+    corpus = CorpusConfig(str(folder), PAIR, group="topic", streaming=True)
+    loaded = batches(streams(train={"one": corpus, "two": corpus}), tokenize, 1)
+    assert len(set(loaded[0].groups.tolist())) == 16  # 8 of each
     message = (
         r"^data\.train: 500 rows of the stream have no batch of 16 that share neither text nor"
     )
     with pytest.raises(InputError, match=message):
-        streams(train={"one": one}, window=500)
+        streams(train={"one": corpus}, window=500)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -164,8 +163,8 @@ def test_an_error_on_the_way_is_told_without_a_workers_traceback(
     rows[700]["anchor"] = ""
     folder = write(tmp_path / "rows", rows)
     train = {"x": CorpusConfig(str(folder), PAIR, streaming=True)}
-    made = streams(batch_size=4, train=train, num_workers=workers)
-    loader = iter(made.loader(Collate(tokenize), 0, 1, Position([None])))
+    opened = streams(batch_size=4, train=train, num_workers=workers)
+    loader = iter(opened.loader(Collate(tokenize), 0, 1, Position([None])))
     assert len(list(islice(loader, 40))) == 40
     message = r"0\.jsonl: row 701: column 'anchor' is empty; mend the row or set data\.on_bad_row=s"
     with pytest.raises(InputError, match=message + r"kip$"):
@@ -175,9 +174,9 @@ def test_an_error_on_the_way_is_told_without_a_workers_traceback(
 def test_rows_of_one_group_side_by_side_wait_for_others(tmp_path: Path, streams, tokenize) -> None:
     rows = [{**row(n), "topic": 0 if n < 600 else n} for n in range(1000)]
     folder = write(tmp_path / "rows", rows)
-    one = CorpusConfig(str(folder), PAIR, group="topic", streaming=True)
+    corpus = CorpusConfig(str(folder), PAIR, group="topic", streaming=True)
     # its first window of 8 batches is all one group, and so is twice of it
-    for batch in batches(streams(batch_size=4, train={"one": one}), tokenize, 300):
+    for batch in batches(streams(batch_size=4, train={"one": corpus}), tokenize, 300):
         assert len(set(batch.groups.tolist())) == 4
 
 
@@ -201,9 +200,9 @@ def test_corpora_are_mixed_by_their_weights(tmp_path: Path, streams, tokenize, w
         folder = write(tmp_path / name, rows)
         corpora[name] = CorpusConfig(str(folder), PAIR, weight=weight, streaming=True)
     share = 0.5 if weights[0] is None else weights[0] / sum(weights)
-    found = batches(streams(train=corpora), tokenize, FIRST)
+    loaded = batches(streams(train=corpora), tokenize, FIRST)
     first = {of_text("a" + sentence(n)) for n in range(1000)}
-    assert sum(query in first for query in queries(found)) == share * FIRST * 16
+    assert sum(query in first for query in queries(loaded)) == share * FIRST * 16
 
 
 def test_single_batches_are_of_one_corpus_which_is_the_same_on_all_ranks(
@@ -229,8 +228,8 @@ def test_single_batches_are_of_one_corpus_which_is_the_same_on_all_ranks(
 
 def test_single_texts_stand_twice_beside_pairs(source, streams, tokenize) -> None:
     train = {"pairs": source, "texts": replace(source, columns=["positive"])}
-    found = batches(streams(train=train), tokenize, 37)  # a pass of both
-    doubled = [one[0] == one[1] for batch in numbers(found) for one in batch]
+    loaded = batches(streams(train=train), tokenize, 37)  # a pass of both
+    doubled = [ids[0] == ids[1] for batch in numbers(loaded) for ids in batch]
     assert 592 - 300 <= sum(doubled) <= 300
 
 
@@ -245,8 +244,8 @@ def test_batches_are_of_like_length_but_in_no_order(tmp_path: Path, streams, tok
     wide = replace(tokenize, max_length=64)
 
     def lengths(window: int) -> np.ndarray:
-        found = batches(streams(train=train, window=window), wide, 40)
-        return np.array([batch.columns[0]["attention_mask"].sum(1).tolist() for batch in found])
+        loaded = batches(streams(train=train, window=window), wide, 40)
+        return np.array([batch.columns[0]["attention_mask"].sum(1).tolist() for batch in loaded])
 
     alike, mixed = lengths(2**16), lengths(0)
     assert np.ptp(alike, axis=1).mean() < np.ptp(mixed, axis=1).mean() / 8
@@ -261,24 +260,23 @@ def test_the_first_batch_waits_for_few_rows_and_windows_grow(tmp_path, streams, 
     rows = [{"anchor": f"the cat {n}"} for n in range(6000)]
     folder = write(tmp_path / "rows", rows)
     train = {"x": CorpusConfig(str(folder), ["anchor"], streaming=True)}
-    found = batches(streams(batch_size=4, train=train, window=1024), tokenize, 1100)
+    opened = streams(batch_size=4, train=train, window=1024)
+    loaded = batches(opened, tokenize, 1100)
     read = []
-    for batch in found:
+    for batch in loaded:
         (section,) = json.loads(batch.state)["sections"]
         read.append((section["start"]["number"], section["start"]["rows"]["position"]))
     begun = dict(read)
     assert list(begun.items())[:6] == [(0, 0), (1, 256), (2, 768), (3, 1792), (4, 2816), (5, 3840)]
     for done in (63, 64, 65, 300, 1000):  # also from windows that the next ones outgrow
-        position = Position([None]).after(found[done - 1].state)
-        again = batches(
-            streams(batch_size=4, train=train, window=1024), tokenize, 70, position=position
-        )
-        assert numbers(again) == numbers(found[done : done + 70])
+        position = Position([None]).after(loaded[done - 1].state)
+        again = batches(opened, tokenize, 70, position=position)
+        assert numbers(again) == numbers(loaded[done : done + 70])
 
 
 def test_the_state_is_small(streams, source, tokenize) -> None:
-    found = batches(streams(train={"pairs": source}), tokenize, 100)
-    assert max(len(batch.state) for batch in found) < 4000
+    loaded = batches(streams(train={"pairs": source}), tokenize, 100)
+    assert max(len(batch.state) for batch in loaded) < 4000
 
 
 # Resuming
@@ -291,14 +289,16 @@ def test_a_stream_goes_on_after_any_batch(
 ) -> None:
     small = write(tmp_path / "small", [row(n, "small ") for n in range(80)])
     train = {"a": source, "b": CorpusConfig(str(small), PAIR, streaming=True, weight=None)}
-    settings = {"train": train, "batches": "single" if single else "mixed"}
-    whole = batches(streams(**settings), tokenize, 45, rank=rank, ranks=2)
+    opened = streams(train=train, batches="single" if single else "mixed")
+    whole = batches(opened, tokenize, 45, rank=rank, ranks=2)
     position = Position([None])
-    for at, batch in enumerate(whole[:40], 1):
+    for count, batch in enumerate(whole[:40], 1):
         position = position.after(batch.state)
-        again = batches(streams(**settings), tokenize, 5, rank=rank, ranks=2, position=position)
-        assert numbers(again) == numbers(whole[at : at + 5])
-        assert [one.state for one in again] == [one.state for one in whole[at : at + 5]]
+        again = batches(opened, tokenize, 5, rank=rank, ranks=2, position=position)
+        assert numbers(again) == numbers(whole[count : count + 5])
+        assert [batch.state for batch in again] == [
+            batch.state for batch in whole[count : count + 5]
+        ]
 
 
 def test_workers_take_turns_and_go_on_where_each_was(streams, source, tokenize) -> None:
@@ -352,7 +352,7 @@ def test_a_run_resumes_after_the_last_batch_trained_on(
     torch.save(checkpoint, file)
     with pytest.raises(InputError, match=r"data\.train: the checkpoint is not one of streams; s"):
         trained(streaming_config, 0, resume=file)
-    data.trainer = SimpleNamespace(world_size=2)
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1)
     with pytest.raises(InputError, match="ranks: 2, but the checkpoint's streams stand where 1 le"):
         data.load_state_dict(stored)
 
@@ -392,8 +392,8 @@ def trained(
 def test_two_ranks_read_different_rows_and_each_goes_on_where_it_was(
     fork: Forked, streaming_config: Path, tmp_path: Path
 ) -> None:
-    codes, said = fork(str(streaming_config), str(tmp_path), ranks=2, module="stream_ranks")
-    assert codes == [0, 0], said
+    codes, output = fork(str(streaming_config), str(tmp_path), ranks=2, module="stream_ranks")
+    assert codes == [0, 0], output
 
     def seen(run: str) -> list[list[tuple[list[list[int]], list[int]]]]:
         return [json.loads((tmp_path / f"{run}-{rank}.json").read_text()) for rank in range(2)]
@@ -454,8 +454,8 @@ def test_a_run_over_streams_says_what_it_does_not_know(streaming_config: Path) -
 def test_a_sample_is_the_first_rows_mixed(streams, source, tmp_path: Path) -> None:
     few = write(tmp_path / "few", [row(n, "few ") for n in range(10)])
     train = {"a": source, "b": CorpusConfig(str(few), PAIR, streaming=True)}
-    found = streams(train=train).sample(12)
-    assert sorted(found) == sorted(
+    sample = streams(train=train).sample(12)
+    assert sorted(sample) == sorted(
         (prefix + sentence(n), prefix + answer(n)) for n in range(6) for prefix in ("", "few ")
     )
     assert len(streams(train=train).sample(1000)) == 310
@@ -475,7 +475,7 @@ def test_a_teachers_view_of_the_texts_travels_with_them(source, validation, toke
     data = PairDataModule(config, tokenize, batch_size=16)
     data.prepare = lambda texts: torch.tensor([[len(text)] for text in texts])
     batch = next(iter(data.train_dataloader()))
-    assert [one.shape for one in batch.prepared] == [(16, 1)] * 2
+    assert [column.shape for column in batch.prepared] == [(16, 1)] * 2
 
 
 @pytest.mark.parametrize(
@@ -500,8 +500,8 @@ def test_a_teachers_view_of_the_texts_travels_with_them(source, validation, toke
 def test_settings_that_streams_cannot_serve_are_refused_with_a_cure(
     source, streams, validation, settings: dict[str, Any], message: str
 ) -> None:
-    more, one = settings.get("more"), settings.get("one")
-    train = {"pairs": replace(source, weight=one)}
+    more, weight = settings.get("more"), settings.get("one")
+    train = {"pairs": replace(source, weight=weight)}
     if more is not None:
         train["more"] = replace(source, **more)
         settings = {}

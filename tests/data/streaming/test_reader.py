@@ -19,8 +19,8 @@ from sentences import answer, sentence
 from torch.utils.data._utils import worker as torch_worker
 
 from mic.config.schema_data import CorpusConfig
-from mic.data.sources.examples import number, read_examples
-from mic.data.streaming.reader import Reader, Share, Stream, cut, open_stream
+from mic.data.sources.examples import hash_text, read_examples
+from mic.data.streaming.reader import Reader, Stream, WorkerShare, cut_shards, open_stream
 from mic.errors import InputError, RunError
 
 PAIR = ["anchor", "positive"]
@@ -83,9 +83,9 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reader]:
     """Readers in this process, which for `datasets` is the worker that the share says."""
 
     def reader(
-        stream: Stream, share: Share | None = None, state: Any = None, seed: int = 0
+        stream: Stream, share: WorkerShare | None = None, state: Any = None, seed: int = 0
     ) -> Reader:
-        share = share or Share()
+        share = share or WorkerShare()
         # what a worker of a DataLoader sets when it starts
         info = SimpleNamespace(id=share.worker, num_workers=share.workers)
         monkeypatch.setattr(torch_worker, "_worker_info", info if share.workers > 1 else None)
@@ -96,16 +96,20 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reader]:
 
 def a_pass(reader: Reader) -> list[tuple[str, ...]]:
     """The texts of the rest of a pass; the reader has begun the next one after it."""
-    found, passes = [], reader.passes
+    examples, passes = [], reader.passes
     while True:
         texts = reader.take().texts
         if reader.passes > passes:
-            return found
-        found.append(texts)
+            return examples
+        examples.append(texts)
 
 
-def shares(ranks: int, workers: int) -> list[Share]:
-    return [Share(rank, ranks, one, workers) for rank in range(ranks) for one in range(workers)]
+def shares(ranks: int, workers: int) -> list[WorkerShare]:
+    return [
+        WorkerShare(rank, ranks, worker, workers)
+        for rank in range(ranks)
+        for worker in range(workers)
+    ]
 
 
 # Sharing out
@@ -116,19 +120,19 @@ def shares(ranks: int, workers: int) -> list[Share]:
 def test_ranks_and_workers_read_every_row_once(stream, begin, ranks: int, workers: int) -> None:
     if stream.files is None and len(LENGTHS) // (ranks if ranks == 5 else 1) < workers:
         with pytest.raises(InputError, match=r"data\.num_workers=\d: data\.train\.pairs has 1 f"):
-            begin(stream, Share(0, ranks, 0, workers))
+            begin(stream, WorkerShare(0, ranks, 0, workers))
         return
-    found = [a_pass(begin(stream, share)) for share in shares(ranks, workers)]
-    assert all(found)
+    passes_read = [a_pass(begin(stream, share)) for share in shares(ranks, workers)]
+    assert all(passes_read)
     expected = Counter(tuple(row[column] for column in PAIR) for row in ROWS)
-    assert Counter(row for rows in found for row in rows) == expected
+    assert Counter(row for rows in passes_read for row in rows) == expected
 
 
 @pytest.mark.parametrize("readers", range(1, 13))
 @pytest.mark.parametrize("count", range(1, 13))
 def test_every_reader_has_as_many_shards_and_few_files_are_cut(count: int, readers: int) -> None:
     files = [str(file) for file in range(count)]
-    shards = cut(files, readers)
+    shards = cut_shards(files, readers)
     assert len(shards) % readers == 0
     assert sum(shard.step == 1 for shard in shards) >= count // readers * readers
     for file in files:  # the shards of a file hold each of its rows once
@@ -141,16 +145,16 @@ def test_a_limit_keeps_the_top_rows_of_the_files(files: Path, begin, limit: int)
     stream = open_stream("pairs", CorpusConfig(str(files), PAIR, limit=limit))
     top = Counter(tuple(row[column] for column in PAIR) for row in ROWS[:limit])
     for ranks, workers in ((1, 1), (2, 1), (3, 2)):
-        found = [a_pass(begin(stream, share)) for share in shares(ranks, workers)]
-        assert Counter(row for rows in found for row in rows) == top
+        passes_read = [a_pass(begin(stream, share)) for share in shares(ranks, workers)]
+        assert Counter(row for rows in passes_read for row in rows) == top
 
 
 def test_a_limit_on_a_hub_data_set_is_shared_by_the_workers(parquet, begin) -> None:
     dataset = load_dataset("parquet", data_files=parquet, split="train", streaming=True)
     stream = hub(dataset, limit=20)
     for ranks, workers in ((1, 1), (2, 1), (1, 3), (2, 2)):
-        found = [a_pass(begin(stream, share)) for share in shares(ranks, workers)]
-        rows = [row for rows in found for row in rows]
+        passes_read = [a_pass(begin(stream, share)) for share in shares(ranks, workers)]
+        rows = [row for rows in passes_read for row in rows]
         assert len(rows) == len(set(rows)) == 20
 
 
@@ -167,38 +171,38 @@ def test_the_first_pass_is_in_the_order_of_the_files_the_next_ones_are_not(files
         for _ in range(2):  # their first rows have been taken
             passes[seed].append([*a_pass(reader)])
     assert passes[0][0] == passes[1][0] == in_order
-    later = [tuple(passes[seed][at]) for seed in (0, 1) for at in (1, 2)]
+    later = [tuple(passes[seed][number]) for seed in (0, 1) for number in (1, 2)]
     assert len({*later, tuple(in_order[1:])}) == 5
     assert all(len(set(rows)) == len(ROWS) - 1 for rows in later)
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
 def test_a_reader_goes_on_at_any_row_of_any_pass(stream, begin, ranks: int, workers: int) -> None:
-    share = Share(ranks - 1, ranks, workers - 1, workers)
+    share = WorkerShare(ranks - 1, ranks, workers - 1, workers)
     reader = begin(stream, share)
     states, rows = [reader.state()], []
     for _ in range(90):
         rows.append(reader.take())
         states.append(json.loads(json.dumps(reader.state())))
-    for at in range(70):
-        again = begin(stream, share, states[at])
-        assert again.state() == states[at]  # also before it has read anything
-        assert [again.take() for _ in range(20)] == rows[at : at + 20]
+    for count in range(70):
+        again = begin(stream, share, states[count])
+        assert again.state() == states[count]  # also before it has read anything
+        assert [again.take() for _ in range(20)] == rows[count : count + 20]
 
 
 def test_a_reader_with_a_limit_goes_on_as_well(files: Path, parquet, begin) -> None:
     dataset = load_dataset("parquet", data_files=parquet, split="train", streaming=True)
     local = open_stream("pairs", CorpusConfig(str(files), PAIR, limit=17))
     for stream in (local, hub(dataset, limit=17)):
-        share = Share(1, 2, 0, 2)
+        share = WorkerShare(1, 2, 0, 2)
         reader = begin(stream, share)
         states, rows = [], []
         for _ in range(20):
             states.append(reader.state())
             rows.append(reader.take())
-        for at in range(15):
-            again = begin(stream, share, states[at])
-            assert [again.take() for _ in range(5)] == rows[at : at + 5]
+        for count in range(15):
+            again = begin(stream, share, states[count])
+            assert [again.take() for _ in range(5)] == rows[count : count + 5]
 
 
 # What rows become
@@ -224,9 +228,10 @@ def test_every_format_gives_the_examples_that_an_index_would_hold(tmp_path: Path
         assert 10 < len(indexed) < 50
         reader = begin(open_stream("one", source))
         streamed = [reader.take() for _ in indexed]
-        assert [one.texts for one in streamed] == [one.texts for one in indexed]
+        assert [example.texts for example in streamed] == [example.texts for example in indexed]
         # a corpus numbers its groups for itself
-        assert [one.group ^ number("one") for one in streamed] == [one.group for one in indexed]
+        groups = [example.group ^ hash_text("one") for example in streamed]
+        assert groups == [example.group for example in indexed]
         assert reader.counts["kept"] == len(indexed)
 
 
@@ -237,17 +242,17 @@ def test_a_bad_row_is_named_or_skipped(tmp_path: Path) -> None:
     stream = open_stream("pairs", CorpusConfig(str(file), PAIR))
     message = r"holed\.jsonl: row 7: column 'positive' is empty; mend the row or set data\.on_bad"
     with pytest.raises(InputError, match=message):
-        a_pass(Reader(stream, Share(), 0, "raise"))
-    skipping = Reader(stream, Share(), 0, "skip")
+        a_pass(Reader(stream, WorkerShare(), 0, "raise"))
+    skipping = Reader(stream, WorkerShare(), 0, "skip")
     assert len(a_pass(skipping)) == 8
 
     dataset = load_dataset("json", data_files=str(file), split="train", streaming=True)
     message = r"some/pairs: row 7: column 'positive' is empty; .*; it is \{'anchor': 'the cat "
     with pytest.raises(InputError, match=message):
-        a_pass(Reader(hub(dataset), Share(), 0, "raise"))
+        a_pass(Reader(hub(dataset), WorkerShare(), 0, "raise"))
     message = r"some/pairs: row 4 of rank 0: column 'positive' is empty"
     with pytest.raises(InputError, match=message):
-        a_pass(Reader(hub(dataset), Share(0, 2), 0, "raise"))
+        a_pass(Reader(hub(dataset), WorkerShare(0, 2), 0, "raise"))
 
 
 def test_a_pass_without_a_row_to_train_on_is_refused(files: Path, begin) -> None:
@@ -255,27 +260,27 @@ def test_a_pass_without_a_row_to_train_on_is_refused(files: Path, begin) -> None
     message = r"data\.train\.pairs: .*: a whole pass of worker 1 has no row to train on "
     # its two files of 13 and 16 rows, and half of the 19 of the last one
     with pytest.raises(InputError, match=message + r"\(38 read, 38 too short\); give more rows"):
-        begin(open_stream("pairs", source), Share(0, 1, 1, 2)).take()
+        begin(open_stream("pairs", source), WorkerShare(0, 1, 1, 2)).take()
     few = open_stream("pairs", replace(source, min_characters=1, limit=3))
     with pytest.raises(InputError, match=r"of rank 3 has no row to train on \(0 read\)"):
-        begin(few, Share(3, 4)).take()
+        begin(few, WorkerShare(3, 4)).take()
 
 
 def test_a_source_that_breaks_is_named(tmp_path: Path, parquet: list[str]) -> None:
     files = [Path(file).read_bytes() for file in parquet[:2]]
-    for at, content in enumerate(files):
-        (tmp_path / f"{at}.parquet").write_bytes(content)
+    for number, content in enumerate(files):
+        (tmp_path / f"{number}.parquet").write_bytes(content)
     paths = sorted(map(str, tmp_path.iterdir()))
     stream = hub(load_dataset("parquet", data_files=paths, split="train", streaming=True))
     Path(paths[1]).write_bytes(files[1][:100])
-    reader = Reader(stream, Share(), 0, "raise")
+    reader = Reader(stream, WorkerShare(), 0, "raise")
     message = r"some/pairs: not readable after row 7 of pass 1: ArrowInvalid: Could not open Parq"
     with pytest.raises(RunError, match=message):
         a_pass(reader)
     Path(paths[0]).unlink()
     message = "some/pairs: not readable after row 0 of pass 1: FileNotFoundError"
     with pytest.raises(InputError, match=message):
-        Reader(stream, Share(), 0, "raise").take()
+        Reader(stream, WorkerShare(), 0, "raise").take()
 
 
 @pytest.mark.parametrize(
@@ -297,4 +302,4 @@ def test_what_cannot_stream_is_refused(files: Path, settings: dict[str, Any], me
 def test_a_missing_column_is_named(files: Path) -> None:
     stream = open_stream("x", CorpusConfig(str(files), [*PAIR, "negative"]))
     with pytest.raises(InputError, match=r"0\.jsonl: no column 'negative'; it has \['anchor', "):
-        Reader(stream, Share(), 0, "raise").take()
+        Reader(stream, WorkerShare(), 0, "raise").take()

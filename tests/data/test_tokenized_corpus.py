@@ -8,8 +8,7 @@ import pytest
 from sentences import answer, sentence
 
 from mic.config.schema_data import CorpusConfig
-from mic.data.corpus import Corpus, open_corpus
-from mic.data.tokens import tokenize_corpus
+from mic.data.corpus import Corpus, open_corpus, tokenize_corpus
 from mic.encoder.pretrained import read_tokenizer
 from mic.encoder.tokenizer import Tokenize
 
@@ -29,12 +28,12 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
 
 
 def test_tokens_are_those_of_each_text_alone(corpus: Corpus, tokenize: Tokenize) -> None:
-    kept = tokenize_corpus(corpus, tokenize)
+    tokens = tokenize_corpus(corpus, tokenize)
     alone = [[tokenize.ids([text])[0] for text in row] for row in corpus.texts(range(50))]
-    assert [[ids.tolist() for ids in row] for row in kept.texts(range(50))] == alone
-    assert kept.lengths.tolist() == [[len(ids) for ids in row] for row in alone]
-    assert kept.lengths.max() == 16
-    assert [[ids.tolist() for ids in row] for row in kept.texts([7, 3])] == [alone[7], alone[3]]
+    assert [[ids.tolist() for ids in row] for row in tokens.texts(range(50))] == alone
+    assert tokens.lengths.tolist() == [[len(ids) for ids in row] for row in alone]
+    assert tokens.lengths.max() == 16
+    assert [[ids.tolist() for ids in row] for row in tokens.texts([7, 3])] == [alone[7], alone[3]]
 
 
 def test_tokens_are_made_once_whatever_the_tokenizer_did_before(
@@ -59,11 +58,11 @@ def test_another_cut_or_vocabulary_has_other_tokens(corpus: Corpus, tokenize: To
 
 
 def test_what_travels_to_a_worker_is_a_path(corpus: Corpus, tokenize: Tokenize) -> None:
-    kept = tokenize_corpus(corpus, tokenize)
-    assert kept.lengths.sum() > 0  # mapped here already
-    packed = pickle.dumps(kept)
+    tokens = tokenize_corpus(corpus, tokenize)
+    assert tokens.lengths.sum() > 0  # mapped here already
+    packed = pickle.dumps(tokens)
     assert len(packed) < 1000
-    assert pickle.loads(packed).lengths.tolist() == kept.lengths.tolist()
+    assert pickle.loads(packed).lengths.tolist() == tokens.lengths.tolist()
 
 
 def test_a_tokenizing_that_breaks_off_leaves_nothing(

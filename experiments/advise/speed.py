@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mic.encoder.embedding_file import Embeddings
-from mic.evaluation.advise.quality import FULL, Point
+from mic.evaluation.advise.quality import FULL, OperatingPoint
 from mic.evaluation.advise.speed import measure_speed
 from mic.metrics.quantization import PRECISIONS
 from mic.report.tables import numeric_markdown
@@ -19,14 +19,14 @@ WIDTH, SIZES, DIMS = 384, (5_000, 20_000, 100_000), (64, 384)
 
 def main() -> None:
     generator = np.random.default_rng(0)
-    points = [Point(dim, precision) for dim in DIMS for precision in PRECISIONS]
+    points = [OperatingPoint(dim, precision) for dim in DIMS for precision in PRECISIONS]
     columns = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows"
         generator.standard_normal((max(SIZES), WIDTH), np.float32).tofile(file)
         for size in SIZES:
             rows = Embeddings(file, WIDTH, np.arange(size))
-            columns.append(measure_speed(rows, rows, points, Point(WIDTH, FULL)).found)
+            columns.append(measure_speed(rows, rows, points, OperatingPoint(WIDTH, FULL)).by_point)
     rows_of = [
         [f"{point.dim} {point.precision}", *(f"{found[point].times:.1f}" for found in columns)]
         for point in points

@@ -19,7 +19,7 @@ from mic.encoder.pretrained import locate
 from mic.evaluation.evaluate import Options
 from mic.evaluation.models import find_models
 from mic.evaluation.mteb.local import local_tasks
-from mic.evaluation.mteb.run import evaluate_model, quiet
+from mic.evaluation.mteb.run import evaluate_model_by_mteb, quiet_mteb
 from mic.evaluation.scoring import Results
 from mic.evaluation.tasks.suite import read_suite
 
@@ -37,7 +37,9 @@ def main(folder: Path) -> None:
         """All of `mic evaluate` but its imports and its picture; nothing is known from before."""
         os.environ["MIC_CACHE"] = tempfile.mkdtemp()
         options = Options(Path(tempfile.mkdtemp()), dims)
-        return evaluate_model(find_models([NAME])[0], "suite", local_tasks(suite), options).results
+        return evaluate_model_by_mteb(
+            find_models([NAME])[0], "suite", local_tasks(suite), options
+        ).results
 
     def theirs() -> list[dict[str, float]]:
         """mteb as one runs it, once per width, with a result cache for each."""
@@ -64,7 +66,7 @@ def main(folder: Path) -> None:
         "1 width": lambda: ours(DIMS[-1:]),
         "mteb, 7 times": theirs,
     }
-    with quiet():
+    with quiet_mteb():
         results = ours(DIMS)
         for dim, scores in zip(DIMS, theirs(), strict=True):
             for task, score in scores.items():

@@ -12,8 +12,8 @@ import torch
 from matplotlib.axes import Axes
 
 from mic.evaluation import results
-from mic.evaluation.groups import ALL, MEAN, compared, grouped
 from mic.evaluation.results import Evaluation
+from mic.evaluation.significance import ALL, MEAN, compare_methods, group_evaluations
 from mic.report import figures
 from mic.report.tables import numeric_markdown
 from mic.tracking.seed_groups import Interval
@@ -30,7 +30,7 @@ Means = dict[str, dict[int, Interval]]  # method -> width -> over seeds
 
 def main(folders: Sequence[Path]) -> None:
     places = sorted(file.parent for folder in folders for file in folder.glob("*/results.json"))
-    models = [results.read(place) for place in places]
+    models = [results.read_evaluation(place) for place in places]
     command = f"`python experiments/elastic/kinds.py {' '.join(map(str, folders))}`"
     lines = [f"Made by {command}.", "", "Per cent; of runs mean ± half of the 95 % t-interval."]
     figure, axes = figures.panels(len(KINDS), 3.6)
@@ -59,7 +59,7 @@ def means(models: Sequence[Evaluation], tasks: Sequence[str]) -> tuple[Means, in
         )
         for one in models
     ]
-    view = compared(grouped(kept), baselines=True)
+    view = compare_methods(group_evaluations(kept), baselines=True)
     return {name: found[ALL][MEAN] for name, found in view.methods.items()}, view.untrained
 
 

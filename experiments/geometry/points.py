@@ -1,6 +1,6 @@
 """What was evaluated, as points: quality and geometry of one model at one width.
 
-A setting is a folder that `mic evaluate --to` wrote: models of one backbone, judged by one suite.
+A setting is a folder that `mic evaluate --to` wrote: models of one backbone, and one suite.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mic.errors import InputError
-from mic.evaluation import results as evaluation
-from mic.evaluation.groups import ALL, Group, compared, grouped, mean_of
-from mic.evaluation.results import Evaluation
+from mic.evaluation.results import Evaluation, is_evaluation, read_evaluation
 from mic.evaluation.run import evaluations_in
 from mic.evaluation.scoring import Results
-from mic.evaluation.tasks.tasks import Scores
+from mic.evaluation.significance import (
+    ALL,
+    EvaluationGroup,
+    compare_methods,
+    group_evaluations,
+    mean_of,
+)
+from mic.evaluation.tasks.tasks import TaskScores
 from mic.tracking.reader import OWN, scores
 
 MEAN = "all tasks"
@@ -68,7 +73,7 @@ class Scored(NamedTuple):
     method: str
     seed: int | None
     results: Results
-    geometry: Scores
+    geometry: TaskScores
 
 
 def read_settings(folders: Sequence[Path]) -> list[Setting]:
@@ -89,9 +94,9 @@ def read_settings(folders: Sequence[Path]) -> list[Setting]:
 
 
 def read_setting(name: str, folder: Path) -> Setting:
-    if evaluation.is_evaluation(folder):
+    if is_evaluation(folder):
         raise InputError(f"{folder}: is one model's evaluation; name the folder that it lies in")
-    found = [evaluation.read(one) for one in evaluations_in(folder) if one.name[0] != "."]
+    found = [read_evaluation(one) for one in evaluations_in(folder) if one.name[0] != "."]
     if not found:
         raise InputError(f"{folder}: holds no evaluation; name one that `mic evaluate --to` wrote")
     for one in found:
@@ -100,8 +105,8 @@ def read_setting(name: str, folder: Path) -> Setting:
                 f"{folder / one.name}: says nothing of geometry, as an older mic wrote it; remove "
                 "it and evaluate anew"
             )
-    groups = without_shared(grouped(found))
-    shown = compared(groups, baselines=False).headlines  # of the tasks that all have
+    groups = without_shared(group_evaluations(found))
+    shown = compare_methods(groups, baselines=False).headlines  # of the tasks that all have
     headlines = {task: metric for task, metric in shown.items() if task != ALL}
     tasks = kinds(headlines)
     widths = common_widths(found, headlines)
@@ -142,7 +147,7 @@ def common_widths(found: Sequence[Evaluation], headlines: Mapping[str, str]) -> 
     return sorted(width for width in set.intersection(*map(set, columns)) if width < full)
 
 
-def without_shared(groups: Sequence[Group]) -> list[Group]:
+def without_shared(groups: Sequence[EvaluationGroup]) -> list[EvaluationGroup]:
     """Groups of runs without the words that all their names begin with, as that of the backbone.
 
     So a method has one name, and one colour, in all settings.
@@ -158,14 +163,14 @@ def without_shared(groups: Sequence[Group]) -> list[Group]:
     ]
 
 
-def models(groups: Sequence[Group]) -> Iterator[Scored]:
+def models(groups: Sequence[EvaluationGroup]) -> Iterator[Scored]:
     for group in groups:
         for one in group.members:
             known = geometry_of(one).get(OWN, {})
             yield Scored(one.name, group.label, one.meta["seed"], one.results, known)
 
 
-def untrained(groups: Sequence[Group]) -> list[Scored]:
+def untrained(groups: Sequence[EvaluationGroup]) -> list[Scored]:
     """The baselines of every base once.
 
     One that scores as an earlier one, or as a model that was judged as it is, is no other point.
@@ -198,12 +203,12 @@ def alike(one: Results, other: Results) -> bool:
     )
 
 
-def geometry_of(one: Evaluation) -> dict[str, Scores]:
+def geometry_of(one: Evaluation) -> dict[str, TaskScores]:
     """What is known of a model's geometry and its baselines': method -> measure -> width."""
     return getattr(one, "geometry", None) or scores(one.meta.get("geometry", {}))
 
 
-def predictors(of: Path, geometry: Scores, width: int) -> dict[str, float]:
+def predictors(of: Path, geometry: TaskScores, width: int) -> dict[str, float]:
     """The predictors at a width; NaN where the embeddings had none, as those of one point."""
     try:
         rank, excess = geometry["effective_rank"][width], geometry["correlation_excess"][width]

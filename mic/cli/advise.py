@@ -59,11 +59,11 @@ def add_advise(actions: Any) -> None:
 
 
 def run_advise(options: argparse.Namespace) -> None:
-    from mic.evaluation.advise.run import Wanted, advise
+    from mic.evaluation.advise.run import AdviceRequest, advise
 
     arguments = vars(options)
-    given = {name: arguments[name] for name in Wanted._fields if name != "command"}
-    advise(Wanted(**given, command=advise_command(options)))
+    given = {name: arguments[name] for name in AdviceRequest._fields if name != "command"}
+    advise(AdviceRequest(**given, command=advise_command(options)))
 
 
 def advise_command(options: argparse.Namespace) -> str:

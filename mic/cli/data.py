@@ -29,7 +29,7 @@ def run_data(options: argparse.Namespace) -> None:
 
     data = read_data(config, load_encoder(config).tokenize)
     validation, test = read_tasks(config, data, required=False)
-    texts = {task.name: task.judged for task in (*validation, *test)}
+    texts = {task.name: task.evaluated for task in (*validation, *test)}
     for paragraph in corpus_report(data, texts, padded_markdown):
         print(paragraph, flush=True)
         print()

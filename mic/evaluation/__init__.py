@@ -1,1 +1,1 @@
-"""Judge models at every width: one encoding a text, baselines beside, who beats whom."""
+"""Evaluate models at every width: each text is encoded once; baselines and significance."""

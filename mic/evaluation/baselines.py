@@ -1,4 +1,4 @@
-"""What needs no training: cut as it is, rotated by a PCA, or rotated at random."""
+"""Score the baselines that need no training: raw truncation, PCA and random rotation."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,59 +19,58 @@ PCA_TEXTS = 10_000
 SEED = 42
 
 
-class Fitted(NamedTuple):
+class PCATexts(NamedTuple):
     """The texts that a PCA is fitted on, and the tasks that they are the training texts of."""
 
     texts: list[str]
     tasks: list[str]
 
 
-def training_texts(tasks: Sequence[Task]) -> Fitted:
+def training_texts(tasks: Sequence[Task]) -> PCATexts:
     """The suite's training texts: what classifiers and thresholds are fitted on.
 
-    Less every text that any task judges; at most 10,000 of them, chosen by a fixed seed.
+    Without every text that a task evaluates; at most 10,000 of them, drawn with a fixed seed.
     """
-    judged = {text for task in tasks for text in task.judged}
-    texts = sorted({text for task in tasks for text in task.fitted} - judged)
+    evaluated = {text for task in tasks for text in task.evaluated}
+    texts = sorted({text for task in tasks for text in task.fitted} - evaluated)
     chosen = random.Random(SEED).sample(texts, min(PCA_TEXTS, len(texts)))
-    return Fitted(chosen, [task.name for task in tasks if task.fitted])
+    return PCATexts(chosen, [task.name for task in tasks if task.fitted])
 
 
-def pca(tasks: Sequence[Task], embeddings: Mapping[str, Vectors]) -> Change | None:
+def fit_baseline_pca(tasks: Sequence[Task], embeddings: Mapping[str, Vectors]) -> Change | None:
     """A PCA of a model's embeddings of the training texts.
 
-    None where there are fewer training texts than coordinates to fit it on.
+    None where there are no more training texts than dimensions.
     """
     chosen = set(training_texts(tasks).texts)
     rows: dict[str, Tensor] = {}
     for task in tasks:
-        found_at = [at for at, text in enumerate(task.texts) if text in chosen]
-        texts = (task.texts[at] for at in found_at)
-        rows |= zip(texts, embeddings[task.name][found_at], strict=True)
+        chosen_rows = [number for number, text in enumerate(task.texts) if text in chosen]
+        texts = (task.texts[number] for number in chosen_rows)
+        rows |= zip(texts, embeddings[task.name][chosen_rows], strict=True)
     full = next(iter(embeddings.values())).shape[1]
     if len(rows) <= full:
         return None
     return fit_pca(torch.stack([rows[text] for text in sorted(rows)]))
 
 
-def baselines(
+def score_baselines(
     tasks: Sequence[Task],
     embeddings: Mapping[str, Vectors],
     project: Change | None,
     dims: Sequence[int],
 ) -> Iterator[tuple[str, Results]]:
-    """PCA, if there is one, and random rotation of a model's embeddings, one after the other as
-    they are scored."""
+    """Yield the scores of PCA, if `project` is given, and of random rotations of embeddings."""
     full = next(iter(embeddings.values())).shape[1]
     if project is not None:
         projected = {name: apply_change(x, project) for name, x in embeddings.items()}
         yield PCA, score_tasks(tasks, projected, dims)
-    found = []
+    rotated_scores = []
     for seed in range(ROTATIONS):
         turned = partial(torch.matmul, other=rotation(full, seed))
         rotated = {name: apply_change(x, turned) for name, x in embeddings.items()}
-        found.append(score_tasks(tasks, rotated, dims))
-    yield ROTATION, mean(found)
+        rotated_scores.append(score_tasks(tasks, rotated, dims))
+    yield ROTATION, mean_results(rotated_scores)
 
 
 def rotation(full: int, seed: int) -> Float[Tensor, "full full"]:
@@ -83,14 +82,15 @@ def rotation(full: int, seed: int) -> Float[Tensor, "full full"]:
     return turned.float()
 
 
-def mean(found: Sequence[Results]) -> Results:
+def mean_results(results: Sequence[Results]) -> Results:
     """The means of results of the same tasks, metrics and widths."""
     return {
         task: {
             metric: {
-                dim: sum(one[task][metric][dim] for one in found) / len(found) for dim in values
+                dim: sum(scores[task][metric][dim] for scores in results) / len(results)
+                for dim in values
             }
             for metric, values in metrics.items()
         }
-        for task, metrics in found[0].items()
+        for task, metrics in results[0].items()
     }

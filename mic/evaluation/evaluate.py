@@ -1,4 +1,4 @@
-"""Judge one model by a suite: one encoding, every width, the baselines beside it."""
+"""Evaluate models by a suite of tasks: one encoding, every width, and the baselines."""
 
 import hashlib
 import json
@@ -13,20 +13,26 @@ from mic.encoder.embedding_file import Embeddings
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError
 from mic.evaluation import encoding, geometry
-from mic.evaluation import results as evaluation
-from mic.evaluation.baselines import ROTATIONS, baselines, pca, training_texts
-from mic.evaluation.models import Model, group_of, trained, untrained, weights_hash, widths
-from mic.evaluation.results import Evaluation
+from mic.evaluation.baselines import ROTATIONS, fit_baseline_pca, score_baselines, training_texts
+from mic.evaluation.models import (
+    Model,
+    evaluation_widths,
+    load_encoder,
+    load_untrained_encoder,
+    seed_group_key,
+    trained_nested,
+    weights_hash,
+)
+from mic.evaluation.results import Evaluation, is_evaluation, read_evaluation, write_evaluation
 from mic.evaluation.scoring import RAW, Results, score_tasks
-from mic.evaluation.tasks.tasks import Scores, Task, build_tasks, fingerprints
-from mic.evaluation.truncation import trained_nested
+from mic.evaluation.tasks.tasks import Task, TaskScores, build_tasks, fingerprints
 from mic.nested import check_dims
 from mic.tracking.reader import OWN
 from mic.tracking.run_directory import git_commit, versions
 
 
 class Suite(NamedTuple):
-    """The tasks, the hashes of their files, and a hash of each task: equal for equal questions."""
+    """The tasks, the hashes of their files (`data`), and a hash of each task (`questions`)."""
 
     name: str
     tasks: list[Task]
@@ -36,14 +42,14 @@ class Suite(NamedTuple):
 
 
 class Baselines(NamedTuple):
-    """What an encoder is worth without training, by method, and how it fills its space."""
+    """The scores and the geometry of an encoder's baselines, by method."""
 
     results: dict[str, Results]
-    geometry: dict[str, Scores]
+    geometry: dict[str, TaskScores]
 
 
 class Options(NamedTuple):
-    """How to evaluate; without `dims` a model is judged at its own, without `tasks` by all."""
+    """How to evaluate; without `dims` at a model's default widths, without `tasks` by all tasks."""
 
     to: Path
     dims: Sequence[int] = ()
@@ -52,64 +58,73 @@ class Options(NamedTuple):
     tasks: Sequence[str] = ()
 
 
-class Needs(NamedTuple):
-    """The names of what is encoded for a model, and for its baselines, which are of `base`."""
+class RequiredEmbeddings(NamedTuple):
+    """The keys of the encodings that a model and its baselines need, and of the baselines."""
 
-    own: str
-    base: str | None
-    begun: str | None
+    model: str
+    baselines: str | None
+    untrained: str | None
 
 
 def build_suite(name: str, config: TasksConfig) -> Suite:
     tasks, data = build_tasks(config), fingerprints(config)
     questions = {}
     for task in tasks:
-        files = [one for source, one in data.items() if source.split("/")[0] == task.name]
-        questions[task.name] = digest(files, task.headline, task.texts)
-    return Suite(name, tasks, data, questions, geometry.sample(tasks))
+        files = [sha for source, sha in data.items() if source.split("/")[0] == task.name]
+        questions[task.name] = json_hash(files, task.headline, task.texts)
+    return Suite(name, tasks, data, questions, geometry.sample_texts(tasks))
 
 
-def digest(*told: Any) -> str:
-    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
+def json_hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()
 
 
 def evaluate_models(models: Sequence[Model], suite: Suite, options: Options) -> list[Evaluation]:
-    """Judge models one after the other, each from what its backbone's texts are encoded to once.
+    """Evaluate models one after the other; models with one backbone share its encoding.
 
-    That is kept as long as one that follows needs it. Raises InputError as `evaluate_model` does.
+    An encoding is removed when no later model needs it. Raises InputError as `evaluate_model` does.
     """
-    ahead = needed(models[1:], suite, options)
+    ahead = required_embeddings(models[1:], suite, options)
     known: dict[str, Baselines] = {}
     return [
-        evaluate_model(model, suite, options, known, ahead[at:]) for at, model in enumerate(models)
+        evaluate_model(model, suite, options, known, ahead[position:])
+        for position, model in enumerate(models)
     ]
 
 
-def needed(models: Sequence[Model], suite: Suite, options: Options) -> list[Needs | None]:
-    """What each model needs; nothing where it was judged before."""
-    found: list[Needs | None] = []
-    begun: dict[str, str] = {}
+def required_embeddings(
+    models: Sequence[Model], suite: Suite, options: Options
+) -> list[RequiredEmbeddings | None]:
+    """What each model needs; None for a model that was evaluated before."""
+    required: list[RequiredEmbeddings | None] = []
+    untrained: dict[str, str] = {}
     for model in models:
         if (options.to / model.name).exists():
-            found.append(None)
+            required.append(None)
             continue
-        encoder = trained(model)
-        own, base = encoding.backbone_key(encoder, digest(suite.questions)), None
+        encoder = load_encoder(model)
+        key, baselines = encoding.backbone_key(encoder, json_hash(suite.questions)), None
         if options.baselines:
-            dims = check_dims(widths(model, encoder.width, options.dims), encoder.width)
-            base = base_of(model, encoder, weights_hash(model.given), suite, list(dims))
-            if base not in begun and model.config is not None:
-                begun[base] = encoding.backbone_key(
-                    untrained(model.config), digest(suite.questions)
+            dims = check_dims(evaluation_widths(model, encoder.width, options.dims), encoder.width)
+            baselines = baseline_key(model, encoder, weights_hash(model.given), suite, list(dims))
+            if baselines not in untrained and model.config is not None:
+                untrained[baselines] = encoding.backbone_key(
+                    load_untrained_encoder(model.config), json_hash(suite.questions)
                 )
-        found.append(Needs(own, base, begun.get(base, own) if base else None))
-    return found
+        required.append(
+            RequiredEmbeddings(key, baselines, untrained.get(baselines, key) if baselines else None)
+        )
+    return required
 
 
-def still_needed(ahead: Sequence[Needs | None], known: Collection[str]) -> set[str]:
-    """The names of what models need whose baselines, but for those known, are to be measured."""
-    own = {one.own for one in ahead if one}
-    return own | {one.begun for one in ahead if one and one.begun and one.base not in known}
+def still_needed(ahead: Sequence[RequiredEmbeddings | None], known: Collection[str]) -> set[str]:
+    """The keys of the encodings that models need, whose baselines may be known already."""
+    keys = {needs.model for needs in ahead if needs}
+    return keys | {
+        needs.untrained
+        for needs in ahead
+        if needs and needs.untrained and needs.baselines not in known
+    }
 
 
 def evaluate_model(
@@ -117,45 +132,49 @@ def evaluate_model(
     suite: Suite,
     options: Options,
     known: dict[str, Baselines],
-    ahead: Sequence[Needs | None] = (),
+    ahead: Sequence[RequiredEmbeddings | None] = (),
 ) -> Evaluation:
-    """Judge a model and write TO/NAME; or read it, where an earlier call judged the same.
+    """Evaluate a model and write TO/NAME; or read it, where an earlier call evaluated the same.
 
-    `known` has the baselines of encoders that were measured before, and gets this one's. What is
-    encoded is removed once it is judged, but for what those `ahead` need.
+    `known` has the baselines of encoders that were measured before, and gets this model's. The
+    encoding is removed afterwards, unless a model `ahead` needs it.
 
     Raises InputError for impossible widths, and where TO/NAME holds something else.
     """
-    weights, encoder = weights_hash(model.given), trained(model)
-    dims = list(check_dims(widths(model, encoder.width, options.dims), encoder.width))
-    asked = {"weights": weights, "dims": dims, "tasks": suite.questions}
+    weights, encoder = weights_hash(model.given), load_encoder(model)
+    dims = list(check_dims(evaluation_widths(model, encoder.width, options.dims), encoder.width))
+    expected = {"weights": weights, "dims": dims, "tasks": suite.questions}
     folder = options.to / model.name
     if folder.exists():
-        return earlier(folder, asked, options.baselines, known)
-    base = base_of(model, encoder, weights, suite, dims) if options.baselines else None
+        return read_earlier(folder, expected, options.baselines, known)
+    baselines_key = (
+        baseline_key(model, encoder, weights, suite, dims) if options.baselines else None
+    )
     start = time.monotonic()
-    own = embed(encoder, suite, options, f"encoding {model.name}")
+    embeddings = embed_suite(encoder, suite, options, f"encoding {model.name}")
     encoded = time.monotonic()
     with bar(f"scoring {model.name}", len(suite.tasks)) as advance:
-        found = {}
+        task_results = {}
         for task in suite.tasks:
-            found[task.name] = task.judge(own[task.name], dims)
+            task_results[task.name] = task.evaluate(embeddings[task.name], dims)
             advance(1)
     scored = time.monotonic()
-    spread = {OWN: geometry.measures(geometry.moment(own, suite.sample), dims)}
+    spread = {
+        OWN: geometry.geometry_by_width(geometry.suite_moment(embeddings, suite.sample), dims)
+    }
     measured = time.monotonic()
-    if base is not None and base not in known:
-        known[base] = measure_baselines(model, own, suite, dims, options)
-    before = known[base] if base is not None else Baselines({}, {})
+    if baselines_key is not None and baselines_key not in known:
+        known[baselines_key] = measure_baselines(model, embeddings, suite, dims, options)
+    before = known[baselines_key] if baselines_key is not None else Baselines({}, {})
     fitted = training_texts(suite.tasks)
     meta = {
-        **asked,
+        **expected,
         "model": model.given,
         "width": encoder.width,
         "nested": trained_nested(model, encoder.width),
         "seed": model.config.seed if model.config else None,
-        "group": group_of(model, weights),
-        "base": base,
+        "group": seed_group_key(model, weights),
+        "base": baselines_key,
         "suite": suite.name,
         "headlines": {task.name: task.headline for task in suite.tasks},
         "texts": len({text for task in suite.tasks for text in task.texts}),
@@ -171,31 +190,31 @@ def evaluate_model(
         "versions": versions(),
         "git_commit": git_commit(),
     }
-    judged = Evaluation(
+    evaluated = Evaluation(
         model.name,
-        {name: one.scores for name, one in found.items()},
+        {name: result.scores for name, result in task_results.items()},
         before.results,
-        {name: one.items for name, one in found.items() if one.items is not None},
+        {name: result.items for name, result in task_results.items() if result.items is not None},
         meta,
         {**before.geometry, **spread},
     )
-    evaluation.write(folder, judged)
+    write_evaluation(folder, evaluated)
     encoding.drop_encodings(options.to, still_needed(ahead, known))
-    return judged
+    return evaluated
 
 
-def earlier(
+def read_earlier(
     folder: Path,
-    asked: Mapping[str, Any],
+    expected: Mapping[str, Any],
     with_baselines: bool,
     known: dict[str, Baselines],
 ) -> Evaluation:
     """The evaluation that a folder holds, if it is the one that is asked for."""
-    if not evaluation.is_evaluation(folder):
-        raise InputError(f"{folder}: is there and no evaluation; choose another --to")
-    found = evaluation.read(folder)
-    other = [name for name, value in asked.items() if found.meta.get(name) != value]
-    if with_baselines and not found.baselines:
+    if not is_evaluation(folder):
+        raise InputError(f"{folder}: exists and is no evaluation; choose another --to")
+    evaluated = read_evaluation(folder)
+    other = [name for name, value in expected.items() if evaluated.meta.get(name) != value]
+    if with_baselines and not evaluated.baselines:
         other.append("baselines")
     if other:
         raise InputError(
@@ -203,54 +222,65 @@ def earlier(
             "remove it"
         )
     notice(f"{folder}: has been evaluated already")
-    if found.meta.get("base") and found.geometry:  # an older one has none
-        of = {name: one for name, one in found.geometry.items() if name != OWN}
-        known[found.meta["base"]] = Baselines(found.baselines, of)
-    return found
+    if evaluated.meta.get("base") and evaluated.geometry:  # an older one has none
+        of = {name: scores for name, scores in evaluated.geometry.items() if name != OWN}
+        known[evaluated.meta["base"]] = Baselines(evaluated.baselines, of)
+    return evaluated
 
 
-def embed(encoder: Encoder, suite: Suite, options: Options, label: str) -> dict[str, Embeddings]:
-    """A suite's embeddings; those of an interrupted evaluation are found by what they are of."""
-    key = encoding.backbone_key(encoder, digest(suite.questions))
-    asked = {task.name: task.texts for task in suite.tasks}
+def embed_suite(
+    encoder: Encoder, suite: Suite, options: Options, label: str
+) -> dict[str, Embeddings]:
+    """A suite's embeddings; those of an interrupted evaluation are continued, by their key."""
+    key = encoding.backbone_key(encoder, json_hash(suite.questions))
+    texts = {task.name: task.texts for task in suite.tasks}
     folder = options.to / encoding.ENCODINGS / key
-    return encoding.embed_with_head(encoder, asked, options.batch_size, folder, label)
+    return encoding.embed_with_head(encoder, texts, options.batch_size, folder, label)
 
 
-def base_of(model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Sequence[int]) -> str:
-    """A key of the encoder whose baselines are a model's: a run's untrained one, else its own.
+def baseline_key(
+    model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Sequence[int]
+) -> str:
+    """A key of the encoder whose baselines are shown: a run's untrained one, else the model's.
 
-    Raises InputError where a run's untrained encoder is not to be had any more.
+    Raises InputError where a run's untrained encoder is gone.
     """
     if model.config is None:
-        return digest(weights, encoder.pooling, encoder.max_length, dims, suite.questions)
+        return json_hash(weights, encoder.pooling, encoder.max_length, dims, suite.questions)
     begun = model.config.encoder
     settings = [begun.pooling, begun.max_length, begun.projection]
     try:
-        return digest(weights_hash(begun.name), settings, dims, suite.questions)
+        return json_hash(weights_hash(begun.name), settings, dims, suite.questions)
     except InputError as error:
         raise InputError(
-            f"{model.given}: what it was before training, for the baselines: {error}; or evaluate "
-            "it with --no-baselines"
+            f"{model.given}: its encoder before training, for the baselines: {error}; or "
+            "evaluate it with --no-baselines"
         ) from error
 
 
 def measure_baselines(
-    model: Model, own: Mapping[str, Embeddings], suite: Suite, dims: Sequence[int], options: Options
+    model: Model,
+    embeddings: Mapping[str, Embeddings],
+    suite: Suite,
+    dims: Sequence[int],
+    options: Options,
 ) -> Baselines:
-    """What needs no training: of a run's untrained encoder, cut as it is; of any, turned."""
-    found: dict[str, Results] = {}
-    spread: dict[str, Scores] = {}
+    """Score a model's baselines: raw truncation of a run's untrained encoder, PCA and rotations."""
+    baseline_scores: dict[str, Results] = {}
+    baseline_spread: dict[str, TaskScores] = {}
     if model.config is not None:
-        encoder = untrained(model.config)
-        own = embed(encoder, suite, options, f"encoding {model.name}, untrained")
-        found[RAW] = score_tasks(suite.tasks, own, dims)
-    moment, project = geometry.moment(own, suite.sample), pca(suite.tasks, own)
+        encoder = load_untrained_encoder(model.config)
+        embeddings = embed_suite(encoder, suite, options, f"encoding {model.name}, untrained")
+        baseline_scores[RAW] = score_tasks(suite.tasks, embeddings, dims)
+    moment, project = (
+        geometry.suite_moment(embeddings, suite.sample),
+        fit_baseline_pca(suite.tasks, embeddings),
+    )
     if model.config is not None:
-        spread[RAW] = geometry.measures(moment, dims)
-    spread |= geometry.of_baselines(own, moment, project, suite.sample, dims)
+        baseline_spread[RAW] = geometry.geometry_by_width(moment, dims)
+    baseline_spread |= geometry.baseline_geometry(embeddings, moment, project, suite.sample, dims)
     with bar("scoring baselines", 2) as advance:
-        for name, results in baselines(suite.tasks, own, project, dims):
-            found[name] = results
+        for name, results in score_baselines(suite.tasks, embeddings, project, dims):
+            baseline_scores[name] = results
             advance(1)
-    return Baselines(found, spread)
+    return Baselines(baseline_scores, baseline_spread)

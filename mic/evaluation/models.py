@@ -1,15 +1,15 @@
-"""The models that are judged: runs, exports, sentence-transformers folders, packages, Hub names."""
+"""Find the models to evaluate: runs, exports, sentence-transformers folders, Hub names."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mic.config.loading import load
 from mic.config.schema import Config
 from mic.encoder.encoder import Encoder
-from mic.encoder.pretrained import PACKAGE, locate
+from mic.encoder.pretrained import PACKAGE, locate, read_nested_dims
 from mic.errors import InputError
 from mic.files import sha256
 from mic.nested import with_full
@@ -21,7 +21,7 @@ FROM = 16  # the narrowest width of a model that does not say which it was train
 
 
 class Model(NamedTuple):
-    """A model by the name that tables show, with the config of the run that it is, if it is one."""
+    """A model by the name that tables show, with its config if it is a run."""
 
     given: str
     name: str
@@ -29,22 +29,25 @@ class Model(NamedTuple):
 
 
 def find_models(given: Sequence[str]) -> list[Model]:
-    """The models of a command, each with a name of its own.
+    """The models of a command, each with a unique name.
 
     Raises InputError for one that is named twice, or a run that has not ended.
     """
-    repeats = [one for one, count in Counter(given).items() if count > 1]
+    repeats = [name_given for name_given, count in Counter(given).items() if count > 1]
     if repeats:
         raise InputError(f"{repeats[0]}: named {given.count(repeats[0])} times; once is enough")
-    names = [name_of(one) for one in given]
+    names = [name_of(name_given) for name_given in given]
     names = [
-        name if names.count(name) == 1 else f"{Path(one).resolve().parent.name}-{name}"
-        for name, one in zip(names, given, strict=True)
+        name if names.count(name) == 1 else f"{Path(name_given).resolve().parent.name}-{name}"
+        for name, name_given in zip(names, given, strict=True)
     ]
     same = [name for name in names if names.count(name) > 1]
     if same:
         raise InputError(f"several models would be called {same[0]!r}; rename or link a folder")
-    return [Model(one, name, config_of(Path(one))) for name, one in zip(names, given, strict=True)]
+    return [
+        Model(name_given, name, run_config(Path(name_given)))
+        for name, name_given in zip(names, given, strict=True)
+    ]
 
 
 def name_of(given: str) -> str:
@@ -58,7 +61,7 @@ def name_of(given: str) -> str:
     return folder.resolve().name if folder.exists() else "--".join(folder.parts)
 
 
-def config_of(folder: Path) -> Config | None:
+def run_config(folder: Path) -> Config | None:
     """The config of a run directory, which must hold the trained encoder."""
     if not run_directory.is_run(folder):
         return None
@@ -67,11 +70,11 @@ def config_of(folder: Path) -> Config | None:
     return load(folder / "config.yaml")
 
 
-def trained(model: Model) -> Encoder:
+def load_encoder(model: Model) -> Encoder:
     return Encoder.from_pretrained(model.given)
 
 
-def untrained(config: Config) -> Encoder:
+def load_untrained_encoder(config: Config) -> Encoder:
     """The encoder that a run began with."""
     wanted = config.encoder
     return Encoder.from_pretrained(
@@ -84,8 +87,8 @@ def untrained(config: Config) -> Encoder:
     )
 
 
-def widths(model: Model, full: int, asked: Sequence[int]) -> list[int]:
-    """The widths to judge a model at: those asked for, else the run's, else powers of 2 from 16."""
+def evaluation_widths(model: Model, full: int, asked: Sequence[int]) -> list[int]:
+    """The widths to evaluate: those asked for, else the run's, else powers of 2 from 16."""
     if asked:
         return list(asked)
     if model.config is not None:
@@ -106,8 +109,49 @@ def weights_hash(name: str) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def group_of(model: Model, weights: str) -> str:
-    """Runs of one group differ by their seed alone; any other model is its own group."""
+def seed_group_key(model: Model, weights: str) -> str:
+    """A key that runs have in common which differ by their seed alone; of others, the weights."""
     if model.config is None:
         return weights
     return digest(but_for_seed(model.config))
+
+
+USUAL = 64  # the width whose cost is shown, where it was measured
+
+
+def trained_nested(model: Model, full: int) -> bool:
+    """Whether a run's config, or the model's own config.json, says that prefixes were trained."""
+    place, config = Path(model.given).expanduser(), model.config
+    if (
+        config is None
+        and place.name == run_directory.ENCODER
+        and run_directory.is_run(place.parent)
+    ):
+        config = load(place.parent / "config.yaml")
+    if config is not None:
+        return len(with_full(config.objective.dims, full)) > 1
+    return read_nested_dims(locate(model.given)) is not None
+
+
+def truncation_cost(name: str, values: Mapping[int, float], full: int, of: str) -> str:
+    """Say how much quality a model that is not nested keeps when it is truncated.
+
+    `values` are its quality by width. Empty where it was measured at one width alone, or its
+    quality is 0.
+
+    >>> truncation_cost("bert", {16: 40.0, 64: 57.0, 384: 60.0}, 384, "nDCG@10")
+    'No nested training is known of bert: at 64 of 384 dimensions it keeps 95.0 % of nDCG@10; \
+`mic train` can make it elastic.'
+    """
+    widest = max(values)
+    narrower = [dim for dim in sorted(values) if dim < widest]
+    if not narrower or not values[widest] > 0:
+        return ""
+    quarter = [dim for dim in narrower if 4 * dim <= full]
+    shown = USUAL if USUAL in narrower else (quarter or narrower[:1])[-1]
+    beside = "" if widest == full else f" at {widest}"
+    return (
+        f"No nested training is known of {name}: at {shown} of {full} dimensions it keeps "
+        f"{100 * values[shown] / values[widest]:.1f} % of {of}{beside}; `mic train` can make it "
+        "elastic."
+    )

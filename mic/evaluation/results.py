@@ -1,8 +1,8 @@
-"""What is known of one model, on disk: NAME/results.json and items.safetensors in one folder.
+"""Write and read the evaluation of one model: NAME/results.json and items.safetensors.
 
 results.json has the shape of a run's: task -> metric -> width -> value, with the baselines, the
-geometry, hashes and versions in "meta". items.safetensors has what every test item was answered,
-for the bootstrap.
+geometry, hashes and versions in "meta". items.safetensors has the answer to every test item, for
+the bootstrap.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mic.errors import InputError
 from mic.evaluation.scoring import Results
-from mic.evaluation.tasks.tasks import Scores
+from mic.evaluation.tasks.tasks import TaskScores
 from mic.files import partial_path, write_json
 from mic.metrics.bootstrap import Items, Statistic
 from mic.tracking import run_directory
@@ -26,12 +26,12 @@ ITEMS = "items.safetensors"
 
 
 class Evaluation(NamedTuple):
-    """The scores of a model and its baselines; of the tasks that have them, the items.
+    """The scores of a model and its baselines, and the items of the tasks that have them.
 
     `geometry` is of the baselines and, as OWN, of the model: measure -> width -> value.
 
-    `meta` says what was judged (`weights`, `dims`, `tasks`: a hash of every question), which models
-    differ by their seed alone (`group`), whose baselines these are (`base`), and how it was done.
+    `meta` says what was evaluated (`weights`, `dims`, `tasks`: a hash of each), which models differ
+    by their seed alone (`group`), whose baselines these are (`base`), and how it was done.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Evaluation(NamedTuple):
     baselines: dict[str, Results]
     items: dict[str, Items]
     meta: dict[str, Any]
-    geometry: Mapping[str, Scores] = {}  # an older evaluation has none
+    geometry: Mapping[str, TaskScores] = {}  # an older evaluation has none
 
 
-def write(folder: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation whole or not at all, to a folder that is not there yet."""
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Write an evaluation whole or not at all, to a folder that does not exist yet."""
     partial = partial_path(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -66,8 +66,8 @@ def is_evaluation(folder: Path) -> bool:
     return (folder / ITEMS).is_file() and (folder / run_directory.RESULTS).is_file()
 
 
-def read(folder: Path) -> Evaluation:
-    """What `write` wrote. Raises InputError for damaged files."""
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read what `write_evaluation` wrote. Raises InputError for damaged files."""
     meta, methods = read_results(folder / run_directory.RESULTS)
     items = {}
     try:
@@ -81,13 +81,19 @@ def read(folder: Path) -> Evaluation:
             kinds: dict[str, Statistic] = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         for task, kind in kinds.items():
-            found = {
+            answers = {
                 dim: tensors[f"{task}/d{dim}"]
                 for dim in meta["dims"]
                 if f"{task}/d{dim}" in tensors
             }
-            items[task] = Items(kind, tensors[f"{task}/truth"], found)
+            items[task] = Items(kind, tensors[f"{task}/truth"], answers)
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{folder / ITEMS}: not readable: {error}; evaluate anew") from None
-    own = methods.pop(OWN)
-    return Evaluation(folder.resolve().name, own, methods, items, meta, geometry)
+    model_scores = methods.pop(OWN)
+    return Evaluation(folder.resolve().name, model_scores, methods, items, meta, geometry)
+
+
+def refuse_file(folder: Path) -> None:
+    """Raise an InputError where the folder to write to, which `--to` names, is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--to {folder}: is a file; name a folder")

@@ -1,4 +1,4 @@
-"""Score an encoder at every width from one encoding, beside the baselines that need no training."""
+"""Score an encoder at every width from one encoding, and fit the PCA of its baselines."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -11,7 +11,7 @@ from mic.console import bar
 from mic.encoder.embedding_file import Vectors
 from mic.encoder.encoder import Encoder
 from mic.errors import RunError
-from mic.evaluation.tasks.tasks import Scores, Task
+from mic.evaluation.tasks.tasks import Task, TaskScores
 from mic.metrics.geometry import covariance
 from mic.nested import unit
 from mic.report.tables import Table
@@ -19,8 +19,8 @@ from mic.report.tables import Table
 RAW = "raw truncation"
 PCA = "PCA"
 ROUNDING = 1e-12  # a variance of rows of length 1 that fp32 rounding may be: deviation 1e-6
-BLOCK = 32  # batches between two looks at whether to break off
-Results = dict[str, Scores]  # task -> metric -> width -> value
+BLOCK = 32  # batches between two calls of `check`
+Results = dict[str, TaskScores]  # task -> metric -> width -> value
 
 
 def embed_tasks(
@@ -32,7 +32,8 @@ def embed_tasks(
 ) -> dict[str, Tensor]:
     """The full embeddings of every task's texts, by the task's name, all in memory."""
     return {
-        task.name: found for task, found in embed_each(encoder, tasks, batch_size, label, check)
+        task.name: embeddings
+        for task, embeddings in embed_each(encoder, tasks, batch_size, label, check)
     }
 
 
@@ -43,49 +44,58 @@ def embed_each(
     label: str,
     check: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Task, Float[Tensor, "texts dim"]]]:
-    """The full embeddings of one task's texts after the other's; each rank encodes its share.
+    """Yield the full embeddings of each task's texts; each rank encodes its share.
 
-    `check` is called now and then, on all ranks as often, for whoever wants to break off.
+    `check` is called after every few batches, equally often on all ranks; it may raise to stop.
 
     Raises RunError when an embedding is not finite, as those of a diverged model are.
     """
     if not tasks:
         return
-    shares = {task.name: share(task.texts) for task in tasks}
+    shares = {task.name: rank_share(task.texts) for task in tasks}
     with bar(label, sum(map(len, shares.values()))) as advance:
         for task in tasks:
-            own, parts = shares[task.name], []
-            block = BLOCK * batch_size if check else len(own)
-            for start in range(0, len(own), block):
-                texts = own[start : start + block]
-                parts.append(encoder.embed(texts, batch_size=batch_size, progress=advance))
+            rank_texts, blocks = shares[task.name], []
+            block = BLOCK * batch_size if check else len(rank_texts)
+            for start in range(0, len(rank_texts), block):
+                texts = rank_texts[start : start + block]
+                blocks.append(encoder.embed(texts, batch_size=batch_size, progress=advance))
                 if check:
                     check()
-            joined = from_all_ranks(torch.cat(parts), encoder.backbone.device)
-            found = joined[: len(task.texts)]
-            if not found.isfinite().all():
+            joined = from_all_ranks(torch.cat(blocks), encoder.backbone.device)
+            embeddings = joined[: len(task.texts)]
+            if not embeddings.isfinite().all():
                 raise RunError(
                     f"{label}: embeddings of {task.name} are not finite; lower "
                     "trainer.learning_rate"
                 )
-            yield task, found
+            yield task, embeddings
 
 
-def share(texts: Sequence[str]) -> list[str]:
-    """This rank's texts, each W-th from its own on; all ranks have as many, if need be the last
-    text once more, so that they do the same number of forward passes."""
-    own = list(texts[rank() :: world_size()])
-    return own if len(own) == -(-len(texts) // world_size()) else [*own, texts[-1]]
+def rank_share(texts: Sequence[str]) -> list[str]:
+    """This rank's texts: every W-th, from its rank on, of W ranks.
+
+    All ranks have equally many, if need be with the last text again, so that they do the same
+    number of forward passes.
+    """
+    rank_texts = list(texts[rank() :: world_size()])
+    return (
+        rank_texts
+        if len(rank_texts) == -(-len(texts) // world_size())
+        else [*rank_texts, texts[-1]]
+    )
 
 
 def from_all_ranks(
-    own: Float[Tensor, "own dim"], device: torch.device
+    rows: Float[Tensor, "own dim"], device: torch.device
 ) -> Float[Tensor, "texts dim"]:
     """All ranks' rows in the texts' order, of which rank r embedded each W-th from the r-th on."""
     if world_size() == 1:
-        return own
-    parts = gather(own.to(device), [len(own)] * world_size()).cpu().view(world_size(), *own.shape)
-    return parts.transpose(0, 1).reshape(-1, own.shape[1])
+        return rows
+    gathered = (
+        gather(rows.to(device), [len(rows)] * world_size()).cpu().view(world_size(), *rows.shape)
+    )
+    return gathered.transpose(0, 1).reshape(-1, rows.shape[1])
 
 
 def score_tasks(
@@ -126,7 +136,7 @@ def principal_directions(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim 
 
 
 def results_table(task: Task, methods: Mapping[str, Results]) -> Table:
-    """One task's headline metric: a row a method, a column a width."""
+    """One task's headline metric: a row for each method, a column for each width."""
     dims = next(iter(methods.values()))[task.name][task.headline]
     rows = [
         [method, *(f"{value:.1f}" for value in results[task.name][task.headline].values())]

@@ -122,7 +122,9 @@ def run(
     config, tasks = module.config, [*validation, *test]
     dims = with_full(config.evaluation.dims, module.encoder.width)
     batch_size = config.evaluation.batch_size
-    trained_on = {task.name: None if data.streams else overlap(data, task.judged) for task in tasks}
+    trained_on = {
+        task.name: None if data.streams else overlap(data, task.evaluated) for task in tasks
+    }
     before = measure_untrained(module, data, tasks, dims, folder, start)
     if start.checkpoint is None:
         logger.write(about_data(data, trained_on), steps=0)

@@ -17,13 +17,13 @@ from mic.encoder.embedding_file import Embeddings
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError
 from mic.evaluation.advise.collection import Collection, read_collection
-from mic.evaluation.advise.quality import Found, Point, measure
-from mic.evaluation.advise.run import Wanted, advise
-from mic.evaluation.advise.selection import Advice, Kept, choose, kept_shares, size
+from mic.evaluation.advise.quality import OperatingPoint, QueryScores, measure_quality
+from mic.evaluation.advise.run import AdviceRequest, advise
+from mic.evaluation.advise.selection import Advice, KeptShare, choose, kept_shares, vector_bytes
 from mic.evaluation.advise.speed import measure_speed, searcher
-from mic.evaluation.advise.words import described, how_to, ladder, notes, verdict
+from mic.evaluation.advise.summary import advice_notes, describe_point, how_to, ladder, verdict
+from mic.evaluation.models import truncation_cost
 from mic.evaluation.tasks.tasks import retrieval_task
-from mic.evaluation.truncation import cost
 from mic.metrics.bootstrap import draw_counts
 from mic.metrics.quantization import as_compared, from_int8, int8_ranges, to_int8
 from mic.nested import unit
@@ -86,7 +86,7 @@ def slow_ranking(collection, documents, queries, point):
     if point.precision == "binary":
         d, q = (2 * (x > 0).double() - 1 for x in (d, q))
     found = []
-    for cosines, own in zip((q @ d.T).tolist(), collection.own, strict=True):
+    for cosines, own in zip((q @ d.T).tolist(), collection.identical, strict=True):
         order = sorted(range(len(d)), key=lambda n: (-cosines[n], n))
         found.append([n for n in order if n != own])
     return found
@@ -103,9 +103,9 @@ def test_quality_is_that_of_loops_over_coded_vectors(world, judged, monkeypatch)
     monkeypatch.setattr("mic.evaluation.advise.quality.CHUNK", 77)  # the corpus in several parts
     collection, documents, queries = world
     asked = collection if judged else collection._replace(relevant=None)
-    found = measure(asked, documents, queries, DIMS)
+    found = measure_quality(asked, documents, queries, DIMS)
     assert found.metric == ("nDCG@10" if judged else "agreement")
-    assert found.full == Point(40, "fp32")
+    assert found.full == OperatingPoint(40, "fp32")
     assert len(found.values) == 9
     whole = slow_ranking(collection, documents, queries, found.full)
     for point, values in found.values.items():
@@ -125,7 +125,7 @@ def test_what_is_timed_finds_what_is_judged(dim, precision):
     documents, queries = (unit(gaussian(n, 70, seed=n)).float() for n in (5000, 12))
     vectors, asked = (unit(x[:, :dim]) for x in (documents, queries))
     ranges = int8_ranges(vectors[:1000])
-    search = searcher(documents, Point(dim, precision), ranges)
+    search = searcher(documents, OperatingPoint(dim, precision), ranges)
     seen, others = (unit(as_compared(x, ranges)[precision]) for x in (vectors, asked))
     cosines = others @ seen.T
     for row, prepared in zip(cosines, search.prepare(asked), strict=True):
@@ -135,12 +135,12 @@ def test_what_is_timed_finds_what_is_judged(dim, precision):
 
 def test_speed_is_measured_beside_the_full_vectors(world, monkeypatch):
     _, documents, queries = world
-    points = [Point(8, "int8"), Point(40, "fp32")]
+    points = [OperatingPoint(8, "int8"), OperatingPoint(40, "fp32")]
     threads = torch.get_num_threads()
     found = measure_speed(documents, queries, points, points[1])
     assert found.rows == DOCUMENTS
-    assert found.found[points[1]].times == 1.0
-    assert all(one.per_second > 0 and one.times > 0 for one in found.found.values())
+    assert found.by_point[points[1]].times == 1.0
+    assert all(one.per_second > 0 and one.times > 0 for one in found.by_point.values())
     assert torch.get_num_threads() == threads
     monkeypatch.setattr("mic.evaluation.advise.speed.BYTES", 4 * 40 * 100)
     searched = []
@@ -157,60 +157,67 @@ def test_speed_is_measured_beside_the_full_vectors(world, monkeypatch):
 def test_the_interval_of_the_kept_share_is_that_of_queries_drawn_anew():
     generator = np.random.default_rng(0)
     full, cut = (torch.tensor(generator.uniform(0, 1, 40)) for _ in range(2))
-    points = {Point(4, "fp32"): cut, Point(8, "fp32"): full}
-    kept = kept_shares(Found("nDCG@10", points, Point(8, "fp32")))
+    points = {OperatingPoint(4, "fp32"): cut, OperatingPoint(8, "fp32"): full}
+    kept = kept_shares(QueryScores("nDCG@10", points, OperatingPoint(8, "fp32")))
     shares = []
     for block in draw_counts("advise", 40):
         for counts in block:
             numbers = [n for n, count in enumerate(counts) for _ in range(int(count))]
             shares.append(sum(cut[n] for n in numbers) / sum(full[n] for n in numbers))
-    one = kept[Point(4, "fp32")]
+    one = kept[OperatingPoint(4, "fp32")]
     assert one.quality == pytest.approx(100 * cut.mean().item())
     assert one.share == pytest.approx(100 * (cut.mean() / full.mean()).item())
     expected = np.quantile([float(share) for share in shares], [0.025, 0.975])
     assert [one.low, one.high] == pytest.approx(100 * expected)
-    assert kept[Point(8, "fp32")] == Kept(
+    assert kept[OperatingPoint(8, "fp32")] == KeptShare(
         *map(pytest.approx, (100 * full.mean().item(), 100, 100, 100))
     )
 
 
 def test_full_vectors_that_find_nothing_are_refused():
-    nothing = {Point(8, "fp32"): torch.zeros(10)}
+    nothing = {OperatingPoint(8, "fp32"): torch.zeros(10)}
     with pytest.raises(InputError, match="nDCG@10 of the full vectors is 0: no query finds"):
-        kept_shares(Found("nDCG@10", nothing, Point(8, "fp32")))
+        kept_shares(QueryScores("nDCG@10", nothing, OperatingPoint(8, "fp32")))
 
 
-FULL = Point(384, "fp32")
+FULL = OperatingPoint(384, "fp32")
 SHARES = {
-    Point(64, "binary"): Kept(0, 80.0, 78.0, 82.0),
-    Point(64, "int8"): Kept(0, 99.2, 98.1, 100.4),
-    Point(16, "fp32"): Kept(0, 70.0, 68.0, 72.0),  # as large as 64 in int8
-    Point(128, "int8"): Kept(0, 99.5, 99.0, 100.1),
-    Point(384, "int8"): Kept(0, 99.9, 99.6, 100.2),
-    FULL: Kept(0, 100.0, 100.0, 100.0),
+    OperatingPoint(64, "binary"): KeptShare(0, 80.0, 78.0, 82.0),
+    OperatingPoint(64, "int8"): KeptShare(0, 99.2, 98.1, 100.4),
+    OperatingPoint(16, "fp32"): KeptShare(0, 70.0, 68.0, 72.0),  # as large as 64 in int8
+    OperatingPoint(128, "int8"): KeptShare(0, 99.5, 99.0, 100.1),
+    OperatingPoint(384, "int8"): KeptShare(0, 99.9, 99.6, 100.2),
+    FULL: KeptShare(0, 100.0, 100.0, 100.0),
 }
 
 
 @pytest.mark.parametrize(
     ("keep", "sure", "perhaps"),
     [
-        (0.99, Point(128, "int8"), Point(64, "int8")),  # an end that is the share itself counts
-        (0.991, Point(384, "int8"), Point(64, "int8")),
-        (0.98, Point(64, "int8"), None),
-        (0.995, Point(384, "int8"), Point(128, "int8")),
-        (0.998, None, Point(384, "int8")),
+        (
+            0.99,
+            OperatingPoint(128, "int8"),
+            OperatingPoint(64, "int8"),
+        ),  # an end that is the share itself counts
+        (0.991, OperatingPoint(384, "int8"), OperatingPoint(64, "int8")),
+        (0.98, OperatingPoint(64, "int8"), None),
+        (0.995, OperatingPoint(384, "int8"), OperatingPoint(128, "int8")),
+        (0.998, None, OperatingPoint(384, "int8")),
         (1.0, None, None),
-        (0.68, Point(64, "binary"), None),
+        (0.68, OperatingPoint(64, "binary"), None),
     ],
 )
 def test_the_smallest_is_taken_that_keeps_the_share_in_its_whole_interval(keep, sure, perhaps):
-    assert choose(SHARES, FULL, keep) == Advice(sure, perhaps, Point(384, "int8"))
+    assert choose(SHARES, FULL, keep) == Advice(sure, perhaps, OperatingPoint(384, "int8"))
 
 
 def test_of_equally_large_vectors_those_that_keep_more_are_taken():
-    kept = {Point(4, "fp32"): Kept(0, 99, 98, 99), Point(16, "int8"): Kept(0, 99.5, 97, 99)}
-    assert [size(point) for point in kept] == [16, 16]
-    assert choose({**kept, FULL: SHARES[FULL]}, FULL, 0.9).sure == Point(16, "int8")
+    kept = {
+        OperatingPoint(4, "fp32"): KeptShare(0, 99, 98, 99),
+        OperatingPoint(16, "int8"): KeptShare(0, 99.5, 97, 99),
+    }
+    assert [vector_bytes(point) for point in kept] == [16, 16]
+    assert choose({**kept, FULL: SHARES[FULL]}, FULL, 0.9).sure == OperatingPoint(16, "int8")
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +225,7 @@ def judged(files, model_folder, tmp_path_factory):
     """The folder that the command leaves, and what it printed."""
     to = tmp_path_factory.mktemp("advised") / "to"
     report = advise(
-        Wanted(
+        AdviceRequest(
             str(model_folder),
             *(str(files / name) for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv")),
             keep=0.9,
@@ -240,7 +247,7 @@ def test_full_precision_scores_are_those_of_the_retrieval_task(files, judged, en
     task = retrieval_task("task", RetrievalFiles(*paths, str(qrels)))
     expected = task.score(encoder.embed(task.texts), [8, 16, 32])["ndcg@10"]
     for dim, value in expected.items():
-        assert report.kept[Point(dim, "fp32")].quality == pytest.approx(value, abs=1e-3)
+        assert report.shares[OperatingPoint(dim, "fp32")].quality == pytest.approx(value, abs=1e-3)
 
 
 def test_what_is_written_is_what_was_found(judged):
@@ -249,9 +256,9 @@ def test_what_is_written_is_what_was_found(judged):
     found = json.loads((to / "advice.json").read_text())
     assert (found["documents"], found["queries"], found["keep"]) == (150, 25, 0.9)
     assert found["use"] == (report.advice.sure._asdict() if report.advice.sure else None)
-    assert [(one["dim"], one["precision"]) for one in found["points"]] == list(report.kept)
+    assert [(one["dim"], one["precision"]) for one in found["points"]] == list(report.shares)
     for one in found["points"]:
-        kept = report.kept[Point(one["dim"], one["precision"])]
+        kept = report.shares[OperatingPoint(one["dim"], one["precision"])]
         assert (one["kept"], *one["interval"]) == kept[1:]
         assert one["index_bytes"] == 150 * one["bytes"]
     table = (to / "table.md").read_text()
@@ -270,7 +277,7 @@ def test_the_command_encodes_each_text_once_and_says_what_to_do(
     texts = [text for call in encoded for text in call]
     assert len(texts) == len(set(texts)) == 180
     said = capsys.readouterr().out
-    assert "Quality is agreement, as there are no judgements" in " ".join(said.split())
+    assert "Quality is agreement, as there are no relevance judgements" in " ".join(said.split())
     assert "kept, not how good they are" in " ".join(said.split())
     rows = [line for line in said.splitlines() if line.startswith("│")]
     assert len(rows) == 9  # on a terminal of 80 columns each is a line
@@ -304,27 +311,29 @@ def test_an_interrupted_encoding_goes_on_and_nothing_is_left_of_it(
 
 def test_words_when_something_or_nothing_keeps_the_share(judged):
     report, _ = judged
-    speed = report.speeds.found[Point(32, "fp32")]._replace(times=8.04)
-    speeds = report.speeds._replace(found=dict.fromkeys(SHARES, speed))
+    speed = report.speeds.by_point[OperatingPoint(32, "fp32")]._replace(times=8.04)
+    speeds = report.speeds._replace(by_point=dict.fromkeys(SHARES, speed))
     report = report._replace(
-        kept=SHARES, speeds=speeds, keep=0.99, found=report.found._replace(full=FULL)
+        shares=SHARES, speeds=speeds, keep=0.99, scores=report.scores._replace(full=FULL)
     )
     shown = report._replace(advice=choose(SHARES, FULL, 0.99))
     assert verdict(shown) == [
-        "Use 128 numbers as int8: 128 bytes a vector, 1/12 of the full; keeps 99.5 % [99.0, 100.1] "
-        "of nDCG@10; search 8.0x as fast here.",
-        "Perhaps 64 numbers as int8 will do: 64 bytes, 99.2 % [98.1, 100.4]; 25 queries are too "
+        "Use 128 dimensions as int8: 128 bytes a vector, 1/12 of the full; keeps 99.5 % "
+        "[99.0, 100.1] of nDCG@10; search 8.0x as fast here.",
+        "Perhaps 64 dimensions as int8 will do: 64 bytes, 99.2 % [98.1, 100.4]; 25 queries are too "
         "few to be sure of 99 %.",
     ]
     assert ladder(shown) == [
-        "Surely kept, if less is enough: 98 % by 64 numbers as int8 (64 bytes)."
+        "Surely kept, if less is enough: 98 % by 64 dimensions as int8 (64 bytes)."
     ]
     assert "--dim 128" in how_to(shown)[0]
     assert how_to(shown)[2].startswith('  codes = quantize_embeddings(vectors, "int8", calib')
     nothing = report._replace(advice=choose(SHARES, FULL, 1.0), keep=1.0)
     (sentence,) = verdict(nothing)
-    assert sentence.startswith("Nothing smaller surely keeps 100 % of the full 384 numbers in fp32")
-    assert sentence.endswith(described(nothing, Point(384, "int8")))
+    assert sentence.startswith(
+        "Nothing smaller surely keeps 100 % of the full 384 dimensions in fp32"
+    )
+    assert sentence.endswith(describe_point(nothing, OperatingPoint(384, "int8")))
     assert "--dim" not in how_to(nothing)[0]
 
 
@@ -332,14 +341,16 @@ def test_what_cutting_costs_a_model_that_is_not_nested_is_said(
     judged, files, model_folder, tmp_path, capsys
 ):
     report, _ = judged
-    (note,) = (note for note in notes(report) if "nested" in note)
-    assert note.startswith("No nested training is known of tiny-bert: at 8 of 32 numbers it keeps")
+    (note,) = (note for note in advice_notes(report) if "nested" in note)
+    assert note.startswith(
+        "No nested training is known of tiny-bert: at 8 of 32 dimensions it keeps"
+    )
     nested = shutil.copytree(model_folder, tmp_path / "nested")
     known = json.loads((nested / "config.json").read_text())
     (nested / "config.json").write_text(json.dumps({**known, "matryoshka_dimensions": [8, 32]}))
     assert main(["advise", str(nested), *command(files, "--dims", "8")]) == 0
     assert "nested training" not in capsys.readouterr().out
-    assert cost("bert", {64: 50.0}, 384, "nDCG@10") == ""
+    assert truncation_cost("bert", {64: 50.0}, 384, "nDCG@10") == ""
 
 
 def test_texts_are_read_from_text_files_and_from_a_single_column(tmp_path):
@@ -351,7 +362,7 @@ def test_texts_are_read_from_text_files_and_from_a_single_column(tmp_path):
     found = read_collection(*paths, None)
     assert found.documents == [sentence(n) for n in range(120)]
     assert found.relevant is None
-    assert found.own == [None] * 11 + [7]  # a query that is a document does not find itself
+    assert found.identical == [None] * 11 + [7]  # a query that is a document does not find itself
 
 
 def test_a_query_that_is_a_document_is_passed_over_unless_it_answers_itself(tmp_path):
@@ -363,7 +374,7 @@ def test_a_query_that_is_a_document_is_passed_over_unless_it_answers_itself(tmp_
     judged = "".join(f"{n + 1},{n if n == 3 else n + 50},1\n" for n in range(10))
     qrels.write_text(f"query_id,doc_id,score\n{judged}")
     found = read_collection(str(corpus), str(queries), str(qrels))
-    assert found.own == [None if n == 3 else n for n in range(10)]  # its id says nothing
+    assert found.identical == [None if n == 3 else n for n in range(10)]  # its id says nothing
     assert found.documents[0] == f"a {sentence(0)}"
 
 
@@ -381,7 +392,7 @@ def nothing_else(files, file, change):
     [
         ("corpus.jsonl", lambda text: "", "corpus.jsonl: empty; give a file with at least one row"),
         ("corpus.jsonl", lambda text: text[:900], "mend the row"),
-        ("corpus.jsonl", lambda text: text + text, "row 151: _id 'd0' is there already"),
+        ("corpus.jsonl", lambda text: text + text, "row 151: _id 'd0' repeats"),
         ("corpus.jsonl", lambda text: text.replace("_id", "key"), "no column '_id', by which --qr"),
         ("corpus.jsonl", lambda text: text.replace('"text"', '"body"'), "no column 'text'; it has"),
         (

@@ -15,17 +15,15 @@ from mic.cli.main import main
 from mic.encoder.encoder import Encoder
 from mic.errors import RunError
 from mic.evaluation import encoding, geometry
-from mic.evaluation import results as evaluation
 from mic.evaluation.baselines import ROTATION, rotation, training_texts
 from mic.evaluation.encoding import fresh_texts
-from mic.evaluation.geometry_table import baseline_rows, geometry_tables
-from mic.evaluation.groups import Group, compared, grouped
-from mic.evaluation.models import find_models, name_of
-from mic.evaluation.results import Evaluation
+from mic.evaluation.geometry import baseline_rows, geometry_tables
+from mic.evaluation.models import find_models, name_of, trained_nested
+from mic.evaluation.results import Evaluation, read_evaluation, write_evaluation
 from mic.evaluation.scoring import PCA, RAW, fit_pca
+from mic.evaluation.significance import EvaluationGroup, compare_methods, group_evaluations
 from mic.evaluation.tasks.suite import read_suite
 from mic.evaluation.tasks.tasks import build_tasks
-from mic.evaluation.truncation import trained_nested
 from mic.tracking.reader import OWN, read_results
 from mic.tracking.seed_groups import interval
 
@@ -121,8 +119,8 @@ def test_results_have_the_shape_of_a_runs_and_say_where_they_come_from(judged, m
     table = (judged / "table.md").read_text()
     assert table.startswith("Made by `mic evaluate")
     assert "**match: accuracy (%)**" in table
-    assert "none of which is judged" in table
-    told = "No nested training is known of tiny-bert: at 8 of 32 numbers it keeps "
+    assert "none of which is evaluated" in table
+    told = "No nested training is known of tiny-bert: at 8 of 32 dimensions it keeps "
     assert meta["nested"] is False
     share = float(table.split(told)[1].split(" %")[0])
     kept = [
@@ -136,7 +134,7 @@ def test_results_have_the_shape_of_a_runs_and_say_where_they_come_from(judged, m
 def test_the_pca_is_fitted_on_training_texts_that_no_task_judges(tasks):
     fitted = training_texts(tasks)
     assert fitted.tasks == ["kinds", "match"]
-    judged = {text for task in tasks for text in task.judged}
+    judged = {text for task in tasks for text in task.evaluated}
     assert judged & {text for task in tasks for text in task.fitted}  # else nothing is tested
     assert not judged & set(fitted.texts)
     known = {sentence(n) for n in range(60)} | {
@@ -254,11 +252,11 @@ def test_models_that_were_asked_other_questions_are_not_compared(judged, tmp_pat
     results["meta"]["weights"] = "others"
     file.write_text(json.dumps(results))
     assert main(["compare", str(judged), str(copy), "--to", str(tmp_path / "to")]) == 2
-    assert "task 'alike' was about other texts or labels" in capsys.readouterr().err
+    assert "task 'alike' has other texts or labels" in capsys.readouterr().err
 
 
 def test_runs_that_differ_by_their_seed_are_a_group_with_mean_and_interval(judged):
-    first = evaluation.read(judged / "tiny-bert")
+    first = read_evaluation(judged / "tiny-bert")
     scores = [[60.0, 70.0], [62.0, 71.0], [67.0, 75.0]]
 
     def seed(number, values):
@@ -267,9 +265,9 @@ def test_runs_that_differ_by_their_seed_are_a_group_with_mean_and_interval(judge
         meta["headlines"] = {"kinds": "accuracy"}
         return Evaluation(f"mine-seed{number}", results, {}, first.items, meta)
 
-    (group,) = grouped([seed(number, values) for number, values in enumerate(scores)])
+    (group,) = group_evaluations([seed(number, values) for number, values in enumerate(scores)])
     assert group.label == "mine"
-    view = compared([group], baselines=True)
+    view = compare_methods([group], baselines=True)
     assert (view.untrained, list(view.methods)) == (0, ["mine"])
     for at, dim in enumerate((4, 8)):
         found = view.methods["mine"]["kinds"]["accuracy"][dim]
@@ -280,7 +278,7 @@ def test_runs_that_differ_by_their_seed_are_a_group_with_mean_and_interval(judge
 
 
 def test_seeds_that_began_with_encoders_of_their_own_have_the_mean_of_their_baselines(judged):
-    first = evaluation.read(judged / "tiny-bert")
+    first = read_evaluation(judged / "tiny-bert")
     asked = {"tasks": {"kinds": "asked"}, "headlines": {"kinds": "accuracy"}}
 
     def one(name, group, base, before, after):
@@ -293,13 +291,13 @@ def test_seeds_that_began_with_encoders_of_their_own_have_the_mean_of_their_base
     heads = [one(f"head-{n}", "head", "model", 40.0, 50.0) for n in range(3)]
     more = [one("more-0", "more", "model", 40.0, 55.0)]  # its baselines are there already
     for found, raw in (
-        (grouped(tuned), {"raw": interval([50.0, 51.0, 52.0])}),
+        (group_evaluations(tuned), {"raw": interval([50.0, 51.0, 52.0])}),
         (
-            grouped([*heads, *more, *tuned]),
+            group_evaluations([*heads, *more, *tuned]),
             {"raw (head)": interval([40.0]), "raw (tuned)": interval([50.0, 51.0, 52.0])},
         ),
     ):
-        view = compared(found, baselines=True)
+        view = compare_methods(found, baselines=True)
         of_baselines = list(view.methods.items())[: view.untrained]
         assert {name: values["kinds"]["accuracy"][4] for name, values in of_baselines} == raw
         assert baseline_rows(found, "effective_rank", 1) == {
@@ -423,13 +421,12 @@ def test_what_is_encoded_goes_when_no_later_model_needs_it(
 ):
     """The run's own is needed once; what it began with is the first's backbone and the last's."""
     to, present = tmp_path / "to", []
-    write = evaluation.write
 
     def noting(folder, judged):
         present.append(sorted(one.name for one in (to / ".embeddings").iterdir()))
-        write(folder, judged)
+        write_evaluation(folder, judged)
 
-    monkeypatch.setattr(evaluation, "write", noting)
+    monkeypatch.setattr("mic.evaluation.evaluate.write_evaluation", noting)
     given = [*map(str, (heads / "wide", tiny_run, heads / "narrow", heads / "biased"))]
     assert main([*command(data, to), *given, "--dims", "4,12"]) == 0
     assert [len(names) for names in present] == [1, 2, 1, 1]
@@ -447,11 +444,10 @@ def test_a_shared_encoding_outlives_an_interruption(data, heads, encoded, tmp_pa
         calls.append(folder)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(folder, judged)
+        write_evaluation(folder, judged)
 
-    write = evaluation.write
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "write", interrupted)
+        patch.setattr("mic.evaluation.evaluate.write_evaluation", interrupted)
         assert main([*command(data, to), *given, "--dims", "4,12"]) == 1
     done = len(encoded)
     assert done > 0
@@ -463,7 +459,7 @@ def test_a_shared_encoding_outlives_an_interruption(data, heads, encoded, tmp_pa
 
 def test_the_geometry_of_a_suites_texts_is_that_of_its_unit_vectors(judged, tasks, encoder):
     """Against the rows themselves, changed and cut: no moment, no rotated covariance."""
-    found = evaluation.read(judged / "tiny-bert").geometry
+    found = read_evaluation(judged / "tiny-bert").geometry
     assert list(found) == [PCA, ROTATION, OWN]
     texts = sorted({text for task in tasks for text in task.texts})
     rows = encoder.embed(texts)
@@ -492,7 +488,7 @@ def test_the_geometry_of_a_suites_texts_is_that_of_its_unit_vectors(judged, task
 
 def test_the_texts_measured_are_each_one_once_and_not_too_many(tasks, monkeypatch):
     def texts():
-        rows = geometry.sample(tasks)
+        rows = geometry.sample_texts(tasks)
         return [task.texts[at] for task in tasks for at in rows[task.name]]
 
     everything = texts()
@@ -505,7 +501,7 @@ def test_the_texts_measured_are_each_one_once_and_not_too_many(tasks, monkeypatc
 
 def test_tables_show_the_geometry_of_those_that_have_it(judged, tmp_path, capsys):
     table = (judged / "table.md").read_text()
-    found = evaluation.read(judged / "tiny-bert").geometry
+    found = read_evaluation(judged / "tiny-bert").geometry
     for title, measure, scale, digits in (
         ("geometry: effective rank", "effective_rank", 1, 1),
         ("geometry: correlation excess x 1000", "correlation_excess", 1000, 2),
@@ -526,16 +522,16 @@ def test_tables_show_the_geometry_of_those_that_have_it(judged, tmp_path, capsys
     geometric = (to / "table.md").read_text().split("geometry: effective rank")[1]
     assert "tiny-bert" in geometric
     assert "older" not in geometric
-    both = [evaluation.read(older)] * 2
-    assert geometry_tables([Group("older", both)], baselines=True) == []
+    both = [read_evaluation(older)] * 2
+    assert geometry_tables([EvaluationGroup("older", both)], baselines=True) == []
 
 
 def test_geometry_over_seeds_has_mean_and_interval(judged):
-    first = evaluation.read(judged / "tiny-bert")
+    first = read_evaluation(judged / "tiny-bert")
     members = [
         first._replace(geometry={OWN: {"effective_rank": {4: rank}, "correlation_excess": {}}})
         for rank in (2.0, 3.0, 3.5)
     ]
-    (table,) = geometry_tables([Group("mine", members)], baselines=True)
+    (table,) = geometry_tables([EvaluationGroup("mine", members)], baselines=True)
     assert table.rows == [["mine", interval([2.0, 3.0, 3.5]).shown(1)]]
     assert "±" in table.rows[0][1]

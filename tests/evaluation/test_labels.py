@@ -72,7 +72,7 @@ def test_classification_encodes_each_text_once_and_fits_on_the_training_rows_alo
         *("win a prize", "lunch at one?", "free money", "see you"),
         *("a prize", "later?"),
     ]
-    assert task.judged == ["free money", "a prize", "later?"]
+    assert task.evaluated == ["free money", "a prize", "later?"]
     embeddings = gaussian(6, 5)
     expected = nested_classification(
         rows_of(task, embeddings, [text for text, _ in train]),
@@ -130,8 +130,8 @@ def test_pairs_are_encoded_once_and_the_threshold_is_tuned_on_the_tuning_pairs(t
     sources = judged(tmp_path, PAIRS), judged(tmp_path, tune, "tune.jsonl")
     task = pair_classification_task("same", PairClassificationFiles(*sources))
     assert (task.name, task.headline) == ("same", "ap")
-    assert task.judged == ["a cat", "a kitten", "a stone", "a dog", "a hound"]
-    assert task.texts == [*task.judged, "a lynx", "a song"]
+    assert task.evaluated == ["a cat", "a kitten", "a stone", "a dog", "a hound"]
+    assert task.texts == [*task.evaluated, "a lynx", "a song"]
     embeddings = gaussian(7, 5)
     asked, tuned = (
         LabelledPairs(
@@ -171,7 +171,7 @@ def test_clustering_groups_all_rows_and_encodes_each_text_once(tmp_path):
     rows = [*LABELLED, ("lunch at one?", "ham"), ("dinner?", "ham")]
     task = clustering_task("mail", labelled(tmp_path, rows))
     assert (task.name, task.headline) == ("mail", "v_measure")
-    assert task.texts == task.judged == ["win a prize", "lunch at one?", "free money", "dinner?"]
+    assert task.texts == task.evaluated == ["win a prize", "lunch at one?", "free money", "dinner?"]
     embeddings = gaussian(4, 5)
     repeated = rows_of(task, embeddings, [text for text, _ in rows])
     expected = nested_v_measure(repeated, [0, 1, 0, 1, 1], [2, 5])

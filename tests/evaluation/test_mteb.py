@@ -20,8 +20,8 @@ from mic.evaluation.mteb import suite as suites
 from mic.evaluation.mteb.local import local_tasks
 from mic.evaluation.mteb.model import AtWidth, Subject
 from mic.evaluation.mteb.prompts import Prompts, read_prompts
-from mic.evaluation.mteb.run import evaluate_model
-from mic.evaluation.mteb.score import scores
+from mic.evaluation.mteb.run import evaluate_model_by_mteb
+from mic.evaluation.mteb.score import score_task
 from mic.evaluation.mteb.suite import find_tasks
 from mic.evaluation.tasks.suite import read_suite
 from mic.tracking.reader import OWN, read_results
@@ -311,7 +311,7 @@ def test_every_width_of_a_clustering_is_asked_about_the_same_samples(data, model
         return made
 
     at = {dim: AtWidth(subject_of(model_folder), dim) for dim in DIMS}
-    several = scores(task(), at, mteb.ResultCache(tmp_path / "several"), 64, lambda *_: None)
+    several = score_task(task(), at, mteb.ResultCache(tmp_path / "several"), 64, lambda *_: None)
     for dim in DIMS:
         alone = mteb.evaluate(
             at[dim], task(), cache=None, co2_tracker=False, show_progress_bar=False
@@ -374,10 +374,10 @@ def test_data_is_read_once_for_all_widths_and_let_go_and_parts_are_joined(
     for dim in DIMS:
         at[dim] = AtWidth(subject_of(model_folder), dim)
     said: list[int] = []
-    joined = scores(Both(), at, cache, 64, lambda _, done: said.append(done))
+    joined = score_task(Both(), at, cache, 64, lambda _, done: said.append(done))
     assert (loads, sum(said)) == (["one", "other"], 4)
     assert not one.data_loaded
-    apart = [scores(task, at, cache, 64, lambda *_: None) for task in (one, other)]
+    apart = [score_task(task, at, cache, 64, lambda *_: None) for task in (one, other)]
     assert loads == ["one", "other"]  # the results are there
     for dim in DIMS:
         assert joined[dim] == pytest.approx((apart[0][dim] + apart[1][dim]) / 2, abs=1e-4)
@@ -391,7 +391,7 @@ def test_prompts_are_chosen_as_mteb_chooses_a_sentence_transformers(exported):
     from sentence_transformers import SentenceTransformer
 
     from mic.evaluation.mteb.prompts import prompt_of
-    from mic.evaluation.mteb.run import quiet
+    from mic.evaluation.mteb.run import quiet_mteb
 
     model = SentenceTransformer(str(exported), device="cpu")
     asked: list[str] = []
@@ -399,7 +399,7 @@ def test_prompts_are_chosen_as_mteb_chooses_a_sentence_transformers(exported):
         model._resolve_prompt(prompt, prompt_name) or ""
     )
     settings = exported / "config_sentence_transformers.json"
-    with quiet():
+    with quiet_mteb():
         for default in (None, "sst2"):
             written = json.loads(settings.read_text()) | {"default_prompt_name": default}
             settings.write_text(json.dumps(written))
@@ -426,7 +426,7 @@ def test_a_task_without_its_data_is_named_and_what_is_done_is_kept(data, exporte
     tasks = find_tasks(f"mteb:{data / 'suite.yaml'}", data, ["alike"])
     options = Options(tmp_path / "to", DIMS)
     with pytest.raises(RunError, match=r"task STS12: its data, mteb/sts12-sts on the Hub.*--tasks"):
-        evaluate_model(model, "two", [*tasks, mteb.get_task("STS12")], options)
+        evaluate_model_by_mteb(model, "two", [*tasks, mteb.get_task("STS12")], options)
     assert len(list((tmp_path / "to").glob("mteb/results/*/*/experiments/*/alike.json"))) == 2
 
 

@@ -67,7 +67,7 @@ def test_similarity_encodes_a_repeated_text_once_and_scores_the_rows_in_their_or
     rows = [("a", "b", 5), ("b", "c", "1.5"), ("a", "c", 3), ("c", "c", 0), ("d", "a", 2)]
     task = similarity_task("sts", as_source(tmp_path, rows, ["left", "right", "score"]))
     assert (task.name, task.headline) == ("sts", "spearman")
-    assert task.texts == task.judged == ["a", "b", "c", "d"]
+    assert task.texts == task.evaluated == ["a", "b", "c", "d"]
     embeddings = gaussian(4, 5)
     by_text = dict(zip(task.texts, embeddings, strict=True))
     for d in (2, 5):
@@ -114,7 +114,7 @@ def test_pairs_ask_each_distinct_query_once_among_the_distinct_answers(tmp_path)
     task = pairs_task("pairs", as_source(tmp_path, rows, ["query", "answer"]))
     assert (task.name, task.headline) == ("pairs", "ndcg@10")
     assert task.texts == ["q1", "q2", "q3", "x", "y", "z"]
-    assert task.judged == ["q1", "q2", "q3"]
+    assert task.evaluated == ["q1", "q2", "q3"]
     # q1 points at both of its answers, q2 at its own, q3 at z, which is not its own
     third = torch.tensor([[0.0, 0.1, 1.0]])
     embeddings = torch.cat([torch.tensor([[1.0, 0.0, 0.9], [0.0, 1.0, 0.0]]), third, torch.eye(3)])
@@ -149,7 +149,7 @@ def test_retrieval_joins_titles_ignores_gains_of_0_and_asks_only_judged_queries(
     qrels = [("q1", "d1", 2), ("q1", "d2", 1), ("q2", "d2", 1), ("q2", "d1", 0), ("d3", "d1", 0)]
     task = retrieval_task("beir", beir(tmp_path, CORPUS, QUERIES, qrels))
     queries, corpus = task.texts[:2], task.texts[2:]
-    assert queries == task.judged == ["who sleeps", "who runs"]
+    assert queries == task.evaluated == ["who sleeps", "who runs"]
     assert corpus == ["Cats They sleep.", "Dogs run.", "Fish swim.", "Birds fly."]
     # both queries rank d1, d2, d3, 4
     slope = torch.tensor([0.0, 0.0, 0.1, 0.2, 0.3, 0.4])

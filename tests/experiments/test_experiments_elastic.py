@@ -32,7 +32,7 @@ def test_a_kind_is_the_mean_of_its_tasks_over_seeds(
         asked = {"tasks": dict.fromkeys(tasks, "asked"), "headlines": headlines, "texts": 9}
         baselines = {"raw truncation": scores(40.0)}
         one = Evaluation(name, scores(first), baselines, {}, meta | asked)
-        results.write(tmp_path / "to" / name, one)
+        results.write_evaluation(tmp_path / "to" / name, one)
     kinds.main([tmp_path / "to"])
     table = (tmp_path / "kinds.md").read_text()
     # 50, 52, 57: 53 +- 4.303 * 3.606 / sqrt(3); the tasks' places in the list are added to it

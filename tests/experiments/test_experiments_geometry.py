@@ -12,9 +12,8 @@ import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 
-from mic.evaluation import results as evaluation
 from mic.evaluation.baselines import ROTATION
-from mic.evaluation.results import Evaluation
+from mic.evaluation.results import Evaluation, write_evaluation
 from mic.evaluation.scoring import PCA, RAW
 from mic.metrics.bootstrap import Items
 from mic.tracking.reader import OWN
@@ -66,7 +65,8 @@ def write(folder, name, baselines=BASELINES, **meta):
     }
     items = {"stsb": Items("spearman", torch.arange(3.0), {16: torch.arange(3.0)})}
     beside = {one: results(LEVELS[one]) for one in baselines}
-    evaluation.write(folder / name, Evaluation(name, results(LEVELS[name]), beside, items, about))
+    evaluation = Evaluation(name, results(LEVELS[name]), beside, items, about)
+    write_evaluation(folder / name, evaluation)
 
 
 @pytest.fixture

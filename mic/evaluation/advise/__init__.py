@@ -1,1 +1,1 @@
-"""How short and how coarse a user's own vectors may be: measured on their corpus and queries."""
+"""Advise on width and precision of vectors, measured on a user's corpus and queries."""

@@ -1,4 +1,4 @@
-"""A user's corpus and queries, and which documents answer which query, if anybody knows."""
+"""Read a user's corpus and queries, and relevance judgements if there are any."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,17 +27,17 @@ TEXT = "text"
 
 
 class Collection(NamedTuple):
-    """What is searched, by what, and what should be found.
+    """Documents, queries and, if given, relevance judgements.
 
-    `relevant` maps the numbers of the documents that answer a query to their gain; None where
-    nobody judged. `own` is the document that a query is itself: it is passed over. `left_out` are
-    queries that have no judged document.
+    `relevant` has for each query the gains of its documents, by their place in `documents`; None
+    without relevance judgements. `identical` is the document that is the query itself, which is
+    left out of the ranking. `left_out` counts the queries without a relevant document.
     """
 
     documents: list[str]
     queries: list[str]
     relevant: list[dict[int, float]] | None
-    own: list[int | None]
+    identical: list[int | None]
     left_out: int = 0
 
 
@@ -48,10 +48,10 @@ class Entry(NamedTuple):
 
 
 def read_collection(corpus: str, queries: str, qrels: str | None) -> Collection:
-    """Read and check all files.
+    """Read and check the files of corpus, queries and relevance judgements.
 
-    Raises InputError naming file, row and cure: for files that are not there, empty, ragged or
-    without the columns, ids that repeat or are judged and not there, too few texts.
+    Raises InputError naming file, row and cure: for files that are missing, empty, ragged or
+    without the columns, ids that repeat or are unknown, too few texts.
     """
     documents = list(read_entries(corpus, "--corpus"))
     if len(documents) < DOCUMENTS:
@@ -59,26 +59,37 @@ def read_collection(corpus: str, queries: str, qrels: str | None) -> Collection:
             f"--corpus {corpus}: {len(documents)} documents; the 10 best of so few say nothing: "
             f"give at least {DOCUMENTS}"
         )
-    asked = list(read_entries(queries, "--queries"))
+    query_entries = list(read_entries(queries, "--queries"))
     relevant, left_out = None, 0
     if qrels is not None:
-        judged = read_judgements(qrels, numbers(documents, corpus), numbers(asked, queries))
-        relevant = [judged[at] for at in sorted(judged)]
-        left_out, asked = len(asked) - len(judged), [asked[at] for at in sorted(judged)]
-    if len(asked) < QUERIES:
-        told = f"{len(asked)} queries" + (f" with a document in {qrels}" if qrels else "")
+        relevant_by_query = read_qrels(
+            qrels, number_by_id(documents, corpus), number_by_id(query_entries, queries)
+        )
+        relevant = [relevant_by_query[row] for row in sorted(relevant_by_query)]
+        left_out, query_entries = (
+            len(query_entries) - len(relevant_by_query),
+            [query_entries[row] for row in sorted(relevant_by_query)],
+        )
+    if len(query_entries) < QUERIES:
+        count = f"{len(query_entries)} queries" + (f" with a document in {qrels}" if qrels else "")
         raise InputError(
-            f"--queries {queries}: {told}; so few say nothing: give at least {QUERIES}"
+            f"--queries {queries}: {count}; so few say nothing: give at least {QUERIES}"
         )
     places: dict[str, int] = {}
-    for at, one in enumerate(documents):
-        places.setdefault(one.text, at)
-        places.setdefault(str(one.row.values.get(TEXT)), at)  # without its title
-    own = [places.get(one.text) for one in asked]
+    for row, entry in enumerate(documents):
+        places.setdefault(entry.text, row)
+        places.setdefault(str(entry.row.values.get(TEXT)), row)  # without its title
+    identical = [places.get(entry.text) for entry in query_entries]
     if relevant is not None:
-        own = [None if at in found else at for at, found in zip(own, relevant, strict=True)]
+        identical = [
+            None if row in gains else row for row, gains in zip(identical, relevant, strict=True)
+        ]
     return Collection(
-        [one.text for one in documents], [one.text for one in asked], relevant, own, left_out
+        [entry.text for entry in documents],
+        [entry.text for entry in query_entries],
+        relevant,
+        identical,
+        left_out,
     )
 
 
@@ -92,7 +103,7 @@ def read_entries(path: str, option: str) -> Iterator[Entry]:
             column = TEXT if TEXT in columns else alone
             named = next((name for name in IDS if name in columns), None)
             if column not in columns:
-                raise InputError(f"{file_of(row)}: no column {TEXT!r}; it has {columns}")
+                raise InputError(f"{file_name(row)}: no column {TEXT!r}; it has {columns}")
         try:
             whole = column == TEXT and option == "--corpus"
             text = document_text(row) if whole else text_of(row, column)
@@ -119,40 +130,40 @@ def read_any(path: str, option: str) -> Iterator[SourceRow]:
         yield from read_file(file)
 
 
-def numbers(entries: Sequence[Entry], path: str) -> dict[str, int]:
-    """The number of every id. Raises InputError where there are none, or one is there twice."""
-    found: dict[str, int] = {}
-    for at, one in enumerate(entries):
-        if one.id is None:
+def number_by_id(entries: Sequence[Entry], path: str) -> dict[str, int]:
+    """The row number of every id. Raises InputError where ids are missing, or one repeats."""
+    numbers: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        if entry.id is None:
             raise InputError(f"{path}: no column '_id', by which --qrels names its rows; add it")
-        if found.setdefault(one.id, at) != at:
-            raise InputError(f"{one.row.place}: _id {one.id!r} is there already; give it its own")
-    return found
+        if numbers.setdefault(entry.id, number) != number:
+            raise InputError(f"{entry.row.place}: _id {entry.id!r} repeats; give each row its own")
+    return numbers
 
 
-def read_judgements(
+def read_qrels(
     path: str, documents: Mapping[str, int], queries: Mapping[str, int]
 ) -> dict[int, dict[int, float]]:
-    """The documents with a score above 0 and their scores, by the number of the query."""
-    found: dict[int, dict[int, float]] = {}
+    """The documents with a score above 0 and their scores, by the row number of the query."""
+    relevant: dict[int, dict[int, float]] = {}
     for row in read_any(path, "--qrels"):
         query = id_of(row, column_of(row, QUERY_IDS))
         document = id_of(row, column_of(row, DOCUMENT_IDS))
         gain = number_of(row, column_of(row, SCORES))
-        for what, option, one, known in (
+        for what, option, identifier, known in (
             ("query", "--queries", query, queries),
             ("document", "--corpus", document, documents),
         ):
-            if one not in known:
+            if identifier not in known:
                 raise InputError(
-                    f"{row.place}: {what} {one!r} is not in the file of {option}; remove the row, "
-                    "or give the file that it was judged on"
+                    f"{row.place}: {what} {identifier!r} is not in the file of {option}; remove "
+                    "the row, or give the file that it was made for"
                 )
         if gain > 0:
-            found.setdefault(queries[query], {})[documents[document]] = gain
-    if not found:
+            relevant.setdefault(queries[query], {})[documents[document]] = gain
+    if not relevant:
         raise InputError(f"--qrels {path}: no row with a score above 0")
-    return found
+    return relevant
 
 
 def column_of(row: SourceRow, names: Sequence[str]) -> str:
@@ -160,9 +171,9 @@ def column_of(row: SourceRow, names: Sequence[str]) -> str:
         if name in row.values:
             return name
     raise InputError(
-        f"{file_of(row)}: no column {' or '.join(map(repr, names))}; it has {list(row.values)}"
+        f"{file_name(row)}: no column {' or '.join(map(repr, names))}; it has {list(row.values)}"
     )
 
 
-def file_of(row: SourceRow) -> str:
+def file_name(row: SourceRow) -> str:
     return row.place.rpartition(": row")[0]

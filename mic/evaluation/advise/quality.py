@@ -1,4 +1,4 @@
-"""What every width and precision finds, query by query, in one pass over the corpus."""
+"""Measure the search quality of every width and precision in one pass over the corpus."""
 
 import random
 from collections.abc import Sequence
@@ -20,41 +20,43 @@ from mic.nested import prefix, unit
 FULL = PRECISIONS[0]
 CALIBRATION = 10_000  # documents that int8's ranges are taken from
 BEST = 10
-JUDGED, AGREED = "nDCG@10", "agreement"
+NDCG, AGREEMENT = "nDCG@10", "agreement"
 
 
-class Point(NamedTuple):
+class OperatingPoint(NamedTuple):
     """A width and a precision."""
 
     dim: int
     precision: str
 
 
-class Found(NamedTuple):
-    """Every query's quality at every point, from 0 to 1; the full point is the last one in fp32."""
+class QueryScores(NamedTuple):
+    """Every query's quality at every point, from 0 to 1; `full` is the full width in fp32."""
 
     metric: str
-    values: dict[Point, Float[Tensor, " queries"]]
-    full: Point
+    values: dict[OperatingPoint, Float[Tensor, " queries"]]
+    full: OperatingPoint
 
 
-def measure(
-    collection: Collection, documents: Embeddings, asked: Embeddings, dims: Sequence[int]
-) -> Found:
-    """nDCG@10 where somebody judged; else the share of the full vectors' 10 best found again.
+def measure_quality(
+    collection: Collection, documents: Embeddings, queries: Embeddings, dims: Sequence[int]
+) -> QueryScores:
+    """nDCG@10 by the relevance judgements; without them the share of the full vectors' 10 best.
 
-    The documents are read in chunks and never all in memory; both sides are cut, scaled to length
-    1 and coded. Computed on the accelerator if there is one.
+    The documents are read in chunks and never all in memory; both sides are truncated, scaled to
+    length 1 and quantized. Computed on the accelerator if there is one.
     """
     device = exact_device(accelerator())
-    queries = asked[:].to(device)
-    ranges = {dim: one.to(device) for dim, one in int8_ranges_of(documents, dims).items()}
+    query_rows = queries[:].to(device)
+    ranges = {
+        dim: value_range.to(device) for dim, value_range in int8_ranges_of(documents, dims).items()
+    }
     rankers = {
-        Point(dim, precision): NestedRetrieval(
-            seen, [{}] * len(queries), [dim], collection.own, sync_on_compute=False
+        OperatingPoint(dim, precision): NestedRetrieval(
+            seen, [{}] * len(query_rows), [dim], collection.identical, sync_on_compute=False
         )
         for dim in dims
-        for precision, seen in as_compared(unit(prefix(queries, dim)), ranges[dim]).items()
+        for precision, seen in as_compared(unit(prefix(query_rows, dim)), ranges[dim]).items()
     }
     with bar("searching", len(documents)) as advance:
         for first in range(0, len(documents), CHUNK):
@@ -63,24 +65,24 @@ def measure(
             for dim in dims:
                 coded = as_compared(unit(prefix(some, dim)), ranges[dim])
                 for precision, seen in coded.items():
-                    rankers[Point(dim, precision)].update(seen, numbers)
+                    rankers[OperatingPoint(dim, precision)].update(seen, numbers)
             advance(len(some))
-    ranked = {point: one.ranking()[point.dim] for point, one in rankers.items()}
-    full = Point(dims[-1], FULL)
+    ranked = {point: ranker.ranking()[point.dim] for point, ranker in rankers.items()}
+    full = OperatingPoint(dims[-1], FULL)
     relevant = collection.relevant
     if relevant is not None:
-        metric, row = JUDGED, NAMES.index("ndcg@10")
+        metric, row = NDCG, NAMES.index("ndcg@10")
     else:
-        metric, row = AGREED, NAMES.index("recall@10")
+        metric, row = AGREEMENT, NAMES.index("recall@10")
         best = ranked[full][:, :BEST].tolist()
-        relevant = [dict.fromkeys(one, 1.0) for one in best]
+        relevant = [dict.fromkeys(ranking, 1.0) for ranking in best]
     judgements = relevance_tensors(relevant)
-    values = {point: ranking_values(found, judgements)[row] for point, found in ranked.items()}
-    return Found(metric, values, full)
+    values = {point: ranking_values(ranking, judgements)[row] for point, ranking in ranked.items()}
+    return QueryScores(metric, values, full)
 
 
 def int8_ranges_of(documents: Embeddings, dims: Sequence[int]) -> dict[int, Tensor]:
-    """The ranges of each width, of a seeded sample of the corpus: queries are not known yet."""
+    """The ranges of each width, from a seeded sample of the corpus alone, without the queries."""
     count = len(documents)
     chosen = sorted(random.Random(0).sample(range(count), min(CALIBRATION, count)))
     sample = documents[chosen]

@@ -1,4 +1,4 @@
-"""`mic advise`: read, encode once, search at every width and precision, choose."""
+"""`mic advise`: encode once, search at every width and precision, and choose one."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,22 +7,26 @@ from typing import NamedTuple
 
 from mic.distributed.environment import accelerator
 from mic.evaluation.advise.collection import read_collection
-from mic.evaluation.advise.quality import measure
+from mic.evaluation.advise.quality import measure_quality
 from mic.evaluation.advise.selection import choose, kept_shares
 from mic.evaluation.advise.speed import measure_speed
-from mic.evaluation.advise.summary import show, write
-from mic.evaluation.advise.words import Report
+from mic.evaluation.advise.summary import AdviceReport, show_advice, write_advice
 from mic.evaluation.encoding import embed_texts
-from mic.evaluation.evaluate import digest
-from mic.evaluation.models import find_models, trained, weights_hash, widths
-from mic.evaluation.run import refuse_file
-from mic.evaluation.truncation import trained_nested
+from mic.evaluation.evaluate import json_hash
+from mic.evaluation.models import (
+    evaluation_widths,
+    find_models,
+    load_encoder,
+    trained_nested,
+    weights_hash,
+)
+from mic.evaluation.results import refuse_file
 from mic.files import cache_folder
 from mic.nested import check_dims, with_full
 
 
-class Wanted(NamedTuple):
-    """What to look at, and how; `mic advise --help` says what each means."""
+class AdviceRequest(NamedTuple):
+    """The options of `mic advise`; `mic advise --help` explains each."""
 
     model: str
     corpus: str
@@ -35,39 +39,41 @@ class Wanted(NamedTuple):
     command: str = "mic advise"
 
 
-def advise(wanted: Wanted) -> Report:
-    """Measure, print and perhaps write an advice.
+def advise(request: AdviceRequest) -> AdviceReport:
+    """Measure every width and precision; print the advice, and write it if `to` is given.
 
     Raises InputError for bad input, before anything is encoded.
     """
-    if wanted.to is not None:
-        refuse_file(wanted.to)
-    (model,) = find_models([wanted.model])
-    collection = read_collection(wanted.corpus, wanted.queries, wanted.qrels)
-    encoder, weights = trained(model), weights_hash(model.given)
-    asked = check_dims(widths(model, encoder.width, wanted.dims), encoder.width)
-    dims = with_full(asked, encoder.width)
+    if request.to is not None:
+        refuse_file(request.to)
+    (model,) = find_models([request.model])
+    collection = read_collection(request.corpus, request.queries, request.qrels)
+    encoder, weights = load_encoder(model), weights_hash(model.given)
+    widths = check_dims(evaluation_widths(model, encoder.width, request.dims), encoder.width)
+    dims = with_full(widths, encoder.width)
     texts = {"corpus": collection.documents, "queries": collection.queries}
-    of = digest(weights, encoder.pooling, encoder.max_length, encoder.width, texts)
-    folder = cache_folder() / "advise" / of[:16]
+    key = json_hash(weights, encoder.pooling, encoder.max_length, encoder.width, texts)
+    folder = cache_folder() / "advise" / key[:16]
     encoder.to(accelerator())
-    embedded = embed_texts(encoder, texts, wanted.batch_size, folder, f"encoding with {model.name}")
-    found = measure(collection, embedded["corpus"], embedded["queries"], dims)
-    kept = kept_shares(found)
-    report = Report(
+    embedded = embed_texts(
+        encoder, texts, request.batch_size, folder, f"encoding with {model.name}"
+    )
+    scores = measure_quality(collection, embedded["corpus"], embedded["queries"], dims)
+    shares = kept_shares(scores)
+    report = AdviceReport(
         model,
         collection,
-        wanted.qrels,
-        wanted.keep,
+        request.qrels,
+        request.keep,
         trained_nested(model, encoder.width),
-        found,
-        kept,
-        measure_speed(embedded["corpus"], embedded["queries"], list(kept), found.full),
-        choose(kept, found.full, wanted.keep),
+        scores,
+        shares,
+        measure_speed(embedded["corpus"], embedded["queries"], list(shares), scores.full),
+        choose(shares, scores.full, request.keep),
     )
-    show(report)
-    if wanted.to is not None:
-        files = {"corpus": wanted.corpus, "queries": wanted.queries, "qrels": wanted.qrels}
-        write(report, wanted.to, wanted.command, {"weights": weights, "files": files})
+    show_advice(report)
+    if request.to is not None:
+        files = {"corpus": request.corpus, "queries": request.queries, "qrels": request.qrels}
+        write_advice(report, request.to, request.command, {"weights": weights, "files": files})
     shutil.rmtree(folder, ignore_errors=True)
     return report

@@ -1,8 +1,8 @@
-"""How fast exact search is at a width and precision, beside the full vectors' in the same run.
+"""Measure the speed of exact search at each width and precision, relative to the full vectors.
 
 One query after the other, on one CPU thread, over vectors in memory, the 10 best of each. fp32 is a
-product with the matrix; int8 the same, its codes turned into numbers a few thousand rows at a time;
-binary counts bits that differ. A search library's own kernels may be faster at each of them.
+product with the matrix; int8 the same, its codes decoded a few thousand rows at a time; binary
+counts bits that differ. The kernels of a search library may be faster at each of them.
 """
 
 import time
@@ -17,31 +17,33 @@ from torch import Tensor
 
 from mic.console import bar
 from mic.encoder.embedding_file import Embeddings
-from mic.evaluation.advise.quality import FULL, Point, int8_ranges_of
+from mic.evaluation.advise.quality import FULL, OperatingPoint, int8_ranges_of
 from mic.metrics.quantization import from_int8, scale, to_binary, to_int8
 from mic.nested import prefix, unit
 
 BEST = 10
 ROUNDS = 5
-SECONDS = 0.05  # of a round, at each of the two
+SECONDS = 0.05  # of a round, for each of the two searches
 BYTES = 2**28  # of the full vectors that are searched: a larger corpus takes longer in proportion
-BLOCK = 4096  # rows of codes turned into numbers at a time
+BLOCK = 4096  # rows of codes decoded at a time
 WORD = 8  # bytes of a machine word
-Prepared = Sequence[Any]  # of a query each
+PreparedQueries = Sequence[Any]  # of a query each
 
 
 class Search(NamedTuple):
-    """`prepare` codes queries, cut and of length 1; `best` are the numbers of a prepared one's 10
-    best documents."""
+    """Exact search: `prepare` encodes truncated queries of length 1, `best` ranks one of them.
 
-    prepare: Callable[[Float[Tensor, "queries dim"]], Prepared]
+    `best` returns the row numbers of the 10 best documents of a prepared query.
+    """
+
+    prepare: Callable[[Float[Tensor, "queries dim"]], PreparedQueries]
     best: Callable[[Any], Int64[Tensor, " best"]]
 
 
 class Speed(NamedTuple):
-    """Queries per second over the whole corpus, and how many times as many as the full vectors.
+    """Queries per second over the whole corpus, and their ratio to the full vectors' (`times`).
 
-    `times` is measured for each point beside the full vectors; `per_second` is theirs, times it.
+    `times` is measured for each point; `per_second` is that of the full vectors multiplied by it.
     """
 
     per_second: float
@@ -52,62 +54,69 @@ class Speeds(NamedTuple):
     """`rows` documents were searched; figures for a larger corpus are in proportion."""
 
     rows: int
-    found: dict[Point, Speed]
+    by_point: dict[OperatingPoint, Speed]
 
 
 def measure_speed(
-    documents: Embeddings, queries: Embeddings, points: Sequence[Point], full: Point
+    documents: Embeddings,
+    queries: Embeddings,
+    points: Sequence[OperatingPoint],
+    full: OperatingPoint,
 ) -> Speeds:
-    """The speed of every point; each is timed in turn with the full one, and has its own ratio."""
+    """The speed of every point, which is timed in turns with the full vectors."""
     rows = min(len(documents), max(1, BYTES // (4 * documents.width)))
-    matrix, asked = documents[:rows], queries[: min(len(queries), 64)]
+    matrix, sample = documents[:rows], queries[: min(len(queries), 64)]
     ranges = int8_ranges_of(documents, [point.dim for point in points])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times: dict[Point, float] = {}
+        times: dict[OperatingPoint, float] = {}
         taken: list[float] = []
         with bar("timing the search", len(points)) as advance:
             whole = searcher(matrix, full, ranges[full.dim])
             for point in points:
                 search = whole if point == full else searcher(matrix, point, ranges[point.dim])
-                rounds = timed(search, whole, asked, point.dim)
+                rounds = timed(search, whole, sample, point.dim)
                 times[point] = 1.0 if point == full else median(b / a for a, b in rounds)
                 taken += [full for _, full in rounds]
                 advance(1)
     finally:
         torch.set_num_threads(threads)
     rate = rows / len(documents) / median(taken)
-    return Speeds(rows, {point: Speed(rate * one, one) for point, one in times.items()})
+    return Speeds(rows, {point: Speed(rate * ratio, ratio) for point, ratio in times.items()})
 
 
 def timed(
-    search: Search, whole: Search, asked: Float[Tensor, "queries dim"], dim: int
+    search: Search, whole: Search, queries: Float[Tensor, "queries dim"], dim: int
 ) -> list[tuple[float, float]]:
-    """Seconds of both searches, in turn, in every round."""
-    own, full = search.prepare(unit(prefix(asked, dim))), whole.prepare(unit(asked))
-    counts = [how_many(search, own), how_many(whole, full)]
+    """Seconds of both searches, in turns, in every round."""
+    prepared, full = search.prepare(unit(prefix(queries, dim))), whole.prepare(unit(queries))
+    counts = [how_many(search, prepared), how_many(whole, full)]
     return [
-        (seconds(search, own, counts[0]), seconds(whole, full, counts[1])) for _ in range(ROUNDS)
+        (
+            seconds_per_search(search, prepared, counts[0]),
+            seconds_per_search(whole, full, counts[1]),
+        )
+        for _ in range(ROUNDS)
     ]
 
 
-def how_many(search: Search, queries: Prepared) -> int:
-    """How many searches fill a round; the first ones warm it up."""
-    once = min(seconds(search, queries, 1) for _ in range(3))
+def how_many(search: Search, queries: PreparedQueries) -> int:
+    """How many searches fill a round; the first ones are a warm-up."""
+    once = min(seconds_per_search(search, queries, 1) for _ in range(3))
     return max(2, min(500, int(SECONDS / max(once, 1e-6))))
 
 
-def seconds(search: Search, queries: Prepared, count: int) -> float:
+def seconds_per_search(search: Search, queries: PreparedQueries, count: int) -> float:
     """Seconds of this thread that a search takes, over `count` of them."""
     start = time.thread_time()  # which other programs do not lengthen
-    for at in range(count):
-        search.best(queries[at % len(queries)])
+    for number in range(count):
+        search.best(queries[number % len(queries)])
     return (time.thread_time() - start) / count
 
 
 def searcher(
-    matrix: Float[Tensor, "rows full"], point: Point, ranges: Float[Tensor, "two dim"]
+    matrix: Float[Tensor, "rows full"], point: OperatingPoint, ranges: Float[Tensor, "two dim"]
 ) -> Search:
     """Search in documents' full vectors at a point; `ranges` are int8's at its width."""
     vectors = unit(prefix(matrix, point.dim))
@@ -119,13 +128,13 @@ def searcher(
 
 
 def int8_searcher(vectors: Float[Tensor, "rows dim"], ranges: Float[Tensor, "two dim"]) -> Search:
-    """Cosines of decoded codes: decoding is linear, so that it is the query that is changed."""
+    """Cosines of decoded codes: decoding is linear, so that it is applied to the query instead."""
     codes = to_int8(vectors, ranges)
     parts = torch.split(codes, BLOCK)
     lengths = torch.cat([from_int8(some, ranges).norm(dim=1) for some in parts])
     low, step = scale(ranges)
 
-    def prepare(queries: Tensor) -> Prepared:
+    def prepare(queries: Tensor) -> PreparedQueries:
         seen = unit(from_int8(to_int8(queries, ranges), ranges))
         return list(zip(seen * step, seen @ (low + 128.5 * step), strict=True))
 
@@ -138,14 +147,14 @@ def int8_searcher(vectors: Float[Tensor, "rows dim"], ranges: Float[Tensor, "two
 
 
 def binary_searcher(vectors: Float[Tensor, "rows dim"]) -> Search:
-    """The fewest bits that differ, a machine word of every document at a time."""
+    """The fewest bits that differ, compared one machine word of all documents at a time."""
 
-    def words(x: Tensor) -> np.ndarray:
+    def machine_words(x: Tensor) -> np.ndarray:
         codes = to_binary(x).numpy()
         padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % WORD)))
         return np.ascontiguousarray(padded.view(np.uint64).T)
 
-    columns = words(vectors)
+    columns = machine_words(vectors)
 
     def best(query: np.ndarray) -> Tensor:
         differing = np.zeros(columns.shape[1], np.int16)
@@ -153,4 +162,4 @@ def binary_searcher(vectors: Float[Tensor, "rows dim"]) -> Search:
             differing += np.bitwise_count(column ^ word)
         return torch.from_numpy(differing).topk(BEST, largest=False).indices
 
-    return Search(lambda queries: list(words(queries).T), best)
+    return Search(lambda queries: list(machine_words(queries).T), best)

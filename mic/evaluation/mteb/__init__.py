@@ -1,1 +1,1 @@
-"""mteb's own tasks at every width: each text encoded once, all scores by mteb's code."""
+"""Evaluate by mteb's tasks at every width: each text is encoded once, mteb's code scores it."""

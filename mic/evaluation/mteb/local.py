@@ -1,4 +1,4 @@
-"""Tasks over local files for mteb: a suite of mic's own, scored by mteb's code and protocol."""
+"""Make mteb's tasks from the local files of one of mic's suites."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,10 +12,10 @@ from mic.config.schema_data import (
     TasksConfig,
 )
 from mic.errors import InputError
-from mic.evaluation.evaluate import digest
+from mic.evaluation.evaluate import json_hash
 from mic.evaluation.tasks.labels import (
-    read_judged_pairs,
     read_labelled,
+    read_labelled_pairs,
     refuse_strange_labels,
     refuse_unique_labels,
 )
@@ -23,16 +23,16 @@ from mic.evaluation.tasks.relevance import Ranking, pairs_ranking, read_pairs, r
 from mic.evaluation.tasks.tasks import fingerprints, read_scored
 
 TEST, TRAIN = "test", "train"
-LANGUAGE = "eng-Latn"  # mteb wants one; nothing that is scored depends on it
+LANGUAGE = "eng-Latn"  # mteb requires one; no score depends on it
 
 
 def local_tasks(config: TasksConfig) -> list[Any]:
-    """The tasks of a suite as mteb's, in the order in which mic has them, with their data loaded.
+    """The tasks of a suite as mteb's tasks, in mic's order, with their data loaded.
 
-    A task's revision is a hash of its files, so that no result of other data is taken for its own.
+    A task's revision is a hash of its files, so that results of other data are never reused.
     Raises InputError naming file, row and cure.
     """
-    made: list[Any] = []
+    tasks: list[Any] = []
     kinds: Sequence[tuple[Mapping[str, Any], Callable[[str, Any, str], Any]]] = (
         (config.sts, similarity),
         (config.pairs, pairs),
@@ -42,13 +42,13 @@ def local_tasks(config: TasksConfig) -> list[Any]:
         (config.clustering, clustering),
     )
     hashes = fingerprints(config)
-    for tasks, make in kinds:
-        for name, files in tasks.items():
+    for sources, make in kinds:
+        for name, files in sources.items():
             if "/" in name:
                 raise InputError(f"task {name!r}: mteb names a file after it; write it without /")
-            held = {key: one for key, one in hashes.items() if key.split("/")[0] == name}
-            made.append(make(name, files, digest(held, asdict(files))))
-    return made
+            data = {key: sha for key, sha in hashes.items() if key.split("/")[0] == name}
+            tasks.append(make(name, files, json_hash(data, asdict(files))))
+    return tasks
 
 
 def similarity(name: str, source: Source, revision: str) -> Any:
@@ -57,8 +57,8 @@ def similarity(name: str, source: Source, revision: str) -> Any:
 
     left, right, scores = read_scored(source)
     rows = Dataset.from_dict({"sentence1": left, "sentence2": right, "score": scores})
-    made = task_of(AbsTaskSTS, name, "STS", "cosine_spearman", revision)
-    return loaded(made, {TEST: rows})
+    task = task_of(AbsTaskSTS, name, "STS", "cosine_spearman", revision)
+    return with_dataset(task, {TEST: rows})
 
 
 def pairs(name: str, source: Source, revision: str) -> Any:
@@ -69,27 +69,30 @@ def retrieval(name: str, files: RetrievalFiles, revision: str) -> Any:
     return ranking(name, read_ranking(files), revision)
 
 
-def ranking(name: str, found: Ranking, revision: str) -> Any:
+def ranking(name: str, ranks: Ranking, revision: str) -> Any:
     from datasets import Dataset
     from mteb.abstasks import AbsTaskRetrieval
 
     # mteb leaves out a document that has its query's id
-    ids = [f"q{n}" if own is None else f"d{own}" for n, own in enumerate(found.own)]
-    documents = [f"d{n}" for n in range(len(found.corpus))]
-    gains = [whole(name, one) for one in found.relevant]
+    ids = [
+        f"q{n}" if identical is None else f"d{identical}"
+        for n, identical in enumerate(ranks.identical)
+    ]
+    documents = [f"d{n}" for n in range(len(ranks.corpus))]
+    gains = [whole_gains(name, gain) for gain in ranks.relevant]
     rows = {
-        "queries": Dataset.from_dict({"id": ids, "text": found.queries}),
-        "corpus": Dataset.from_dict({"id": documents, "text": found.corpus}),
+        "queries": Dataset.from_dict({"id": ids, "text": ranks.queries}),
+        "corpus": Dataset.from_dict({"id": documents, "text": ranks.corpus}),
         "relevant_docs": dict(zip(ids, gains, strict=True)),
         "top_ranked": None,
     }
-    made = task_of(AbsTaskRetrieval, name, "Retrieval", "ndcg_at_10", revision)
-    made.ignore_identical_ids = True
-    return loaded(made, {"default": {TEST: rows}})
+    task = task_of(AbsTaskRetrieval, name, "Retrieval", "ndcg_at_10", revision)
+    task.ignore_identical_ids = True
+    return with_dataset(task, {"default": {TEST: rows}})
 
 
-def whole(name: str, gains: Mapping[int, float]) -> dict[str, int]:
-    """Gains as mteb takes them: whole numbers."""
+def whole_gains(name: str, gains: Mapping[int, float]) -> dict[str, int]:
+    """Gains as whole numbers, which mteb requires, by the id of the document."""
     broken = [gain for gain in gains.values() if gain != int(gain)]
     if broken:
         raise InputError(f"task {name!r}: score {broken[0]}: mteb takes whole numbers; round them")
@@ -100,16 +103,16 @@ def classification(name: str, files: ClassificationFiles, revision: str) -> Any:
     from datasets import Dataset, DatasetDict
     from mteb.abstasks import AbsTaskClassification
 
-    parts = {TRAIN: read_labelled(files.train), TEST: read_labelled(files.test)}
-    refuse_strange_labels(files, parts[TRAIN], parts[TEST])
-    numbers = numbered([row.label for rows in parts.values() for row in rows])
-    made = task_of(AbsTaskClassification, name, "Classification", "accuracy", revision)
-    texts = {part: [row.text for row in rows] for part, rows in parts.items()}
-    labels = {part: [numbers[row.label] for row in rows] for part, rows in parts.items()}
+    splits = {TRAIN: read_labelled(files.train), TEST: read_labelled(files.test)}
+    refuse_strange_labels(files, splits[TRAIN], splits[TEST])
+    numbers = numbered([row.label for rows in splits.values() for row in rows])
+    task = task_of(AbsTaskClassification, name, "Classification", "accuracy", revision)
+    texts = {split: [row.text for row in rows] for split, rows in splits.items()}
+    labels = {split: [numbers[row.label] for row in rows] for split, rows in splits.items()}
     tables = {
-        part: Dataset.from_dict({"text": texts[part], "label": labels[part]}) for part in parts
+        split: Dataset.from_dict({"text": texts[split], "label": labels[split]}) for split in splits
     }
-    return loaded(made, DatasetDict(tables))
+    return with_dataset(task, DatasetDict(tables))
 
 
 def numbered(labels: Sequence[str]) -> dict[str, int]:
@@ -128,10 +131,10 @@ def pair_classification(name: str, files: PairClassificationFiles, revision: str
     from datasets import Dataset
     from mteb.abstasks import AbsTaskPairClassification
 
-    left, right, labels = zip(*read_judged_pairs(files.test), strict=True)
+    left, right, labels = zip(*read_labelled_pairs(files.test), strict=True)
     rows = Dataset.from_dict({"sentence1": left, "sentence2": right, "labels": labels})
-    made = task_of(AbsTaskPairClassification, name, "PairClassification", "max_ap", revision)
-    return loaded(made, {TEST: rows})
+    task = task_of(AbsTaskPairClassification, name, "PairClassification", "max_ap", revision)
+    return with_dataset(task, {TEST: rows})
 
 
 def clustering(name: str, source: Source, revision: str) -> Any:
@@ -141,13 +144,13 @@ def clustering(name: str, source: Source, revision: str) -> Any:
     rows = read_labelled(source)
     refuse_unique_labels(source, rows)
     table = {"sentences": [row.text for row in rows], "labels": [row.label for row in rows]}
-    made = task_of(AbsTaskClustering, name, "Clustering", "v_measure", revision)
-    made.max_fraction_of_documents_to_embed = None  # all of them
-    return loaded(made, {TEST: Dataset.from_dict(table)})
+    task = task_of(AbsTaskClustering, name, "Clustering", "v_measure", revision)
+    task.max_fraction_of_documents_to_embed = None  # all of them
+    return with_dataset(task, {TEST: Dataset.from_dict(table)})
 
 
 def task_of(kind: Any, name: str, type_of: str, main_score: str, revision: str) -> Any:
-    """A task of one of mteb's kinds that mteb itself does not know."""
+    """A new task of one of mteb's kinds."""
     from mteb.abstasks.task_metadata import TaskMetadata
 
     metadata = TaskMetadata(
@@ -163,6 +166,6 @@ def task_of(kind: Any, name: str, type_of: str, main_score: str, revision: str) 
     return type(f"Local{kind.__name__}", (kind,), {"metadata": metadata})()
 
 
-def loaded(task: Any, dataset: Any) -> Any:
+def with_dataset(task: Any, dataset: Any) -> Any:
     task.dataset, task.data_loaded = dataset, True
     return task

@@ -1,4 +1,4 @@
-"""A model as mteb sees it: one encoder, cut to a width."""
+"""Show an encoder, truncated to a width, to mteb as a model."""
 
 from typing import Any, NamedTuple
 
@@ -9,31 +9,31 @@ from torch import Tensor
 
 from mic.encoder.embedding_store import BoundedStore
 from mic.encoder.encoder import Encoder
-from mic.evaluation.evaluate import digest
+from mic.evaluation.evaluate import json_hash
 from mic.evaluation.mteb.prompts import Prompts, prompt_of
 from mic.nested import prefix, unit
 
 
 class Subject(NamedTuple):
-    """What is judged; `weights` is the hash of its weights."""
+    """The model that is evaluated; `weights` is the hash of its weights."""
 
     name: str
     weights: str
     encoder: Encoder
     prompts: Prompts
-    kept: BoundedStore
+    store: BoundedStore
 
 
 class AtWidth:
-    """mteb's EncoderProtocol over embeddings that are kept: the first `dim` numbers, of length 1.
+    """mteb's EncoderProtocol over stored embeddings: their first `dim` dimensions, of length 1.
 
-    What it is called holds all that makes the embeddings, so that mteb finds the results of no
-    other width and no other checkpoint in their place.
+    Its `mteb_model_meta` names all that the embeddings depend on, so that mteb never reuses the
+    results of another width or checkpoint.
     """
 
     def __init__(self, subject: Subject, dim: int) -> None:
-        self.kept, self.prompts, self.dim = subject.kept, subject.prompts, dim
-        self.mteb_model_meta = describe(subject, dim)
+        self.store, self.prompts, self.dim = subject.store, subject.prompts, dim
+        self.mteb_model_meta = mteb_meta(subject, dim)
 
     def encode(
         self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **_: Any
@@ -41,17 +41,17 @@ class AtWidth:
         """Embeddings of the texts of mteb's loader, in its order."""
         prompt = prompt_of(self.prompts, task_metadata, prompt_type)
         texts = [f"{prompt}{text}" for text in inputs.dataset["text"][:]]
-        full = unit(torch.from_numpy(self.kept.embed(texts)))
+        full = unit(torch.from_numpy(self.store.embed(texts)))
         # scaled before the cut as well: as an exported model computes it, to the last bit
-        found: np.ndarray = unit(prefix(full, self.dim)).numpy()
-        return found
+        cut: np.ndarray = unit(prefix(full, self.dim)).numpy()
+        return cut
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Cosines of all with all."""
+        """Cosines of all pairs."""
         from mteb.similarity_functions import cos_sim
 
-        found: Tensor = cos_sim(embeddings1, embeddings2)
-        return found
+        cosines: Tensor = cos_sim(embeddings1, embeddings2)
+        return cosines
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Cosines row by row."""
@@ -60,7 +60,7 @@ class AtWidth:
         return pairwise_cos_sim(embeddings1, embeddings2)
 
 
-def describe(subject: Subject, dim: int) -> Any:
+def mteb_meta(subject: Subject, dim: int) -> Any:
     """mteb's ModelMeta: the run, the weights as its revision, the width as its experiment."""
     from mteb.models import ModelMeta
     from mteb.models.model_meta import ScoringFunction
@@ -72,14 +72,14 @@ def describe(subject: Subject, dim: int) -> Any:
         "pooling": encoder.pooling,
     }
     if any(subject.prompts.named.values()) or subject.prompts.default:
-        experiment["prompts"] = digest(subject.prompts)[:8]
+        experiment["prompts"] = json_hash(subject.prompts)[:8]
     return ModelMeta.create_empty(
         {
             "name": f"mic/{subject.name}",
             "revision": subject.weights,
             "embed_dim": dim,
             "max_tokens": encoder.max_length,
-            "n_parameters": sum(one.numel() for one in encoder.parameters()),
+            "n_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
             "similarity_fn_name": ScoringFunction.COSINE,
             "framework": ["PyTorch"],
             "experiment_kwargs": experiment,
@@ -88,5 +88,5 @@ def describe(subject: Subject, dim: int) -> Any:
 
 
 def encoder_key(encoder: Encoder, weights: str) -> str:
-    """A name of all that makes full embeddings but the texts."""
-    return digest(weights, encoder.pooling, encoder.max_length, encoder.width)[:32]
+    """A key of everything but the texts that full embeddings depend on."""
+    return json_hash(weights, encoder.pooling, encoder.max_length, encoder.width)[:32]

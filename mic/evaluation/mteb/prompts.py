@@ -1,4 +1,4 @@
-"""Which prompt stands before a text: what mteb does with a sentence-transformers model's."""
+"""Choose the prompt before a text as mteb does for a sentence-transformers model."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,10 @@ class Prompts(NamedTuple):
 
 
 def read_prompts(folder: Path) -> Prompts:
-    """The prompts of a model's folder, less those whose names mteb does not know.
+    """The prompts of a model's folder, without those whose names mteb does not know.
 
-    Raises InputError for a default that is not there, and for a pooling that skips prompts, which
-    our encoder does not.
+    Raises InputError for a default prompt that does not exist, and for a pooling that skips
+    prompts, which our encoder does not.
     """
     from mteb.models.abs_encoder import AbsEncoder
 
@@ -30,7 +30,9 @@ def read_prompts(folder: Path) -> Prompts:
     given = {"query": "", "document": "", **given}
     default = settings.get("default_prompt_name")
     if default is not None and default not in given:
-        raise InputError(f"{folder / SETTINGS}: default_prompt_name {default!r} is no prompt of it")
+        raise InputError(
+            f"{folder / SETTINGS}: default_prompt_name {default!r} is not among its prompts"
+        )
     pooling = module_folders(folder, "Pooling")
     skips = pooling and read_json(pooling[0] / "config.json", {}).get("include_prompt") is False
     if skips and any(given.values()):
@@ -45,9 +47,10 @@ def read_prompts(folder: Path) -> Prompts:
 def prompt_of(prompts: Prompts, task: Any, prompt_type: Any) -> str:
     """The prompt for a task's texts (mteb's metadata of it), which are queries, documents or None.
 
-    A task's own comes before its type's, and both before those for any query or document.
+    The prompt of a task comes before that of its type, and both before those of all queries or
+    documents.
     """
     from mteb.models.abs_encoder import get_prompt
 
-    found: str | None = get_prompt(prompts.named, task, prompt_type)
-    return prompts.default if found is None else found
+    prompt: str | None = get_prompt(prompts.named, task, prompt_type)
+    return prompts.default if prompt is None else prompt

@@ -1,4 +1,4 @@
-"""Models by mteb's tasks: task after task, each at every width, with what is done kept."""
+"""Evaluate models by mteb's tasks at every width; finished tasks are read from mteb's results."""
 
 import logging
 import shutil
@@ -17,14 +17,20 @@ from mic.distributed.environment import accelerator
 from mic.encoder.embedding_store import BoundedStore
 from mic.encoder.pretrained import locate, no_progress_bars
 from mic.errors import InputError
-from mic.evaluation import results as evaluation
-from mic.evaluation.evaluate import Options, digest
-from mic.evaluation.models import Model, find_models, group_of, trained, weights_hash, widths
+from mic.evaluation.evaluate import Options, json_hash
+from mic.evaluation.models import (
+    Model,
+    evaluation_widths,
+    find_models,
+    load_encoder,
+    seed_group_key,
+    weights_hash,
+)
 from mic.evaluation.mteb.model import AtWidth, Subject, encoder_key
 from mic.evaluation.mteb.prompts import read_prompts
-from mic.evaluation.mteb.score import parts_of, scores
+from mic.evaluation.mteb.score import score_task, subtasks_of
 from mic.evaluation.mteb.suite import find_tasks
-from mic.evaluation.results import Evaluation
+from mic.evaluation.results import Evaluation, is_evaluation, read_evaluation, write_evaluation
 from mic.nested import check_dims
 from mic.tracking.run_directory import git_commit, versions
 
@@ -32,71 +38,73 @@ RESULTS = "mteb"  # in the folder of --to: mteb's own result files
 PROTOCOL = "mteb"
 
 
-def evaluate_all(
+def evaluate_by_mteb(
     models: Sequence[str], suite: str, data: Path | None, options: Options
 ) -> list[Evaluation]:
-    """Judge models by mteb's tasks; write TO/NAME for each.
+    """Evaluate models by mteb's tasks; write TO/NAME for each.
 
     A task at a width that TO/mteb has is read, not run again. Raises InputError for bad input,
-    RunError where a task's data is not to be had.
+    RunError where a task's data is not available.
     """
     chosen = find_models(models)
-    with quiet():
+    with quiet_mteb():
         tasks = find_tasks(suite, data, options.tasks)
-        return [evaluate_model(model, suite, tasks, options) for model in chosen]
+        return [evaluate_model_by_mteb(model, suite, tasks, options) for model in chosen]
 
 
-def evaluate_model(model: Model, suite: str, tasks: Sequence[Any], options: Options) -> Evaluation:
+def evaluate_model_by_mteb(
+    model: Model, suite: str, tasks: Sequence[Any], options: Options
+) -> Evaluation:
     import mteb
 
-    weights, encoder = weights_hash(model.given), trained(model)
-    dims = list(check_dims(widths(model, encoder.width, options.dims), encoder.width))
+    weights, encoder = weights_hash(model.given), load_encoder(model)
+    dims = list(check_dims(evaluation_widths(model, encoder.width, options.dims), encoder.width))
     folder = options.to / model.name
     refuse_other(folder, weights)
     prompts = read_prompts(locate(model.given))
     encoder.to(accelerator())
     cache, results = mteb.ResultCache(options.to / RESULTS), {}
-    with bar(model.name, len(dims) * sum(len(parts_of(task)) for task in tasks)) as advance:
-        told = Told(advance)
+    with bar(model.name, len(dims) * sum(len(subtasks_of(task)) for task in tasks)) as advance:
+        progress = EncodingProgress(advance)
 
         def encode(texts: Sequence[str]) -> Float32[np.ndarray, "part width"]:
-            found = encoder.embed(texts, batch_size=options.batch_size, progress=told.encoded)
-            return found.numpy()
+            scores = encoder.embed(texts, batch_size=options.batch_size, progress=progress.encoded)
+            return scores.numpy()
 
-        kept = BoundedStore(encoder_key(encoder, weights), encoder.width, encode)
-        subject = Subject(model.name, weights, encoder, prompts, kept)
-        at = {dim: AtWidth(subject, dim) for dim in dims}
+        store = BoundedStore(encoder_key(encoder, weights), encoder.width, encode)
+        subject = Subject(model.name, weights, encoder, prompts, store)
+        models = {dim: AtWidth(subject, dim) for dim in dims}
         for task in tasks:
-            kept.begin_task()
-            found = scores(task, at, cache, options.batch_size, told.say)
-            results[task.metadata.name] = {task.metadata.main_score: found}
+            store.begin_task()
+            scores = score_task(task, models, cache, options.batch_size, progress.say)
+            results[task.metadata.name] = {task.metadata.main_score: scores}
     meta = {
         "weights": weights,
         "dims": dims,
-        "tasks": {task.metadata.name: question(task) for task in tasks},
+        "tasks": {task.metadata.name: question_hash(task) for task in tasks},
         "protocol": PROTOCOL,
         "model": model.given,
         "seed": model.config.seed if model.config else None,
-        "group": group_of(model, weights),
+        "group": seed_group_key(model, weights),
         "base": None,
         "suite": suite,
         "headlines": {task.metadata.name: task.metadata.main_score for task in tasks},
         "types": {task.metadata.name: task.metadata.type for task in tasks},
         "prompts": prompts._asdict(),
-        "texts_encoded": told.texts,
+        "texts_encoded": progress.texts,
         "data": {task.metadata.name: task.metadata.revision for task in tasks},
         "versions": {**versions(), "mteb": version("mteb")},
         "git_commit": git_commit(),
     }
-    judged = Evaluation(model.name, results, {}, {}, meta)
-    if folder.exists():  # a view of TO/mteb, which has all that it was made from
+    evaluated = Evaluation(model.name, results, {}, {}, meta)
+    if folder.exists():  # made from TO/mteb, which has everything in it
         shutil.rmtree(folder)
-    evaluation.write(folder, judged)
-    return judged
+    write_evaluation(folder, evaluated)
+    return evaluated
 
 
-class Told:
-    """What the bar says: tasks at a width that are done, and how many texts were encoded."""
+class EncodingProgress:
+    """The text of the progress bar: the task, and how many texts were encoded."""
 
     def __init__(self, advance: Advance) -> None:
         self.advance, self.texts, self.task = advance, 0, ""
@@ -110,20 +118,26 @@ class Told:
         self.advance(done, f"{task}, {self.texts:,} texts encoded")
 
 
-def question(task: Any) -> str:
-    """Equal for equal questions: the data, and which of it is asked by which version of mteb."""
-    about = task.metadata
-    asked = [about.name, about.main_score, about.revision, task.eval_splits, task.hf_subsets]
-    return digest(PROTOCOL, version("mteb"), asked)
+def question_hash(task: Any) -> str:
+    """A hash of what is asked: the data, the splits and subsets of it, and mteb's version."""
+    metadata = task.metadata
+    parts = [
+        metadata.name,
+        metadata.main_score,
+        metadata.revision,
+        task.eval_splits,
+        task.hf_subsets,
+    ]
+    return json_hash(PROTOCOL, version("mteb"), parts)
 
 
 def refuse_other(folder: Path, weights: str) -> None:
-    """Raise an InputError where TO/NAME is no evaluation of the same model by mteb."""
+    """Raise InputError where TO/NAME exists and is no evaluation of the same model by mteb."""
     if not folder.exists():
         return
-    if not evaluation.is_evaluation(folder):
-        raise InputError(f"{folder}: is there and no evaluation; choose another --to")
-    meta = evaluation.read(folder).meta
+    if not is_evaluation(folder):
+        raise InputError(f"{folder}: exists and is no evaluation; choose another --to")
+    meta = read_evaluation(folder).meta
     other = "weights" if meta["weights"] != weights else "tasks"
     if meta["weights"] != weights or meta.get("protocol") != PROTOCOL:
         raise InputError(
@@ -132,8 +146,8 @@ def refuse_other(folder: Path, weights: str) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the bars and the advice of mteb and datasets, so that our own lines can be read."""
+def quiet_mteb() -> Iterator[None]:
+    """Silence the progress bars, warnings and log lines of mteb and datasets."""
     from datasets.utils import logging as bars
 
     logger = logging.getLogger("mteb")

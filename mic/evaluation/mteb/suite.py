@@ -1,4 +1,4 @@
-"""What `--suite` says of mteb: a benchmark, all of its tasks, or local files in its protocol."""
+"""Find mteb's tasks for `--suite`: a benchmark, named tasks, or local files in mteb's protocol."""
 
 import re
 from collections.abc import Sequence
@@ -9,16 +9,18 @@ from typing import Any
 from mic.config.loading import BROUGHT
 from mic.errors import InputError
 from mic.evaluation.mteb.local import local_tasks
-from mic.evaluation.tasks.suite import chosen_tasks, meant, read_suite
+from mic.evaluation.tasks.suite import chosen_tasks, read_suite, suggestion
 
 PREFIX, ALL = "mteb:", "mteb"
 
 
 def is_mteb(suite: str) -> bool:
-    """Whether a suite is one of mteb's; its benchmarks have brackets, which no file of ours has.
+    """Whether a suite is one of mteb's; names of its benchmarks have brackets.
 
-    >>> [is_mteb(one) for one in ("MTEB(eng, v2)", "mteb", "mteb:BEIR", "mteb:mine.yaml", "paper")]
-    [True, True, True, True, False]
+    >>> [is_mteb(name) for name in ("MTEB(eng, v2)", "mteb", "mteb:BEIR", "mteb:mine.yaml")]
+    [True, True, True, True]
+    >>> is_mteb("paper")
+    False
     """
     file = suite.endswith(".yaml") and not suite.startswith(PREFIX)
     return not file and (suite == ALL or suite.startswith(PREFIX) or "(" in suite)
@@ -33,24 +35,24 @@ def find_tasks(suite: str, data: Path | None, names: Sequence[str]) -> list[Any]
 
     Raises InputError where mteb is missing, and for names that it does not know.
     """
-    refuse_missing()
+    refuse_missing_mteb()
     name = suite.removeprefix(PREFIX)
     brought = any((folder / f"suite/{name}.yaml").is_file() for folder in BROUGHT)
     if name.endswith(".yaml") or brought:
         return local_tasks(chosen_tasks(read_suite(name, data), names))
     if data is not None:
-        raise InputError(f"--data {data}: {suite} has its data from the Hub; leave it out")
-    found = any_tasks(names) if name == ALL else of_benchmark(name, names)
-    foreign = [one.metadata.name for one in found if set(one.metadata.modalities) != {"text"}]
+        raise InputError(f"--data {data}: the data of {suite} comes from the Hub; leave it out")
+    tasks = any_tasks(names) if name == ALL else of_benchmark(name, names)
+    foreign = [task.metadata.name for task in tasks if set(task.metadata.modalities) != {"text"}]
     if foreign:
         raise InputError(
-            f"--suite {suite}: {', '.join(foreign[:5])}: not about text alone, and mic encodes "
-            "text; name the others with --tasks"
+            f"--suite {suite}: {', '.join(foreign[:5])}: not of text alone, and mic encodes "
+            "only text; name the others with --tasks"
         )
-    return found
+    return tasks
 
 
-def refuse_missing() -> None:
+def refuse_missing_mteb() -> None:
     if find_spec("mteb") is None:
         raise InputError("mteb is not installed: pip install 'mic-embeddings[mteb]'")
 
@@ -60,15 +62,15 @@ def any_tasks(names: Sequence[str]) -> list[Any]:
 
     if not names:
         raise InputError("--suite mteb: name tasks of it, as --tasks STS12,Banking77Classification")
-    found = []
+    tasks = []
     for name in names:
         try:
-            found.append(mteb.get_task(name))
+            tasks.append(mteb.get_task(name))
         except KeyError as error:  # which names the nearest
             near = re.search("Did you mean: '(.+)'", str(error.args[0]))
             guess = f"; did you mean {near[1]}?" if near else ""
             raise InputError(f"--tasks {name}: mteb has no such task{guess}") from None
-    return found
+    return tasks
 
 
 def of_benchmark(name: str, names: Sequence[str]) -> list[Any]:
@@ -77,13 +79,15 @@ def of_benchmark(name: str, names: Sequence[str]) -> list[Any]:
     try:
         benchmark = mteb.get_benchmark(name)
     except KeyError:
-        known = [one.name for one in mteb.get_benchmarks()]
+        known = [task_name.name for task_name in mteb.get_benchmarks()]
         raise InputError(
-            f"--suite {name}: mteb has no such benchmark{meant(name, known)}; single tasks are "
-            "--suite mteb --tasks A,B"
+            f"--suite {name}: mteb has no such benchmark{suggestion(name, known)}; single tasks "
+            "are --suite mteb --tasks A,B"
         ) from None
     tasks = {task.metadata.name: task for task in benchmark.tasks}
-    for one in names:
-        if one not in tasks:
-            raise InputError(f"--tasks {one}: {name} has no such task{meant(one, list(tasks))}")
+    for task_name in names:
+        if task_name not in tasks:
+            raise InputError(
+                f"--tasks {task_name}: {name} has no such task{suggestion(task_name, list(tasks))}"
+            )
     return [task for task in tasks.values() if not names or task.metadata.name in names]

@@ -1,12 +1,18 @@
-"""What mteb's tasks gave, for people: a table a model with a row a task, and quality.png."""
+"""Show evaluations by mteb's tasks: a table for each model, table.md and quality.png."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from mic.evaluation.groups import ALL, MEAN, Compared, compared, grouped
 from mic.evaluation.results import Evaluation
+from mic.evaluation.significance import (
+    ALL,
+    MEAN,
+    ComparedMethods,
+    compare_methods,
+    group_evaluations,
+)
 from mic.evaluation.summary import QUALITY, TABLE
 from mic.files import write_text
 from mic.report import figures
@@ -16,21 +22,21 @@ from mic.report.tables import Table, rich_table, titled_markdown
 PANELS = 12  # a picture of more tasks shows their mean alone
 
 
-def show(found: Sequence[Evaluation], to: Path, command: str) -> None:
+def show_mteb_evaluations(evaluations: Sequence[Evaluation], to: Path, command: str) -> None:
     """Print the main scores of every task at every width; write them into a folder.
 
-    Raises InputError where the models were asked different questions.
+    Raises InputError where the models have no common task, or its data differs.
     """
-    groups = grouped(found)
-    view = compared(groups, baselines=False)
+    groups = group_evaluations(evaluations)
+    view = compare_methods(groups, baselines=False)
     many = len(groups) > 1
-    tables = [by_task(label, one, view) for label, one in view.methods.items()]
+    tables = [task_table(label, scores, view) for label, scores in view.methods.items()]
     if many and ALL in view.headlines:
         tables.insert(0, score_table(ALL, MEAN, view.methods))
-    notes = ["Main scores of mteb, times 100.", *about(found, view)]
+    notes = ["Main scores of mteb, times 100.", *mteb_notes(evaluations, view)]
     console = Console()
-    for one in tables:
-        console.print(rich_table(one))
+    for table in tables:
+        console.print(rich_table(table))
     for note in notes:
         console.print(note, highlight=False, markup=False)
     to.mkdir(parents=True, exist_ok=True)
@@ -48,9 +54,9 @@ def show(found: Sequence[Evaluation], to: Path, command: str) -> None:
     console.print(f"{to / TABLE} and {to / QUALITY} have it all.", highlight=False, soft_wrap=True)
 
 
-def by_task(label: str, scores: SeedScores, view: Compared) -> Table:
-    """A row a task, a column a width; their mean comes last."""
-    rows = sorted(view.headlines.items(), key=lambda one: one[0] == ALL)
+def task_table(label: str, scores: SeedScores, view: ComparedMethods) -> Table:
+    """A row for each task, a column for each width; the mean over tasks comes last."""
+    rows = sorted(view.headlines.items(), key=lambda item: item[0] == ALL)
     dims = sorted({dim for task, metric in rows for dim in scores[task][metric]})
     return Table(
         label,
@@ -62,13 +68,13 @@ def by_task(label: str, scores: SeedScores, view: Compared) -> Table:
     )
 
 
-def about(found: Sequence[Evaluation], view: Compared) -> list[str]:
-    first = found[0].meta
+def mteb_notes(evaluations: Sequence[Evaluation], view: ComparedMethods) -> list[str]:
+    first = evaluations[0].meta
     notes = [f"{first['suite']} by mteb {first['versions']['mteb']}; one encoding for all widths."]
-    if len(found) > len(view.methods):
+    if len(evaluations) > len(view.methods):
         notes.append("Mean ± half of the 95 % t-interval over seeds.")
     if len(view.methods) > 1:
-        notes.append("No bootstrap: mteb tells no single answers.")
+        notes.append("No bootstrap: mteb gives no scores of single items.")
     if view.left_out:
         notes.append(f"Left out, as not all models have them: {', '.join(view.left_out)}.")
     return notes

@@ -1,1 +1,1 @@
-"""Evaluation tasks: what is asked of the texts, and the files they are read from."""
+"""Evaluation tasks: read them from files, and score embeddings by them."""

@@ -1,4 +1,4 @@
-"""Labelled rows: classes of texts, and pairs that match or do not, read and checked."""
+"""Read and check labelled texts, and pairs of texts that match or do not."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Labelled(NamedTuple):
     place: str  # for messages: the file and the row's number
 
 
-class Pair(NamedTuple):
+class LabelledPair(NamedTuple):
     left: str
     right: str
     label: int  # 1: the two match
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 def label_of(row: SourceRow, column: str) -> str:
     """The label in a column of a row: a text, a whole number (1.0 is 1) or a truth value, as text.
 
-    >>> [label_of(Row("", {"label": value}), "label") for value in ("spam", 1, 1.0, True)]
+    >>> [label_of(SourceRow("", {"label": value}), "label") for value in ("spam", 1, 1.0, True)]
     ['spam', '1', '1', 'True']
     """
     value = row.get(column)
@@ -54,7 +54,7 @@ def read_labelled(source: Source) -> list[Labelled]:
     return rows
 
 
-def read_judged_pairs(source: Source) -> list[Pair]:
+def read_labelled_pairs(source: Source) -> list[LabelledPair]:
     """Pairs of texts with 1 where they match and 0 where they do not, both present.
 
     Raises InputError for columns that are not three, a row without text, another label.
@@ -65,7 +65,7 @@ def read_judged_pairs(source: Source) -> list[Pair]:
         )
     left, right, label = source.columns
     rows = [
-        Pair(text_of(row, left), text_of(row, right), match_of(row, label))
+        LabelledPair(text_of(row, left), text_of(row, right), match_of(row, label))
         for row in read_rows(source)
     ]
     refuse_one_label(source, [row.label for row in rows])
@@ -84,9 +84,9 @@ def match_of(row: SourceRow, column: str) -> int:
 
 
 def refuse_one_label(source: Source, labels: Sequence[str | int]) -> None:
-    found = set(labels)
-    if len(found) < 2:
-        only = f"no label but {found.pop()!r:.40}" if found else "no row"
+    distinct = set(labels)
+    if len(distinct) < 2:
+        only = f"no label but {distinct.pop()!r:.40}" if distinct else "no row"
         cure = "read rows of two labels or more (a limit keeps the top of a file: is it sorted?)"
         raise InputError(f"{source.path}: column {source.columns[-1]!r} has {only}; {cure}")
 

@@ -1,4 +1,4 @@
-"""Queries and the documents that answer them: read from pairs, or from BEIR's three files."""
+"""Read queries and their relevant documents, from pairs or from BEIR's three files."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,13 +9,16 @@ from mic.errors import InputError
 
 
 class Ranking(NamedTuple):
-    """Queries and documents; of every query its documents' gains, and which document it is itself,
-    if it is one: that is not to be found."""
+    """Queries and documents, and the relevance judgements.
+
+    `relevant` has for each query the gains of its documents, by their place in `corpus`;
+    `identical` the document that is the query itself, which is left out of the ranking.
+    """
 
     queries: list[str]
     corpus: list[str]
     relevant: list[dict[int, float]]
-    own: list[int | None]
+    identical: list[int | None]
 
 
 def read_pairs(source: Source) -> list[tuple[str, str]]:
@@ -26,29 +29,29 @@ def read_pairs(source: Source) -> list[tuple[str, str]]:
 
 
 def pairs_ranking(rows: Sequence[Sequence[str]]) -> Ranking:
-    """Every distinct first text looks for its second texts among all distinct ones."""
+    """Each distinct first text is a query, whose relevant documents are its second texts."""
     queries, query_ids = unique(row[0] for row in rows)
     corpus, answer_ids = unique(row[1] for row in rows)
     relevant: list[dict[int, float]] = [{} for _ in queries]
-    for at, found in zip(query_ids, answer_ids, strict=True):
-        relevant[at][found] = 1.0
-    positions = {text: at for at, text in enumerate(corpus)}
-    # a query that is also a document would find itself first
-    own = [
-        None if positions.get(text) in found else positions.get(text)
-        for text, found in zip(queries, relevant, strict=True)
+    for query, document in zip(query_ids, answer_ids, strict=True):
+        relevant[query][document] = 1.0
+    positions = {text: query for query, text in enumerate(corpus)}
+    # a query that is also a document would rank itself first
+    identical = [
+        None if positions.get(text) in document else positions.get(text)
+        for text, document in zip(queries, relevant, strict=True)
     ]
-    return Ranking(queries, corpus, relevant, own)
+    return Ranking(queries, corpus, relevant, identical)
 
 
 def read_ranking(files: RetrievalFiles) -> Ranking:
     """The queries with a relevant document, and all documents.
 
-    A query that is itself a document, by its id and its text, does not find itself. BEIR goes by
-    the id alone, which in some collections, as Cranfield, is that of an unrelated document.
+    A query that is itself a document, by id and text, is left out of its ranking. BEIR compares
+    the id alone, which in some collections, such as Cranfield, is that of an unrelated document.
     """
     corpus_rows = list(read_rows(Source(files.corpus, ["_id", "text"])))
-    corpus_ids = {id_of(row, "_id"): at for at, row in enumerate(corpus_rows)}
+    corpus_ids = {id_of(row, "_id"): place for place, row in enumerate(corpus_rows)}
     if len(corpus_ids) < len(corpus_rows):
         repeats = len(corpus_rows) - len(corpus_ids)
         raise InputError(f"{files.corpus}: {repeats} rows repeat an _id; give each its own")
@@ -57,7 +60,7 @@ def read_ranking(files: RetrievalFiles) -> Ranking:
         id_of(row, "_id"): text_of(row, "text")
         for row in read_rows(Source(files.queries, ["_id", "text"]))
     }
-    judged: dict[str, dict[int, float]] = {}
+    relevant_by_query: dict[str, dict[int, float]] = {}
     for row in read_rows(Source(files.qrels, ["query_id", "doc_id", "score"])):
         query, document = id_of(row, "query_id"), id_of(row, "doc_id")
         gain = number_of(row, "score")
@@ -67,16 +70,16 @@ def read_ranking(files: RetrievalFiles) -> Ranking:
                 f"{row.place}: {unknown} is not in the files beside it; remove the row"
             )
         if gain > 0:
-            judged.setdefault(query, {})[corpus_ids[document]] = gain
-    if not judged:
+            relevant_by_query.setdefault(query, {})[corpus_ids[document]] = gain
+    if not relevant_by_query:
         raise InputError(f"{files.qrels}: no row with a score above 0")
-    queries = [texts[query] for query in judged]
-    places = [corpus_ids.get(query) for query in judged]
-    own = [
-        at if at is not None and corpus[at].endswith(query) else None
-        for at, query in zip(places, queries, strict=True)
+    queries = [texts[query] for query in relevant_by_query]
+    places = [corpus_ids.get(query) for query in relevant_by_query]
+    identical = [
+        place if place is not None and corpus[place].endswith(query) else None
+        for place, query in zip(places, queries, strict=True)
     ]
-    return Ranking(queries, corpus, list(judged.values()), own)
+    return Ranking(queries, corpus, list(relevant_by_query.values()), identical)
 
 
 def document_text(row: SourceRow) -> str:

@@ -1,4 +1,4 @@
-"""A suite: the tasks that models are judged by, as a YAML file in the config's own format."""
+"""Read a suite: the tasks that models are evaluated by, as a YAML file in the config's format."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from mic.errors import InputError
 
 
 def read_suite(name: str, data: Path | None) -> TasksConfig:
-    """The tasks of a suite: a file, or the name of one that mic brings along, as `paper`.
+    """The tasks of a suite: a file, or the name of a shipped one, such as `paper`.
 
     Paths start at `data` where it is given; else they are files, or data sets of the Hub, as in
     any config.
 
-    Raises InputError for an unknown suite or key, a task without its columns, files not there.
+    Raises InputError for an unknown suite or key, a task without its columns, missing files.
     """
     brought = f"configs/suite/{name}.yaml"
     if name.endswith(".yaml"):
@@ -31,8 +31,8 @@ def read_suite(name: str, data: Path | None) -> TasksConfig:
         )
     merged = OmegaConf.structured(TasksConfig)
     assert isinstance(merged, DictConfig)
-    for part, content in layers(file, ()):
-        merged = merge(merged, content, str(part))
+    for layer, content in layers(file, ()):
+        merged = merge(merged, content, str(layer))
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise InputError(f"{file}: {', '.join(missing)}: not set; give it a value")
@@ -45,7 +45,7 @@ def read_suite(name: str, data: Path | None) -> TasksConfig:
     taken = sorted({task for task in names if names.count(task) > 1 or task == "meta"})
     if taken:
         raise InputError(f"{file}: task {taken[0]!r}: the name is taken; give each its own")
-    return placed(suite, file, data)
+    return with_paths(suite, file, data)
 
 
 def chosen_tasks(suite: TasksConfig, names: Sequence[str]) -> TasksConfig:
@@ -54,7 +54,7 @@ def chosen_tasks(suite: TasksConfig, names: Sequence[str]) -> TasksConfig:
     known = [task for kind in kinds.values() for task in kind]
     for name in names:
         if name not in known:
-            raise InputError(f"--tasks {name}: the suite has no such task{meant(name, known)}")
+            raise InputError(f"--tasks {name}: the suite has no such task{suggestion(name, known)}")
     if not names:
         return suite
     return TasksConfig(
@@ -65,19 +65,19 @@ def chosen_tasks(suite: TasksConfig, names: Sequence[str]) -> TasksConfig:
     )
 
 
-def meant(name: str, known: Sequence[str]) -> str:
-    """The nearest known names, whatever their capitals, as the end of a message.
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """The nearest known names, ignoring case, as the end of a message.
 
-    >>> meant("sts21", ["STS12", "BIOSSES"]), meant("x", ["STS12"])
+    >>> suggestion("sts21", ["STS12", "BIOSSES"]), suggestion("x", ["STS12"])
     ('; did you mean STS12?', '')
     """
-    lower = {one.lower(): one for one in known}
-    near = [lower[one] for one in get_close_matches(name.lower(), lower, 3)]
+    lower = {name_.lower(): name_ for name_ in known}
+    near = [lower[name_] for name_ in get_close_matches(name.lower(), lower, 3)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def placed(suite: TasksConfig, file: Path, data: Path | None) -> TasksConfig:
-    """The suite with its paths where they are, all of them there."""
+def with_paths(suite: TasksConfig, file: Path, data: Path | None) -> TasksConfig:
+    """The suite with `data` before its paths. Raises InputError where a file is missing."""
     if data is not None and not data.is_dir():
         raise InputError(f"--data {data}: no such folder; name the one that holds the data sets")
     absent = []
@@ -87,7 +87,7 @@ def placed(suite: TasksConfig, file: Path, data: Path | None) -> TasksConfig:
             setattr(of, field, str(data / path))
         path = str(getattr(of, field))
         is_file = data is not None or file_format(Path(path)) is not None
-        if is_file and not path.startswith("builtin:") and not there(path):
+        if is_file and not path.startswith("builtin:") and not path_exists(path):
             absent.append(path)
     if absent:
         cure = "put them there" if data else "name the folder that holds them with --data DIR"
@@ -95,7 +95,7 @@ def placed(suite: TasksConfig, file: Path, data: Path | None) -> TasksConfig:
     return suite
 
 
-def there(path: str) -> bool:
+def path_exists(path: str) -> bool:
     return any(sign in path for sign in "*?[") or Path(path).expanduser().exists()
 
 
@@ -106,8 +106,8 @@ def paths(node: Any) -> Iterator[tuple[Any, str]]:
     elif isinstance(node, RetrievalFiles):
         yield from ((node, item.name) for item in dataclasses.fields(node))
     elif isinstance(node, dict):
-        for one in node.values():
-            yield from paths(one)
+        for value in node.values():
+            yield from paths(value)
     elif dataclasses.is_dataclass(node):
         for item in dataclasses.fields(node):
             yield from paths(getattr(node, item.name))

@@ -1,4 +1,4 @@
-"""Evaluation tasks: texts, and what their embeddings score at every width.
+"""Build evaluation tasks: texts, and how their embeddings are scored at every width.
 
 A task is its texts and a pure function of their embeddings, so that one encoding serves every
 width, and the same task scores raw truncations, a PCA of them, or a trained model.
@@ -25,9 +25,9 @@ from mic.distributed.environment import accelerator
 from mic.encoder.embedding_file import Vectors
 from mic.errors import InputError
 from mic.evaluation.tasks.labels import (
-    Pair,
-    read_judged_pairs,
+    LabelledPair,
     read_labelled,
+    read_labelled_pairs,
     refuse_strange_labels,
     refuse_unique_labels,
 )
@@ -46,35 +46,35 @@ from mic.metrics.moments import exact_device
 from mic.metrics.retrieval import CHUNK
 from mic.nested import paired_cosines
 
-Scores = dict[str, dict[int, float]]  # metric -> width -> value
+TaskScores = dict[str, dict[int, float]]  # metric -> width -> value
 
 
-class Judged(NamedTuple):
-    """Every metric at every width, times 100, and the headline's items where it has some."""
+class TaskResult(NamedTuple):
+    """Every metric at every width, times 100, and the items of the headline metric, if any."""
 
-    scores: Scores
+    scores: TaskScores
     items: Items | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """`judge(embeddings [texts, D], dims)` says what the texts' embeddings are worth.
+    """Texts, and `evaluate(embeddings [texts, D], dims)`, which scores their embeddings.
 
-    `judged` are the texts that the scores are about, each once: to have trained on them is unfair.
-    Documents to be found are not, nor are `fitted`, those that a classifier or a threshold is
-    fitted on.
+    `evaluated` are the test texts, each once, which no training may use. The documents of a
+    retrieval task are not among them, nor are `fitted`, the texts that a classifier or a threshold
+    is fitted on.
     """
 
     name: str
     texts: list[str]
-    judge: Callable[[Vectors, Sequence[int]], Judged]
+    evaluate: Callable[[Vectors, Sequence[int]], TaskResult]
     headline: str  # the metric that tables and figures show
-    judged: list[str]
+    evaluated: list[str]
     fitted: Sequence[str] = ()
 
-    def score(self, embeddings: Vectors, dims: Sequence[int]) -> Scores:
+    def score(self, embeddings: Vectors, dims: Sequence[int]) -> TaskScores:
         """Every metric at every width, times 100."""
-        return self.judge(embeddings, dims).scores
+        return self.evaluate(embeddings, dims).scores
 
 
 def build_tasks(config: TasksConfig) -> list[Task]:
@@ -93,18 +93,18 @@ def build_tasks(config: TasksConfig) -> list[Task]:
 
 
 def fingerprints(config: TasksConfig) -> dict[str, str]:
-    """What every task's files held, by task (and file, where a task has several)."""
+    """Fingerprints of the files, by task (and file, where a task has several)."""
     return {name: source_fingerprint(source) for name, source in sources(config)}
 
 
 def sources(config: TasksConfig) -> Iterator[tuple[str, Source]]:
-    """Every source of a config's tasks under its name: that of the task, or TASK/PART."""
+    """Every source of a config's tasks by name: that of the task, or TASK/FIELD."""
     yield from chain(config.sts.items(), config.pairs.items(), config.clustering.items())
     several = (config.retrieval, config.classification, config.pair_classification)
     for name, files in chain.from_iterable(kind.items() for kind in several):
-        for part, found in vars(files).items():
-            if found is not None:
-                yield f"{name}/{part}", found if isinstance(found, Source) else Source(found)
+        for field, value in vars(files).items():
+            if value is not None:
+                yield f"{name}/{field}", value if isinstance(value, Source) else Source(value)
 
 
 def similarity_task(name: str, source: Source) -> Task:
@@ -112,10 +112,10 @@ def similarity_task(name: str, source: Source) -> Task:
     left, right, scores = read_scored(source)
     texts, index = unique([*left, *right])
 
-    def spearman(embeddings: Vectors, dims: Sequence[int]) -> Judged:
+    def spearman(embeddings: Vectors, dims: Sequence[int]) -> TaskResult:
         a, b = embeddings[index].chunk(2)
         scored = {"spearman": nested_spearman(a, b, scores, dims)}
-        return Judged(scored, items_of("spearman", scores, paired_cosines(a, b, dims)))
+        return TaskResult(scored, items_of("spearman", scores, paired_cosines(a, b, dims)))
 
     return Task(name, texts, spearman, "spearman", texts)
 
@@ -135,94 +135,94 @@ def read_scored(source: Source) -> tuple[list[str], list[str], list[float]]:
 
 
 def pairs_task(name: str, source: Source) -> Task:
-    """Retrieval among the second column's texts by those of the first."""
+    """Retrieval: the first column's texts are queries, the second's documents."""
     return ranking_task(name, pairs_ranking(read_pairs(source)))
 
 
 def retrieval_from_pairs(name: str, rows: Sequence[Sequence[str]]) -> Task:
-    """Every distinct first text looks for its second texts among all distinct ones."""
+    """Retrieval: each distinct first text is a query, whose documents are its second texts."""
     return ranking_task(name, pairs_ranking(rows))
 
 
 def retrieval_task(name: str, files: RetrievalFiles) -> Task:
-    """Corpus, queries and relevance judgements in BEIR's columns."""
+    """Retrieval by BEIR's corpus, queries and relevance judgements."""
     return ranking_task(name, read_ranking(files))
 
 
 def ranking_task(name: str, ranking: Ranking) -> Task:
-    queries, corpus, relevant, own = ranking
+    queries, corpus, relevant, identical = ranking
 
-    def rank(embeddings: Vectors, dims: Sequence[int]) -> Judged:
-        asked = embeddings[: len(queries)].to(exact_device(accelerator()))
-        found = NestedRetrieval(asked, relevant, dims, own, sync_on_compute=False)
-        for first in range(0, len(corpus), CHUNK):  # which may be too large for the memory
+    def rank(embeddings: Vectors, dims: Sequence[int]) -> TaskResult:
+        of_queries = embeddings[: len(queries)].to(exact_device(accelerator()))
+        retrieval = NestedRetrieval(of_queries, relevant, dims, identical, sync_on_compute=False)
+        for first in range(0, len(corpus), CHUNK):  # they may not fit into memory
             last = min(first + CHUNK, len(corpus))
             some = embeddings[len(queries) + first : len(queries) + last]
-            found.update(some, torch.arange(first, last))
-        return Judged(found.compute())
+            retrieval.update(some, torch.arange(first, last))
+        return TaskResult(retrieval.compute())
 
-    judged, _ = unique(queries)
-    return Task(name, queries + corpus, rank, "ndcg@10", judged)
+    evaluated, _ = unique(queries)
+    return Task(name, queries + corpus, rank, "ndcg@10", evaluated)
 
 
 def classification_task(name: str, files: ClassificationFiles) -> Task:
-    """Labels of test texts by a classifier that is fitted on the training texts' embeddings."""
+    """Classification of test texts by a classifier fitted on the training texts' embeddings."""
     train, test = read_labelled(files.train), read_labelled(files.test)
     refuse_strange_labels(files, train, test)
     texts, index = unique(row.text for row in (*train, *test))
     _, labels = unique(row.label for row in (*train, *test))
-    judged, _ = unique(row.text for row in test)
+    evaluated, _ = unique(row.text for row in test)
     fitted, _ = unique(row.text for row in train)
     count = len(train)
 
-    def classify(embeddings: Vectors, dims: Sequence[int]) -> Judged:
+    def classify(embeddings: Vectors, dims: Sequence[int]) -> TaskResult:
         rows, truth = embeddings[index], labels[count:]
         answers = nested_answers(rows[:count], labels[:count], rows[count:], dims)
-        return Judged(answer_scores(truth, answers), items_of("accuracy", truth, answers))
+        return TaskResult(answer_scores(truth, answers), items_of("accuracy", truth, answers))
 
-    return Task(name, texts, classify, "accuracy", judged, fitted)
+    return Task(name, texts, classify, "accuracy", evaluated, fitted)
 
 
 def pair_classification_task(name: str, files: PairClassificationFiles) -> Task:
-    """Which pairs match, by their cosine; with a threshold where there are pairs to tune it on."""
-    test = read_judged_pairs(files.test)
-    tune = read_judged_pairs(files.tune) if files.tune else []
-    judged, _ = unique(text for pair in test for text in (pair.left, pair.right))
+    """Pairs that match, by their cosine; accuracy where there are pairs to tune a threshold on."""
+    test = read_labelled_pairs(files.test)
+    tune = read_labelled_pairs(files.tune) if files.tune else []
+    evaluated, _ = unique(text for pair in test for text in (pair.left, pair.right))
     fitted, _ = unique(text for pair in tune for text in (pair.left, pair.right))
     texts, _ = unique(text for pair in (*test, *tune) for text in (pair.left, pair.right))
-    places = {text: at for at, text in enumerate(texts)}
+    places = {text: number for number, text in enumerate(texts)}
 
-    def embedded(pairs: Sequence[Pair], embeddings: Vectors) -> LabelledPairs:
+    def embedded(pairs: Sequence[LabelledPair], embeddings: Vectors) -> LabelledPairs:
         left = embeddings[[places[pair.left] for pair in pairs]]
         right = embeddings[[places[pair.right] for pair in pairs]]
         return LabelledPairs(left, right, [pair.label for pair in pairs])
 
-    def match(embeddings: Vectors, dims: Sequence[int]) -> Judged:
-        asked = embedded(test, embeddings)
-        cosines = paired_cosines(asked.left, asked.right, dims)
-        scores = {"ap": nested_average_precision(asked, dims)}
+    def match(embeddings: Vectors, dims: Sequence[int]) -> TaskResult:
+        pairs = embedded(test, embeddings)
+        cosines = paired_cosines(pairs.left, pairs.right, dims)
+        scores = {"ap": nested_average_precision(pairs, dims)}
         if tune:
-            scores["accuracy"] = nested_pair_accuracy(asked, embedded(tune, embeddings), dims)
-        return Judged(scores, items_of("ap", asked.labels, cosines))
+            scores["accuracy"] = nested_pair_accuracy(pairs, embedded(tune, embeddings), dims)
+        return TaskResult(scores, items_of("ap", pairs.labels, cosines))
 
-    return Task(name, texts, match, "ap", judged, fitted)
+    return Task(name, texts, match, "ap", evaluated, fitted)
 
 
 def clustering_task(name: str, source: Source) -> Task:
-    """Whether texts of one label fall into one group."""
+    """Clustering: whether texts with one label fall into one cluster."""
     rows = read_labelled(source)
     refuse_unique_labels(source, rows)
     texts, index = unique(row.text for row in rows)
     _, labels = unique(row.label for row in rows)
 
-    def cluster(embeddings: Vectors, dims: Sequence[int]) -> Judged:
-        return Judged({"v_measure": nested_v_measure(embeddings[index], labels, dims)})
+    def cluster(embeddings: Vectors, dims: Sequence[int]) -> TaskResult:
+        return TaskResult({"v_measure": nested_v_measure(embeddings[index], labels, dims)})
 
     return Task(name, texts, cluster, "v_measure", texts)
 
 
 def items_of(
-    statistic: Statistic, truth: Sequence[float], found: Mapping[int, Num[Tensor, " items"]]
+    statistic: Statistic, truth: Sequence[float], answers: Mapping[int, Num[Tensor, " items"]]
 ) -> Items:
-    answered = {dim: values.double() for dim, values in found.items()}
+    answered = {dim: values.double() for dim, values in answers.items()}
     return Items(statistic, torch.tensor(truth, dtype=torch.double), answered)

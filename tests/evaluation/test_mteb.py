@@ -438,7 +438,7 @@ def test_a_task_without_its_data_is_named_and_what_is_done_is_kept(data, exporte
         ("MTEB(eng, v2)", ["STS111"], "MTEB.*has no such task; did you mean STS1"),
         ("mteb", ["banking77classification"], "no such task; did you mean Banking77Class"),
         ("mteb", [], "--tasks STS12"),
-        ("mteb", ["CIFAR10"], "not about text alone"),
+        ("mteb", ["CIFAR10"], "not of text alone"),
     ],
 )
 def test_what_mteb_does_not_know_is_refused_with_what_was_meant(suite, names, message):

@@ -255,11 +255,12 @@ def test_gradients_of_relations_are_those_of_finite_differences_of_the_student(n
 
 
 def test_attention_teaches_the_lifts():
-    leaves = [lift.requires_grad_() for lift in lifts(BELOW)]
+    dims = [2, 5]
+    leaves = [lift.requires_grad_() for lift in lifts(dims)]
     hidden = sentences(*HOLES.shape)
 
     def value(*lifted):
-        return relation_sums(hidden, HOLES, lifted, BELOW).attention
+        return relation_sums(hidden, HOLES, lifted, dims).attention
 
     assert torch.autograd.gradcheck(value, leaves)
     assert all(x.any() for x in torch.autograd.grad(value(*leaves).sum(), leaves))

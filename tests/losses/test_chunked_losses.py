@@ -14,22 +14,22 @@ from mic.losses.spectral_isotropy import potential_sums
 
 DIMS = (2, 5, 8)
 ROWS, KEYS = 7, 9
-PLACES = torch.tensor([1, 0, 3, 8, 5, 2, 7])
+POSITIONS = torch.tensor([1, 0, 3, 8, 5, 2, 7])
 EXCLUDED = torch.rand(ROWS, KEYS, generator=torch.Generator().manual_seed(0)) < 0.3
 TEACHER = cloud(KEYS, seed=5)[:, :6]
 
 
-def distilled(rows, everyone):
-    teachers = TEACHER[PLACES[: len(rows)]], TEACHER[: len(everyone)]
-    return relational_sums(rows, everyone, *teachers, PLACES[: len(rows)], DIMS, 0.1, 0.2)
+def distilled(rows, all_rows):
+    teachers = TEACHER[POSITIONS[: len(rows)]], TEACHER[: len(all_rows)]
+    return relational_sums(rows, all_rows, *teachers, POSITIONS[: len(rows)], DIMS, 0.1, 0.2)
 
 
 LOSSES = {
-    "infonce": lambda a, b: infonce_sums(a, b, PLACES, DIMS, 0.05),
-    "infonce without some": lambda a, b: infonce_sums(a, b, PLACES, DIMS, 0.05, EXCLUDED),
-    "uniformity": lambda a, b: potential_sums(a, b, PLACES, DIMS, 2.0),
+    "infonce": lambda a, b: infonce_sums(a, b, POSITIONS, DIMS, 0.05),
+    "infonce without some": lambda a, b: infonce_sums(a, b, POSITIONS, DIMS, 0.05, EXCLUDED),
+    "uniformity": lambda a, b: potential_sums(a, b, POSITIONS, DIMS, 2.0),
     "distillation": distilled,
-    "spread": lambda a, b: spread_sums(a, b, PLACES, DIMS).sum(1),
+    "spread": lambda a, b: spread_sums(a, b, POSITIONS, DIMS).sum(1),
 }
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -48,39 +48,41 @@ def test_chunks_change_neither_values_nor_gradients(name, rows, monkeypatch):
     whole = values_and_gradients(LOSSES[name])
     monkeypatch.setattr(nested, "MAX_SIMILARITIES", rows * KEYS * len(DIMS))
     chunked = values_and_gradients(LOSSES[name])
-    for found, expected in zip(chunked, whole, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for actual, expected in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("scores", [1, 2**22])
 def test_gradients_in_chunks_are_those_of_finite_differences(scores, monkeypatch):
     monkeypatch.setattr(nested, "MAX_SIMILARITIES", scores)
-    leaves = [cloud(ROWS).requires_grad_(), cloud(KEYS, seed=1).requires_grad_()]
-    assert torch.autograd.gradcheck(LOSSES["infonce without some"], leaves)
+    leaves = [cloud(ROWS)[:, :3].requires_grad_(), cloud(KEYS, seed=1)[:, :3].requires_grad_()]
+    assert torch.autograd.gradcheck(
+        lambda a, b: infonce_sums(a, b, POSITIONS, (1, 3), 0.05, EXCLUDED), leaves
+    )
 
 
 @pytest.mark.parametrize(
     "loss",
     [
-        lambda x, own: infonce_sums(x, x, own, DIMS, 0.05),
-        lambda x, own: potential_sums(x, x, own, DIMS, 2.0),
-        lambda x, own: relational_sums(x, x, x, x, own, DIMS, 0.1, 0.2),
+        lambda x, positions: infonce_sums(x, x, positions, DIMS, 0.05),
+        lambda x, positions: potential_sums(x, x, positions, DIMS, 2.0),
+        lambda x, positions: relational_sums(x, x, x, x, positions, DIMS, 0.1, 0.2),
     ],
     ids=["infonce", "uniformity", "distillation"],
 )
-@pytest.mark.parametrize("rows", [64, 256])
+@pytest.mark.parametrize("rows", [64, 128])
 def test_what_is_kept_for_the_backward_pass_grows_with_the_rows_not_their_pairs(
     loss, rows, monkeypatch
 ):
     monkeypatch.setattr(nested, "MAX_SIMILARITIES", 2**10)
-    kept = {}
+    saved = {}
 
-    def keep(x):
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // x.element_size()
+    def save(x):
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // x.element_size()
         return x
 
     x = cloud(rows).requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(keep, partial(lambda x: x)):
+    with torch.autograd.graph.saved_tensors_hooks(save, partial(lambda x: x)):
         value = loss(x, torch.arange(rows)).sum()
-    assert sum(kept.values()) < 40 * rows < rows * rows
+    assert sum(saved.values()) < 40 * rows < rows * rows
     assert torch.autograd.grad(value, x)[0].isfinite().all()

@@ -16,6 +16,7 @@ from mic.losses import (
     spectral_isotropy,
     spectral_isotropy_terms,
 )
+from mic.losses.spectral_isotropy import spectral_variation
 
 DIMS = [1, 2, 3, 5, WIDTH]
 NESTINGS = [[1], [WIDTH], [3, 5], DIMS, list(range(1, WIDTH + 1))]
@@ -246,7 +247,7 @@ def test_isotropic_noise_leaves_the_coordinate_spread_that_its_batch_size_explai
 @pytest.mark.parametrize("batch", [4, 16])
 def test_isotropic_noise_has_no_eigen_spread_on_average(batch):
     dims = [2, 5, 16]
-    draws = [spread(gaussian(batch, 16, seed=s), "eigen", dims) for s in range(500)]
+    draws = [spectral_variation(gaussian(batch, 16, seed=s), dims, "eigen") for s in range(500)]
     for d in dims:
         values = torch.stack([draw[d] for draw in draws])
         error = values.std() / math.sqrt(len(values))

@@ -1,4 +1,4 @@
-"""Nested embeddings: tensors whose leading slices are embeddings themselves.
+"""Slice nested embeddings: tensors whose leading slices are embeddings themselves.
 
 All slicing lives here. Everything that needs a value at every width (cosines, sums over blocks of
 a matrix) is computed once for the slices *between* neighbouring widths and then accumulated, so
@@ -25,9 +25,9 @@ MAX_SIMILARITIES = 2**22  # similarities of all widths that a chunk of rows may 
 
 
 class Encoded(NamedTuple):
-    """What an encoder returns for one batch of texts.
+    """The output of an encoder for one batch of texts.
 
-    `pooled` [batch, D] is the embedding; `hidden` maps each asked-for layer to its token states
+    `pooled` [batch, D] is the embedding; `hidden` maps each requested layer to its token states
     [batch, length, H]; `mask` [batch, length] is true at tokens, false at padding.
     """
 

@@ -41,9 +41,9 @@ def assert_close(actual, expected, atol, dtype):
 @every_dtype
 def test_cosines_are_those_of_the_truncated_rows(dims, dtype, atol):
     a, b = gaussian(4, FULL).to(dtype), gaussian(6, FULL, seed=1).to(dtype)
-    found = dict(cosines(a, b, dims))
-    assert list(found) == dims
-    for d, cosine in found.items():
+    actual = dict(cosines(a, b, dims))
+    assert list(actual) == dims
+    for d, cosine in actual.items():
         assert_close(cosine, truncated(a, d) @ truncated(b, d).T, atol, dtype)
 
 
@@ -51,9 +51,9 @@ def test_cosines_are_those_of_the_truncated_rows(dims, dtype, atol):
 @every_dtype
 def test_paired_cosines_are_the_diagonal_of_the_cosines(dims, dtype, atol):
     a, b = gaussian(5, FULL).to(dtype), gaussian(5, FULL, seed=1).to(dtype)
-    found = paired_cosines(a, b, dims)
-    assert list(found) == dims
-    for d, cosine in found.items():
+    actual = paired_cosines(a, b, dims)
+    assert list(actual) == dims
+    for d, cosine in actual.items():
         assert_close(cosine, (truncated(a, d) * truncated(b, d)).sum(1), atol, dtype)
 
 
@@ -68,15 +68,15 @@ def test_prefix_norms_are_the_lengths_of_the_truncated_rows(dims, dtype, atol):
 @pytest.mark.parametrize("dims", [dims for dims in NESTINGS if dims[-1] == FULL], ids=str)
 def test_segment_sums_are_those_of_the_blocks_between_the_widths(dims):
     x = gaussian(FULL, FULL)
-    found = segment_sums(x, dims)
-    assert found.shape == (len(dims), len(dims))
+    actual = segment_sums(x, dims)
+    assert actual.shape == (len(dims), len(dims))
     edges = [0, *dims]
     for i in range(len(dims)):
         for j in range(len(dims)):
             block = x[edges[i] : edges[i + 1], edges[j] : edges[j + 1]]
-            assert found[i, j].item() == pytest.approx(block.sum().item())
+            assert actual[i, j].item() == pytest.approx(block.sum().item())
     for k, d in enumerate(dims, 1):
-        assert found[:k, k:].sum().item() == pytest.approx(x[:d, d:].sum().item())
+        assert actual[:k, k:].sum().item() == pytest.approx(x[:d, d:].sum().item())
 
 
 @pytest.mark.parametrize("shape", [(FULL,), (3, FULL), (2, 3, FULL)], ids=str)

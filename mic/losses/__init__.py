@@ -1,8 +1,8 @@
 """The MIC losses (arXiv 2605.29987) and those it is compared with, as pure functions of tensors.
 
-Each returns one unweighted scalar per width; weights, sums and schedules are the objective's
-business. All statistics are taken in at least fp32 with autocast off: under autocast even
-`x.float() @ y.float()` multiplies in bf16, and a correlation of 0.05 drowns in its rounding.
+Each returns one unweighted scalar per width; weights, sums and schedules belong to the objective.
+All statistics are taken in at least fp32 with autocast off: under autocast even `x.float() @
+y.float()` multiplies in bf16, whose rounding hides a correlation of 0.05.
 """
 
 from mic.losses.contrastive import nested_infonce

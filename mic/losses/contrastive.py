@@ -1,4 +1,4 @@
-"""Nested contrastive learning: InfoNCE at every width."""
+"""Compute InfoNCE at every width: nested contrastive learning."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Distillation at every width: a teacher's neighbourhoods (relational) or its directions."""
+"""Distil a teacher into every prefix: its neighbourhoods (relational) or its directions."""
 
 from collections.abc import Sequence
 

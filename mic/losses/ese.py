@@ -1,4 +1,4 @@
-"""Espresso (ESE): every prefix learns what a compression of the full embedding holds."""
+"""Espresso (ESE): every prefix learns a compression of the full embedding."""
 
 from collections.abc import Sequence
 from math import log

@@ -21,7 +21,7 @@ SPREAD_FLOOR = 1e-10  # a Gram matrix of smaller norm is rounding: its tokens ar
 
 
 class RelationSums(NamedTuple):
-    """What the terms need of a batch, as sums over its sequences: ranks add theirs up.
+    """The sums over a batch's sequences that the terms need: ranks add theirs up.
 
     `attention` and `cka` sum the losses of every width, `sequences` counts those of three tokens
     or more; shorter ones are in none.

@@ -23,7 +23,7 @@ Mask = Bool[Tensor, "batch length"] | Int[Tensor, "batch length"]
 
 
 class CollapseSums(NamedTuple):
-    """What SCR needs of a batch, as sums over its sequences: ranks add theirs up.
+    """The sums over a batch's sequences that SCR needs: ranks add theirs up.
 
     `correlation` sums (1 / N_i) sum_l X_il X_il^T, `deviations` the standard deviations within a
     sequence, `sequences` counts those of three tokens or more; shorter ones are in neither.
@@ -46,7 +46,7 @@ def soft_collapse(
     """Soft Collapse Regularization (SCR): prefix and residual must not repeat each other.
 
     `L_SCR(d) = L_corr(d) + variance_weight * L_var(d)` for every d < D; at D there is no residual
-    and the width is skipped. The two parts are those of `soft_collapse_terms`.
+    and the width is skipped. The two terms are those of `soft_collapse_terms`.
 
     Source: L_SCR of MIC. Raises ValueError as `soft_collapse_terms` does.
     """
@@ -67,7 +67,7 @@ def soft_collapse_terms(
     threshold: float = 0.1,
     variance_floor: VarianceFloor = "mean",
 ) -> dict[str, PerWidth]:
-    """The two parts of SCR, unweighted: {"correlation": {d: scalar}, "variance": {d: scalar}}.
+    """The two terms of SCR, unweighted: {"correlation": {d: scalar}, "variance": {d: scalar}}.
 
     Tokens are standardised per coordinate within their sequence (masked, population variance) to X;
     `C = mean_i (1 / N_i) sum_l X_il X_il^T` over the sequences of at least three tokens.
@@ -149,7 +149,7 @@ def gram(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
 def collapse_terms(
     sums: CollapseSums, dims: Sequence[int], *, threshold: float, variance_floor: VarianceFloor
 ) -> dict[str, PerWidth]:
-    """The parts of SCR at every width below D from the sums over all sequences."""
+    """The terms of SCR at every width below D from the sums over all sequences."""
     full = len(sums.deviations)
     nested = [dim for dim in check_dims(dims, full) if dim < full]
     check_choice("variance_floor", variance_floor, get_args(VarianceFloor))

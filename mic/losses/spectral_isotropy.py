@@ -28,7 +28,7 @@ def spectral_isotropy(
 ) -> PerWidth:
     """Spectral Isotropy Regularization (SIR): the prefix must fill its space.
 
-    `L_SIR(d) = (L_cv(d) + L_unif(d)) / 2`, the parts being those of `spectral_isotropy_terms`.
+    `L_SIR(d) = (L_cv(d) + L_unif(d)) / 2`, the terms being those of `spectral_isotropy_terms`.
     Often negative.
 
     Source: L_SIR of MIC. Raises ValueError as `spectral_isotropy_terms` does.
@@ -45,7 +45,7 @@ def spectral_isotropy_terms(
     t: float = 2.0,
     isotropy: Isotropy = "coordinate",
 ) -> dict[str, PerWidth]:
-    """The two parts of SIR, unweighted: {"cv": {d: scalar}, "uniformity": {d: scalar}}.
+    """The two terms of SIR, unweighted: {"cv": {d: scalar}, "uniformity": {d: scalar}}.
 
     `L_cv(d)`, coordinate: the (population) standard deviation over the mean of the coordinates'
     variances over the batch. Isotropic data of B rows still give sqrt(2 / (B - 1)). It cannot see

@@ -25,10 +25,10 @@ Statistic = Literal["accuracy", "spearman", "ap"]
 
 
 class Items(NamedTuple):
-    """The truth of every test item, and what was answered at every width.
+    """The truth of every test item and a model's answers at every width.
 
-    Of accuracy the numbers of the labels; of Spearman's correlation the scores and the cosines; of
-    average precision 1 for a match, 0 for none, and the cosines.
+    Truth and answers are: for accuracy the labels' numbers; for Spearman's correlation the scores
+    and the cosines; for average precision 1 for a match, 0 for none, and the cosines.
     """
 
     statistic: Statistic
@@ -157,16 +157,17 @@ def score_difference(
 
 
 def holm(p: Sequence[float], level: float = 1 - LEVEL) -> list[bool]:
-    """Which of several comparisons hold when there are so many: Holm's step-down procedure.
+    """Which of several comparisons are significant together, by Holm's step-down procedure.
 
-    With 95 % none of those that hold is due to chance alone, whatever they depend on.
+    With a probability of 95 % none of them is due to chance alone, however they depend on each
+    other.
 
     >>> holm([0.001, 0.04, 0.02, 0.5])
     [True, False, False, False]
     """
-    held = [False] * len(p)
+    significant = [False] * len(p)
     for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         if p[index] > level / (len(p) - rank):
             break
-        held[index] = True
-    return held
+        significant[index] = True
+    return significant

@@ -1,4 +1,4 @@
-"""Quality at every width where the truth is a label: classes of texts, pairs that match, groups.
+"""Score embeddings against labels at every width: classes of texts, pairs that match, clusters.
 
 Every score is times 100. scikit-learn is imported where it is used: importing it takes a second,
 which a command that scores nothing need not wait for.
@@ -33,10 +33,10 @@ def nested_classification(
     test_labels: Sequence[int],
     dims: Sequence[int],
 ) -> dict[str, dict[int, float]]:
-    """Accuracy and macro-F1 of what `nested_answers` answers.
+    """Accuracy and macro-F1 of the labels of `nested_answers`.
 
-    Macro-F1 is the mean over all classes that test rows have or are taken for. A test row of a
-    label that training never has is answered wrongly, of course, and its class has F1 0.
+    Macro-F1 is the mean over all classes among the test rows' labels or answers. A test row whose
+    label is not in the training rows is answered wrongly, and its class has F1 0.
 
     Raises InputError for widths that do not increase or exceed D.
     """
@@ -53,8 +53,7 @@ def nested_answers(
 
     The protocol of MIPIC (arXiv 2604.24374): scikit-learn's LogisticRegression, its L2 penalty of
     weight 1 included, on embeddings that are cut but *not* normalised, so that their scale counts.
-    It stops after 200 iterations, converged or not: what is scored is where it stands then, and
-    scikit-learn's warning is not shown.
+    It stops after 200 iterations, converged or not, without scikit-learn's warning.
 
     Raises InputError for widths that do not increase or exceed D.
     """

@@ -1,4 +1,4 @@
-"""How embeddings fill their space: pure functions of a second moment, in fp64.
+"""Measure how embeddings fill their space: pure functions of a second moment, in fp64.
 
 The moment of a prefix is the leading block of the whole one, so one pass over the embeddings serves
 every width. Figures of input that is not finite are NaN, not errors. Rows that are all equal are a
@@ -43,7 +43,7 @@ def without_rounding(covariance: Square, squares: Float[Tensor, " dim"]) -> Squa
 
 
 def spectrum(covariance: Square) -> Float[Tensor, " dim"]:
-    """The eigenvalues, the largest first; what is rounding beside the largest is 0."""
+    """The eigenvalues, the largest first; those below 1e-12 of the largest, rounding, are 0."""
     if not covariance.isfinite().all():  # which LAPACK would refuse
         return covariance.new_full((len(covariance),), torch.nan, dtype=torch.double)
     ascending: Tensor = torch.linalg.eigvalsh(covariance.double())
@@ -143,7 +143,7 @@ def dead_share(covariance: Square, second_moment: Square) -> Scalar:
 
 
 def prefix_measures(covariance: Square, second_moment: Square, rows: int) -> dict[str, float]:
-    """Every measure of one prefix, from its own blocks.
+    """Every measure of one prefix, from its blocks of both matrices.
 
     `effective_rank_share` is of the most that so many rows can have, min(d, rows - 1).
     """

@@ -1,4 +1,4 @@
-"""The second moment of embeddings over any number of batches and ranks."""
+"""Accumulate the second moment of embeddings over any number of batches and ranks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from mic.metrics.geometry import linear_cka, prefix_measures, without_rounding
 
 
 def sum_over_ranks(state: Tensor, group: Any = None) -> list[Tensor]:
-    """What torchmetrics asks for in the place of a gather: one sum, in a list of one."""
+    """The sum of a state over all ranks, in a list of one, in place of torchmetrics' gather."""
     summed = state.clone()
     distributed.all_reduce(summed, group=group)
     return [summed]

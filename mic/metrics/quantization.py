@@ -1,4 +1,4 @@
-"""Embeddings of one byte or one bit a number: int8 with a range a coordinate, binary by sign.
+"""Quantize embeddings: int8 with a range for each coordinate, binary by sign.
 
 The codes are those of sentence-transformers' `quantize_embeddings`, so that an index made with
 either can be searched with both. Cut to the width and scale to length 1 before, never after.
@@ -15,7 +15,7 @@ PRECISIONS = ("fp32", "int8", "binary")
 
 
 def bytes_per_vector(dim: int) -> dict[str, int]:
-    """What an index stores of every text at each precision, its own overhead aside.
+    """The bytes that an index stores for a vector at each precision, without its overhead.
 
     >>> bytes_per_vector(64)
     {'fp32': 256, 'int8': 64, 'binary': 8}
@@ -44,7 +44,7 @@ def to_int8(
 def from_int8(
     codes: Int8[Tensor, "rows dim"], ranges: Float[Tensor, "two dim"]
 ) -> Float[Tensor, "rows dim"]:
-    """The middles of the steps that the codes name: within half a step of what was coded."""
+    """The middles of the codes' steps: within half a step of the coded values."""
     low, step = scale(ranges)
     return low + (codes.to(step.dtype) + 128.5) * step
 
@@ -81,7 +81,7 @@ def hamming(
 def as_compared(
     vectors: Float[Tensor, "rows dim"], ranges: Float[Tensor, "two dim"]
 ) -> dict[str, Float[Tensor, "rows dim"]]:
-    """What a search compares by cosine at each precision, of vectors of length 1.
+    """The vectors that a search compares by cosine at each precision, from vectors of length 1.
 
     int8 codes are decoded. The cosine of signs, +1 and -1, ranks as the Hamming distance.
     """

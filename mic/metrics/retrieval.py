@@ -1,4 +1,4 @@
-"""Retrieval at every width from embeddings encoded once."""
+"""Score retrieval at every width from embeddings encoded once."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class NestedRetrieval(Metric):
     The queries are the same on every rank; `update` adds documents, each once and on any rank, with
     their numbers. Of all documents only the best 100 of every query and width are kept, on the
     queries' device, so that memory does not grow with the corpus; ranks merge theirs. Of those,
-    equal cosines stand in the order of their numbers; one that is not a number is never found.
+    equal cosines stand in the order of their numbers; a document with a NaN cosine is never ranked.
 
     `relevant[i]` maps the numbers of the documents that answer query i to their gain, above 0.
     `excluded[i]` is the number of query i itself where it is a document, too: it is left out of its
@@ -76,9 +76,9 @@ class NestedRetrieval(Metric):
     def rank(self, block: slice, documents: Tensor, numbers: Tensor) -> None:
         """Put a chunk of documents among the best of a block of queries."""
         queries, excluded = self.queries[block], self.excluded[block, None]
-        count = min(DEPTH + 1, len(documents))  # one of which the query may be itself
+        count = min(DEPTH + 1, len(documents))  # one of them may be the query itself
         for k, (_, scores) in enumerate(cosines(queries, documents, self.dims)):
-            best = scores.topk(count, dim=1)  # what is not a number comes first
+            best = scores.topk(count, dim=1)  # NaN comes first
             values, ids = best.values.double(), numbers[best.indices]
             values = values.masked_fill(values.isnan() | (ids == excluded), -torch.inf)
             new = torch.stack([values, ids.double()])
@@ -93,7 +93,7 @@ class NestedRetrieval(Metric):
         return scores
 
     def ranking(self) -> dict[int, Int[Tensor, "queries depth"]]:
-        """What every query has found at each width so far, the best first; -1: nothing more."""
+        """Every query's best documents at each width so far, the best first, padded with -1."""
         return {dim: in_order(self.best[:, k].cpu()) for k, dim in enumerate(self.dims)}
 
 
@@ -104,7 +104,7 @@ def nested_retrieval(
     dims: Sequence[int],
     excluded: Sequence[int | None] | None = None,
 ) -> dict[str, dict[int, float]]:
-    """What `NestedRetrieval` says of a corpus whose documents are numbered by their rows."""
+    """The scores of `NestedRetrieval` for a corpus whose documents are numbered by their rows."""
     dims = check_dims(dims, corpus.shape[1])
     metric = NestedRetrieval(queries, relevant, dims, excluded, sync_on_compute=False)
     metric.update(corpus, torch.arange(len(corpus)))
@@ -123,7 +123,7 @@ def merge_best(parts: Float[Tensor, "ranks 2 widths queries depth"]) -> Tensor:
 
 
 class Relevance(NamedTuple):
-    """What answers each query, padded to the most that any has."""
+    """The relevant documents of each query, padded to the most that any query has."""
 
     ids: Int[Tensor, "queries relevant"]  # rising, padded with NOWHERE
     gains: Float[Tensor, "queries relevant"]
@@ -132,7 +132,7 @@ class Relevance(NamedTuple):
 
 
 def relevance_tensors(relevant: Sequence[Mapping[int, float]]) -> Relevance:
-    """The relevance as tensors."""
+    """The relevant documents of every query as tensors."""
     shape = (len(relevant), max([1, *map(len, relevant)]))
     ids, gains = torch.full(shape, NOWHERE), torch.zeros(shape, dtype=torch.double)
     for i, gain in enumerate(relevant):

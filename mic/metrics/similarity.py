@@ -1,4 +1,4 @@
-"""Similarity at every width from embeddings encoded once."""
+"""Score similarity at every width from embeddings encoded once."""
 
 import math
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class NestedSpearman(Metric):
         b: Float[Tensor, "pairs dim"],
         scores: Float[Tensor, " pairs"],
     ) -> None:
-        """Add pairs: row i of `a` with row i of `b`, and how alike they were judged."""
+        """Add pairs: row i of `a` with row i of `b`, and the scores of their similarity."""
         cosines = paired_cosines(a, b, check_dims(self.dims, a.shape[1]))
         columns = [scores.to(a.device), *cosines.values()]
         assert isinstance(self.pairs, list)

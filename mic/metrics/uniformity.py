@@ -1,4 +1,4 @@
-"""How prefixes spread over the sphere, over any number of batches and ranks."""
+"""Measure how prefixes spread over the sphere, over any number of batches and ranks."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ class Spread(Metric):
     """Uniformity, alignment and mean cosine of prefixes at length 1, at every width.
 
     Mean cosine and alignment are sums, exact over all rows and ranks. Uniformity compares every two
-    of the rows that are kept: each rank its own with those of all. NaN of no rows.
+    of the sampled rows: each rank compares its rows with those of all. NaN of no rows.
     """
 
     full_state_update = False
@@ -39,7 +39,7 @@ class Spread(Metric):
         keys: Float[Tensor, "rows dim"],
         keep: bool = True,
     ) -> None:
-        """Add pairs; `keep` them for uniformity, which takes the square of their number."""
+        """Add pairs; `keep` samples them for uniformity, at the cost of their number squared."""
         device = self.sums.device
         a, b = queries.to(device).double(), keys.to(device).double()
         distances = [(2 - 2 * cosine).sum() for cosine in paired_cosines(a, b, self.dims).values()]
@@ -77,7 +77,7 @@ class Spread(Metric):
         }
 
     def potentials(self) -> tuple[Float[Tensor, " widths"], int]:
-        """The Gaussian potentials of every two kept rows, summed, and how many are kept."""
+        """The summed Gaussian potentials of every two sampled rows, and the number of rows."""
         rows = torch.cat([self.sums.new_zeros(0, self.dims[-1]), *self.sampled])
         sizes = counts(len(rows), rows.device)
         if not sum(sizes):

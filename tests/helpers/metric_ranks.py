@@ -28,7 +28,7 @@ RELEVANT = [{(17 * i) % DOCUMENTS: 1.0, (29 * i + 3) % DOCUMENTS: 2.0} for i in 
 Figures = dict[str, float]
 
 
-def own(rank: int, world: int, rows: Tensor) -> Tensor:
+def rows_of_rank(rank: int, world: int, rows: Tensor) -> Tensor:
     sizes = [share * len(rows) // PAIRS for share in SHARES[world]]
     sizes[-1] += len(rows) - sum(sizes)
     return torch.split(rows, sizes)[rank]
@@ -58,17 +58,19 @@ def batches(rows: Tensor) -> list[Tensor]:
 
 def figures(rank: int, world: int) -> Figures:
     """Every metric of a rank's own rows."""
-    queries, keys, taught, scores = (own(rank, world, rows) for rows in pairs())
-    kept = own(rank, world, torch.arange(PAIRS)) % 3 == 0
+    queries, keys, taught, scores = (rows_of_rank(rank, world, rows) for rows in pairs())
+    retained = rows_of_rank(rank, world, torch.arange(PAIRS)) % 3 == 0
     asked, documents = corpus()
-    documents, numbers = (own(rank, world, x) for x in (documents, torch.arange(DOCUMENTS)))
+    documents, numbers = (
+        rows_of_rank(rank, world, x) for x in (documents, torch.arange(DOCUMENTS))
+    )
     moments, spread, spearman = Moments(FULL, FULL), Spread(DIMS), NestedSpearman(DIMS)
     retrieval = NestedRetrieval(asked, RELEVANT, DIMS, range(QUERIES))
 
     def feed(part: Tensor) -> None:
         moments.update(queries[part], taught[part])
         for keep in (True, False):
-            chosen = part[kept[part] == keep]
+            chosen = part[retained[part] == keep]
             spread.update(queries[chosen], keys[chosen], keep=keep)
         spearman.update(queries[part], keys[part], scores[part])
 
@@ -125,11 +127,11 @@ def collectives_of_moments() -> list[str]:
 def main(folder: str) -> None:
     distributed.init_process_group("gloo")
     rank, world = distributed.get_rank(), distributed.get_world_size()
-    found = {
+    actual = {
         "metrics": figures(rank, world),
         # which the other ranks do not join
         "functions": functions() if rank == world - 1 else {},
         "collectives": collectives_of_moments(),
     }
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(actual))
     distributed.destroy_process_group()

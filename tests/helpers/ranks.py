@@ -121,7 +121,7 @@ def rows(encoder: Encoder, numbers: range) -> Batch:
 def steps(rank: int, world: int, model: str, dtype: torch.dtype) -> dict[str, dict[str, Tensor]]:
     """Loss, gradients and the number of collectives of a step of every objective."""
     start = sum(ROWS[world][:rank])
-    found: dict[str, dict[str, Tensor]] = {}
+    actual: dict[str, dict[str, Tensor]] = {}
     for name, config in OBJECTIVES.items():
         encoder = Encoder.from_pretrained(model, max_length=32, projection=12).to(dtype)
         config = replace(config, dims=[d for d in config.dims if d < 12])
@@ -135,14 +135,14 @@ def steps(rank: int, world: int, model: str, dtype: torch.dtype) -> dict[str, di
         loss = step(batch)
         forward = len(calls)
         loss.total.backward()
-        found[name] = {
+        actual[name] = {
             "loss": loss.total.detach(),
             "negatives": loss.negatives,
             **{f"{key} {dim}": v.detach() for key, t in loss.terms.items() for dim, v in t.items()},
             "collectives": torch.tensor([forward, len(calls) - forward]),
             **{key: p.grad for key, p in alone.named_parameters() if p.grad is not None},
         }
-    return found
+    return actual
 
 
 def count_collectives() -> list[str]:
@@ -165,6 +165,6 @@ def count_collectives() -> list[str]:
 def main(folder: str, model: str, dtype: str) -> None:
     distributed.init_process_group("gloo")
     rank, world = distributed.get_rank(), distributed.get_world_size()
-    found = steps(rank, world, model, getattr(torch, dtype))
-    torch.save(found, Path(folder) / f"{rank}.pt")
+    actual = steps(rank, world, model, getattr(torch, dtype))
+    torch.save(actual, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()

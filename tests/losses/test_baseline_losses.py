@@ -164,11 +164,11 @@ def test_relations_and_their_gradient_are_the_same_from_parts(mask):
     whole, parts = (sentences(*mask.shape).requires_grad_() for _ in range(2))
     values = relation_terms(relation_sums(whole, mask, lifts(BELOW), BELOW), BELOW)
     sizes = [1, len(mask) - 1]
-    found = [
+    actual = [
         relation_sums(hidden, valid, lifts(BELOW), BELOW)
         for hidden, valid in zip(parts.split(sizes), mask.split(sizes), strict=True)
     ]
-    summed = relation_terms(RelationSums(*map(sum, zip(*found, strict=True))), BELOW)
+    summed = relation_terms(RelationSums(*map(sum, zip(*actual, strict=True))), BELOW)
     for name, expected in values.items():
         assert_same(summed[name], expected, rtol=1e-12)
         assert_same_gradient(parts, summed[name], whole, expected)
@@ -212,10 +212,10 @@ def test_compression_moves_the_prefix_and_not_its_target():
         ]
 
     expected = torch.autograd.grad(sum(held(pooled)), pooled)[0]
-    found = torch.autograd.grad(sum(compression(pooled, DIMS).values()), pooled)[0]
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
-    assert found[:, : BELOW[-1]].all()
-    assert not found[:, BELOW[-1] :].any()
+    actual = torch.autograd.grad(sum(compression(pooled, DIMS).values()), pooled)[0]
+    assert torch.allclose(actual, expected, rtol=1e-12, atol=1e-14)
+    assert actual[:, : BELOW[-1]].all()
+    assert not actual[:, BELOW[-1] :].any()
 
 
 @every_loss_of_tokens
@@ -224,10 +224,10 @@ def test_the_full_width_side_has_no_gradient(name):
     sum(TOKENS[name](hidden, DIMS).values()).backward()
     assert not hidden.grad[..., BELOW[-1] :].any()
     # the student's side has: of kept sequences alone
-    kept = HOLES.sum(1) >= 3
-    assert hidden.grad[kept].flatten(1).any(1).all()
+    long_enough = HOLES.sum(1) >= 3
+    assert hidden.grad[long_enough].flatten(1).any(1).all()
     assert not hidden.grad[~HOLES].any()
-    assert not hidden.grad[~kept].any()
+    assert not hidden.grad[~long_enough].any()
 
 
 @every_loss_of_tokens
@@ -235,7 +235,7 @@ def test_gradients_of_relations_are_those_of_finite_differences_of_the_student(n
     d, mask = 3, HOLES[:1]
     teacher = sentences(*mask.shape)[:1]
     student = teacher.clone().requires_grad_()
-    found = torch.autograd.grad(LOSSES[name](student, [d], mask=mask)[d], student)[0][..., :d]
+    actual = torch.autograd.grad(LOSSES[name](student, [d], mask=mask)[d], student)[0][..., :d]
 
     def value(prefix):
         """The loss with the teacher's side held: for each formula written over once more."""
@@ -251,7 +251,7 @@ def test_gradients_of_relations_are_those_of_finite_differences_of_the_student(n
     leaf = teacher[..., :d].clone().requires_grad_()
     assert value(leaf).item() == pytest.approx(LOSSES[name](teacher, [d], mask=mask)[d].item())
     assert torch.autograd.gradcheck(value, leaf)
-    assert torch.allclose(found, torch.autograd.grad(value(leaf), leaf)[0], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(actual, torch.autograd.grad(value(leaf), leaf)[0], rtol=1e-9, atol=1e-12)
 
 
 def test_attention_teaches_the_lifts():
@@ -470,11 +470,11 @@ def test_directions_leave_the_global_random_state_and_ignore_it():
 def test_components_are_nested_singular_vectors_of_the_softmaxed_products():
     pooled = cloud(5)
     dependencies = (pooled.T @ pooled / math.sqrt(WIDTH)).softmax(1)
-    found = components(pooled)
+    actual = components(pooled)
     values = torch.linalg.svdvals(dependencies)
-    assert torch.allclose(found.norm(dim=0), values)
-    assert torch.allclose(found @ found.T, dependencies @ dependencies.T)
-    assert (found.gather(0, found.abs().argmax(0, keepdim=True)) > 0).all()
+    assert torch.allclose(actual.norm(dim=0), values)
+    assert torch.allclose(actual @ actual.T, dependencies @ dependencies.T)
+    assert (actual.gather(0, actual.abs().argmax(0, keepdim=True)) > 0).all()
 
 
 def test_components_do_not_depend_on_the_signs_that_a_solver_gives(monkeypatch):
@@ -548,8 +548,8 @@ def test_cka_looks_at_the_tokens_that_the_first_one_attends_to_alone():
     moved = clean.clone()
     moved[0, 8:, :3] += gaussian(32, 3, seed=4)
     moved[0, 8:, 5:] = 0
-    one, two = (relations("cka", x, [3], mask=mask)[3].item() for x in (clean, moved))
-    assert one == pytest.approx(two, rel=1e-9)
+    first, second = (relations("cka", x, [3], mask=mask)[3].item() for x in (clean, moved))
+    assert first == pytest.approx(second, rel=1e-9)
     last = [relations("cka", x, [2, 3], mask=mask)[3].item() for x in (clean, moved)]
     assert last[0] != pytest.approx(last[1], rel=1e-3)
 

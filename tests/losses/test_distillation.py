@@ -97,14 +97,14 @@ def test_distillation_equals_its_formula(
     teacher = teacher[:, :width]
     taus = student_temperature, teacher_temperature
     expected = {d: divergence(student, teacher, d, *taus) for d in dims}
-    found = relational_distillation(
+    actual = relational_distillation(
         student,
         teacher,
         dims,
         student_temperature=student_temperature,
         teacher_temperature=teacher_temperature,
     )
-    assert_same(found, expected)
+    assert_same(actual, expected)
 
 
 @every_nesting
@@ -181,8 +181,8 @@ def test_a_student_that_teaches_itself_learns_as_from_another(name):
 def test_the_sums_give_teachers_no_gradient(parts):
     student, teacher = (x.requires_grad_() for x in inputs())
     for places in map(torch.tensor, parts):
-        own = student[places], student, teacher[places], teacher
-        values = relational_sums(*own, places, DIMS, 0.05, 0.05)
+        inputs_of_rank = student[places], student, teacher[places], teacher
+        values = relational_sums(*inputs_of_rank, places, DIMS, 0.05, 0.05)
         values = values + regression_sums(student[places], teacher[places], DIMS)
         assert torch.autograd.grad(values.sum(), teacher, allow_unused=True) == (None,)
 
@@ -269,21 +269,21 @@ def test_the_sums_of_parts_are_the_distillation_of_the_whole(parts, width, taus)
     student, teacher = inputs()
     student, teacher = student.requires_grad_(), teacher[:, :width]
     names = "student_temperature", "teacher_temperature"
-    found = relational_distillation(student, teacher, DIMS, **dict(zip(names, taus, strict=True)))
+    actual = relational_distillation(student, teacher, DIMS, **dict(zip(names, taus, strict=True)))
     sums = [
         relational_sums(student[p], student, teacher[p], teacher, p, DIMS, *taus)
         for p in map(torch.tensor, parts)
     ]
-    assert_parts(stacked(found), sums, student)
+    assert_parts(stacked(actual), sums, student)
 
 
 @every_split
 def test_the_sums_of_parts_are_the_regression_of_the_whole(parts):
     student, teacher = inputs()
     student.requires_grad_()
-    found = prefix_regression(student, teacher, DIMS)
+    actual = prefix_regression(student, teacher, DIMS)
     assert_parts(
-        stacked(found), [regression_sums(student[p], teacher[p], DIMS) for p in parts], student
+        stacked(actual), [regression_sums(student[p], teacher[p], DIMS) for p in parts], student
     )
 
 

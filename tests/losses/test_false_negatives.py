@@ -41,9 +41,9 @@ def infonce(queries, keys, d, temperature, excluded=None, symmetric=False):
     )
 
 
-def surprise(own, scores):
+def surprise(positive, scores):
     top = max(scores)
-    return top + log(sum(exp(score - top) for score in scores)) - own
+    return top + log(sum(exp(score - top) for score in scores)) - positive
 
 
 def cosine(a, b):
@@ -100,11 +100,11 @@ def test_infonce_equals_its_formula(n, k, symmetric, share, temperature):
 def test_a_marked_positive_stays(n, k, symmetric):
     excluded = some(n, k)
     marked = excluded | torch.eye(n, k, dtype=torch.bool)
-    found, expected = (
+    actual, expected = (
         nested_infonce(*pairs(n, k), DIMS, excluded=mask, symmetric=symmetric)
         for mask in (marked, marked & all_but_positives(n, k))
     )
-    assert_same(found, expected, 0.0)
+    assert_same(actual, expected, 0.0)
 
 
 @every_count
@@ -182,9 +182,9 @@ def test_only_the_excluded_pair_loses_its_gradient(symmetric):
     assert bool(to_q[0].any()) is symmetric
     assert to_q[1].any()
     assert to_k.any(1).tolist() == [True, True]
-    one = nested_infonce(q[1:], k.flip(0), DIMS)
-    found = nested_infonce(moved, k, DIMS, excluded=excluded)
-    assert_same(found, {d: one[d] / 2 for d in DIMS}, 1e-12)
+    backward = nested_infonce(q[1:], k.flip(0), DIMS)
+    actual = nested_infonce(moved, k, DIMS, excluded=excluded)
+    assert_same(actual, {d: backward[d] / 2 for d in DIMS}, 1e-12)
 
 
 @pytest.mark.parametrize("parts", [[[0, 1], [2, 3, 4]], [[3, 0], [4], [1, 2]]], ids=str)
@@ -193,11 +193,11 @@ def test_the_sums_of_parts_are_the_loss_of_the_whole(parts):
     leaves = q.requires_grad_(), k.requires_grad_()
     whole = torch.stack(list(nested_infonce(q, k, DIMS, excluded=excluded).values()))
     sums = [infonce_sums(q[p], k, p, DIMS, 0.05, excluded[p]) for p in map(torch.tensor, parts)]
-    found = torch.stack(sums).sum(0) / 5
-    torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-12)
+    actual = torch.stack(sums).sum(0) / 5
+    torch.testing.assert_close(actual, whole, rtol=1e-12, atol=1e-12)
     weights = torch.arange(1, len(DIMS) + 1)
     for mine, expected in zip(
-        torch.autograd.grad((found * weights).sum(), leaves),
+        torch.autograd.grad((actual * weights).sum(), leaves),
         torch.autograd.grad((whole * weights).sum(), leaves),
         strict=True,
     ):
@@ -257,9 +257,9 @@ def test_shared_is_whether_two_rows_have_a_number_in_common(a, b):
 
 @given(tables)
 def test_a_row_shares_with_itself_and_sharing_is_mutual(a):
-    found = sharing_ids(torch.tensor(a), torch.tensor(a))
-    assert found.diagonal().all()
-    assert torch.equal(found, found.T)
+    actual = sharing_ids(torch.tensor(a), torch.tensor(a))
+    assert actual.diagonal().all()
+    assert torch.equal(actual, actual.T)
 
 
 def test_shared_compares_all_64_bits():

@@ -22,7 +22,7 @@ from mic.metrics.bootstrap import (
 
 SLOW = {
     "accuracy": accuracy_score,
-    "spearman": lambda truth, found: spearmanr(truth, found).statistic,
+    "spearman": lambda truth, actual: spearmanr(truth, actual).statistic,
     "ap": average_precision_score,
 }
 
@@ -31,10 +31,10 @@ def answered(statistic, seed=0, count=40):
     """Items with ties in truth and answers; the wider answers are nearer to the truth."""
     noise = [gaussian(count, 1, seed=seed + k)[:, 0] for k in range(3)]
     truth = (2 * noise[0]).round() if statistic == "spearman" else (noise[0] > 0).double()
-    found = {d: truth + scale * noise[k] for k, d, scale in ((1, 4, 2.0), (2, 8, 0.7))}
+    actual = {d: truth + scale * noise[k] for k, d, scale in ((1, 4, 2.0), (2, 8, 0.7))}
     rounded = {
         d: (x > 0.5).double() if statistic == "accuracy" else (4 * x).round() / 4
-        for d, x in found.items()
+        for d, x in actual.items()
     }
     return Items(statistic, truth, rounded)
 
@@ -53,9 +53,9 @@ def test_a_score_of_drawn_items_is_that_of_their_rows(statistic):
     items = answered(statistic)
     counts = next(draw_counts("task", 40))
     for dim in (4, 8):
-        found = resampled_scores(items, dim, counts)
-        np.testing.assert_allclose(found, written_out(items, dim, counts), rtol=1e-12)
-        assert 1 < found.std() < 20
+        actual = resampled_scores(items, dim, counts)
+        np.testing.assert_allclose(actual, written_out(items, dim, counts), rtol=1e-12)
+        assert 1 < actual.std() < 20
 
 
 @pytest.mark.parametrize("statistic", SLOW)
@@ -67,18 +67,20 @@ def test_a_difference_is_that_of_both_models_on_the_same_draws(statistic, monkey
     )
     counts = np.concatenate(list(draw_counts("task", 40)))
     apart = written_out(a, 8, counts) - written_out(b, 8, counts)
-    found = score_difference(bootstrap_scores("task", [a], 8), bootstrap_scores("task", [b], 8), 40)
+    actual = score_difference(
+        bootstrap_scores("task", [a], 8), bootstrap_scores("task", [b], 8), 40
+    )
     whole = np.ones((1, 40))
-    assert found.value == pytest.approx((written_out(a, 8, whole) - written_out(b, 8, whole))[0])
-    assert (found.low, found.high) == pytest.approx(np.percentile(apart, [2.5, 97.5]))
-    z = abs(found.value) / apart.std(ddof=1)
-    assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)))
-    assert found.items == 40
+    assert actual.value == pytest.approx((written_out(a, 8, whole) - written_out(b, 8, whole))[0])
+    assert (actual.low, actual.high) == pytest.approx(np.percentile(apart, [2.5, 97.5]))
+    z = abs(actual.value) / apart.std(ddof=1)
+    assert actual.p == pytest.approx(math.erfc(z / math.sqrt(2)))
+    assert actual.items == 40
 
 
 def test_of_several_seeds_the_mean_is_taken_on_every_draw():
     seeds = [answered("spearman", seed) for seed in (0, 10, 20)]
-    apart = [bootstrap_scores("task", [one], 4) for one in seeds]
+    apart = [bootstrap_scores("task", [answers], 4) for answers in seeds]
     np.testing.assert_allclose(bootstrap_scores("task", seeds, 4), np.mean(apart, axis=0))
 
 
@@ -94,10 +96,10 @@ def test_draws_are_as_large_as_the_items_and_the_same_at_every_call():
 
 def test_a_model_is_not_better_than_itself():
     items = answered("ap")
-    found = score_difference(
+    actual = score_difference(
         bootstrap_scores("task", [items], 4), bootstrap_scores("task", [items], 4), 40
     )
-    assert (found.value, found.low, found.high, found.p, found.apart) == (0, 0, 0, 1, False)
+    assert (actual.value, actual.low, actual.high, actual.p, actual.apart) == (0, 0, 0, 1, False)
 
 
 def test_paired_draws_see_what_apart_they_would_not():
@@ -118,10 +120,10 @@ def test_paired_draws_see_what_apart_they_would_not():
 
 def test_draws_without_a_score_are_passed_over():
     items = Items("ap", torch.tensor([1.0, 0, 0]), {4: torch.tensor([0.9, 0.5, 0.1])})
-    found = bootstrap_scores("task", [items], 4)
-    assert 0.2 < np.isnan(found).mean() < 0.4  # (2/3)^3: the match is in none of three
+    actual = bootstrap_scores("task", [items], 4)
+    assert 0.2 < np.isnan(actual).mean() < 0.4  # (2/3)^3: the match is in none of three
     worse = bootstrap_scores("task", [items._replace(answers={4: -items.answers[4]})], 4)
-    assert score_difference(found, worse, 3).value == pytest.approx(100 - 100 / 3)
+    assert score_difference(actual, worse, 3).value == pytest.approx(100 - 100 / 3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,11 +131,11 @@ def test_holm_holds_what_every_larger_family_it_stands_in_would(seed):
     """By closed testing: a hypothesis falls if Bonferroni rejects every set that it is part of."""
     p = (0.08 * np.random.default_rng(seed).random(5) ** 2).tolist()
 
-    def falls(at):
-        others = [other for other in range(5) if other != at]
+    def falls(index):
+        others = [other for other in range(5) if other != index]
         sets = itertools.chain.from_iterable(
             itertools.combinations(others, size) for size in range(5)
         )
-        return all(min(p[k] for k in (at, *some)) <= 0.05 / (1 + len(some)) for some in sets)
+        return all(min(p[k] for k in (index, *some)) <= 0.05 / (1 + len(some)) for some in sets)
 
-    assert holm(p) == [falls(at) for at in range(5)]
+    assert holm(p) == [falls(index) for index in range(5)]

@@ -26,7 +26,7 @@ DIMS = [2, 3, 5, FULL]
 
 
 def drawn(count, classes, seed=0):
-    return [random.Random(seed * 1000 + at).randrange(classes) for at in range(count)]
+    return [random.Random(seed * 1000 + index).randrange(classes) for index in range(count)]
 
 
 def clouds(labels, spread, seed=0, far=4.0):
@@ -57,14 +57,14 @@ def counted(truth, answers):
     for pair in zip(truth, answers, strict=True):
         confusion[pair] += 1
     scores = []
-    for one in classes:
-        right = confusion[one, one]
-        precise = sum(confusion[other, one] for other in classes)
-        recalled = sum(confusion[one, other] for other in classes)
+    for label in classes:
+        right = confusion[label, label]
+        precise = sum(confusion[other, label] for other in classes)
+        recalled = sum(confusion[label, other] for other in classes)
         precision = right / precise if precise else 0.0
         recall = right / recalled if recalled else 0.0
         scores.append(2 * precision * recall / (precision + recall) if right else 0.0)
-    accuracy = sum(confusion[one, one] for one in classes) / len(truth)
+    accuracy = sum(confusion[label, label] for label in classes) / len(truth)
     return {"accuracy": 100 * accuracy, "macro_f1": 100 * sum(scores) / len(scores)}
 
 
@@ -83,46 +83,46 @@ def fitted(train, labels, test):
 def test_classification_is_counted_from_the_answers_of_a_softmax_regression():
     labels, truth = drawn(90, 3), drawn(60, 3, seed=1)
     train, test = clouds(labels, 2.0), clouds(truth, 2.0, seed=1)
-    found = nested_classification(train, labels, test, truth, DIMS)
-    assert list(found) == ["accuracy", "macro_f1"]
+    actual = nested_classification(train, labels, test, truth, DIMS)
+    assert list(actual) == ["accuracy", "macro_f1"]
     for d in DIMS:
         expected = counted(truth, fitted(train[:, :d], labels, test[:, :d]))
-        assert {name: values[d] for name, values in found.items()} == pytest.approx(expected)
-    assert 50 < found["accuracy"][2] < 100
+        assert {name: values[d] for name, values in actual.items()} == pytest.approx(expected)
+    assert 50 < actual["accuracy"][2] < 100
 
 
 def test_classification_scores_the_answers_that_can_be_seen():
     labels = [0, 1, 2] * 4
     truth = [0, 0, 0, 1, 1, 2, 2, 2]
     taken = [0, 0, 1, 1, 2, 2, 2, 0]  # where the test points lie
-    found = nested_classification(
+    actual = nested_classification(
         clouds(labels, 0.1), labels, clouds(taken, 0.1, seed=1), truth, [3, FULL]
     )
     expected = counted(truth, taken)
     assert expected["accuracy"] == 62.5
     assert expected["macro_f1"] == pytest.approx(100 * (2 / 3 + 1 / 2 + 2 / 3) / 3)
-    assert found == {
+    assert actual == {
         name: {3: pytest.approx(v), 6: pytest.approx(v)} for name, v in expected.items()
     }
 
 
 def test_a_label_that_training_never_has_is_a_wrong_answer_and_a_class_of_f1_0():
     labels, truth, taken = [0, 1] * 4, [0, 0, 1, 2], [0, 0, 1, 1]
-    found = nested_classification(
+    actual = nested_classification(
         clouds(labels, 0.1), labels, clouds(taken, 0.1, seed=1), truth, [FULL]
     )
-    assert found["accuracy"][FULL] == 75
-    assert found["macro_f1"][FULL] == pytest.approx(100 * (1 + 2 / 3 + 0) / 3)
+    assert actual["accuracy"][FULL] == 75
+    assert actual["macro_f1"][FULL] == pytest.approx(100 * (1 + 2 / 3 + 0) / 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_classification_of_a_leading_block_is_that_of_the_truncated_matrix(dtype):
     labels, truth = drawn(60, 4), drawn(40, 4, seed=1)
     train, test = clouds(labels, 2.0).to(dtype), clouds(truth, 2.0, seed=1).to(dtype)
-    found = nested_classification(train, labels, test, truth, DIMS)
+    actual = nested_classification(train, labels, test, truth, DIMS)
     for d in DIMS:
         alone = nested_classification(train[:, :d].clone(), labels, test[:, :d].clone(), truth, [d])
-        assert {name: values[d] for name, values in found.items()} == {
+        assert {name: values[d] for name, values in actual.items()} == {
             name: values[d] for name, values in alone.items()
         }
 
@@ -131,8 +131,8 @@ def test_classification_sees_lengths():
     labels = [0, 1] * 20
     lengths = torch.tensor([1.0, 9.0])[labels][:, None]
     rows = lengths * torch.nn.functional.normalize(1 + 0.01 * gaussian(40, FULL).float())
-    found = nested_classification(rows, labels, rows, labels, DIMS)
-    assert found["accuracy"] == dict.fromkeys(DIMS, 100.0)
+    actual = nested_classification(rows, labels, rows, labels, DIMS)
+    assert actual["accuracy"] == dict.fromkeys(DIMS, 100.0)
 
 
 def test_a_regression_that_has_not_converged_is_scored_in_silence():
@@ -140,8 +140,8 @@ def test_a_regression_that_has_not_converged_is_scored_in_silence():
     rows = clouds(labels, 3.0) * torch.logspace(0, 6, FULL, dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = nested_classification(rows, labels, rows, labels, [FULL])
-    assert found["accuracy"][FULL] > 50
+        actual = nested_classification(rows, labels, rows, labels, [FULL])
+    assert actual["accuracy"][FULL] > 50
 
 
 # Pairs
@@ -181,10 +181,10 @@ def slow_cosines(pairs, d):
 def test_average_precision_equals_its_definition(noise, dtype):
     pairs = judged(70, noise=noise)
     pairs = LabelledPairs(pairs.left.to(dtype), pairs.right.to(dtype), pairs.labels)
-    found = nested_average_precision(pairs, DIMS)
-    assert list(found) == DIMS
+    actual = nested_average_precision(pairs, DIMS)
+    assert list(actual) == DIMS
     for d in DIMS:
-        assert found[d] == pytest.approx(precisions(slow_cosines(pairs, d), pairs.labels))
+        assert actual[d] == pytest.approx(precisions(slow_cosines(pairs, d), pairs.labels))
 
 
 def test_average_precision_of_tied_pairs_does_not_depend_on_their_order():
@@ -192,18 +192,18 @@ def test_average_precision_of_tied_pairs_does_not_depend_on_their_order():
     left = torch.tensor([[1.0, 0.0]]).double().expand(6, 2)
     right = torch.stack([angles.cos(), angles.sin()], dim=1)
     for labels in ([1, 0, 0, 0, 1, 0], [0, 0, 1, 1, 0, 0]):
-        found = nested_average_precision(LabelledPairs(left, right, labels), [2])[2]
-        assert found == pytest.approx(100 * (1 / 3 + 2 / 5) / 2)
+        actual = nested_average_precision(LabelledPairs(left, right, labels), [2])[2]
+        assert actual == pytest.approx(100 * (1 / 3 + 2 / 5) / 2)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_accuracy_is_that_of_the_threshold_found_by_trying_every_one(seed):
     test, tune = judged(60, seed), judged(50, seed + 10)
-    found = nested_pair_accuracy(test, tune, DIMS)
-    assert list(found) == DIMS
+    actual = nested_pair_accuracy(test, tune, DIMS)
+    assert list(actual) == DIMS
     for d in DIMS:
         threshold = tried(slow_cosines(tune, d), tune.labels)
-        assert found[d] == pytest.approx(accuracy(slow_cosines(test, d), test.labels, threshold))
+        assert actual[d] == pytest.approx(accuracy(slow_cosines(test, d), test.labels, threshold))
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_the_threshold_is_the_highest_of_the_best(cosines, labels):
 def test_test_pairs_never_move_the_threshold():
     test, tune = judged(60), judged(50, seed=10)
     flipped = LabelledPairs(test.left, test.right, [1 - label for label in test.labels])
-    found = nested_pair_accuracy(test, tune, DIMS)
+    actual = nested_pair_accuracy(test, tune, DIMS)
     other = nested_pair_accuracy(flipped, tune, DIMS)
-    assert other == {d: pytest.approx(100 - found[d]) for d in DIMS}
+    assert other == {d: pytest.approx(100 - actual[d]) for d in DIMS}
 
 
 def test_a_threshold_tuned_on_the_test_pairs_scores_at_least_as_high():
@@ -264,11 +264,11 @@ def v_measure(labels, groups):
 
 def test_v_measure_of_groups_that_can_be_seen_follows_from_their_entropies():
     groups = drawn(60, 3)
-    labels = [group if at % 5 else (group + 1) % 3 for at, group in enumerate(groups)]
+    labels = [group if index % 5 else (group + 1) % 3 for index, group in enumerate(groups)]
     rows = clouds(groups, 0.1)
-    found = nested_v_measure(rows, labels, [3, FULL])
-    assert found == dict.fromkeys([3, FULL], pytest.approx(v_measure(labels, groups)))
-    assert 20 < found[FULL] < 80
+    actual = nested_v_measure(rows, labels, [3, FULL])
+    assert actual == dict.fromkeys([3, FULL], pytest.approx(v_measure(labels, groups)))
+    assert 20 < actual[FULL] < 80
     assert nested_v_measure(rows, groups, [FULL])[FULL] == pytest.approx(100)
 
 
@@ -277,25 +277,25 @@ def test_v_measure_ignores_lengths_and_the_names_of_labels():
     rows = clouds(labels, 0.5)
     scaled = rows * gaussian(60, 1, seed=4).exp()
     renamed = [7 - label for label in labels]
-    found = nested_v_measure(rows, labels, DIMS)
-    assert nested_v_measure(scaled, labels, DIMS) == pytest.approx(found)
-    assert nested_v_measure(rows, renamed, DIMS) == pytest.approx(found)
+    actual = nested_v_measure(rows, labels, DIMS)
+    assert nested_v_measure(scaled, labels, DIMS) == pytest.approx(actual)
+    assert nested_v_measure(rows, renamed, DIMS) == pytest.approx(actual)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_v_measure_of_a_leading_block_is_that_of_the_truncated_matrix(dtype):
     labels = drawn(80, 4)
     rows = clouds(labels, 2.0).to(dtype)
-    found = nested_v_measure(rows, labels, DIMS)
-    assert found == {d: nested_v_measure(rows[:, :d].clone(), labels, [d])[d] for d in DIMS}
+    actual = nested_v_measure(rows, labels, DIMS)
+    assert actual == {d: nested_v_measure(rows[:, :d].clone(), labels, [d])[d] for d in DIMS}
 
 
 def test_fewer_distinct_points_than_labels_are_grouped_in_silence():
     rows = torch.eye(FULL)[[0, 0, 1, 1, 0, 1]]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = nested_v_measure(rows, [0, 1, 2, 2, 0, 2], [FULL])
-    assert found[FULL] == pytest.approx(v_measure([0, 1, 2, 2, 0, 2], [0, 0, 1, 1, 0, 1]))
+        actual = nested_v_measure(rows, [0, 1, 2, 2, 0, 2], [FULL])
+    assert actual[FULL] == pytest.approx(v_measure([0, 1, 2, 2, 0, 2], [0, 0, 1, 1, 0, 1]))
 
 
 # All of them

@@ -27,32 +27,32 @@ def mixed(rows, seed=0):
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_the_covariance_is_numpys_and_in_double_precision(dtype, rtol):
     rows = mixed(30)
-    found = covariance(rows.to(dtype))
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found, np.cov(rows.numpy(), rowvar=False, bias=True), rtol=rtol)
+    actual = covariance(rows.to(dtype))
+    assert actual.dtype == torch.float64
+    np.testing.assert_allclose(actual, np.cov(rows.numpy(), rowvar=False, bias=True), rtol=rtol)
 
 
 @pytest.mark.parametrize("d", range(1, FULL))
 def test_the_cross_correlation_is_the_block_of_numpys(d):
     rows = mixed(30)
-    found = cross_correlation(covariance(rows), d)
-    np.testing.assert_allclose(found, np.corrcoef(rows.numpy(), rowvar=False)[:d, d:], atol=1e-12)
+    actual = cross_correlation(covariance(rows), d)
+    np.testing.assert_allclose(actual, np.corrcoef(rows.numpy(), rowvar=False)[:d, d:], atol=1e-12)
 
 
 def test_a_cloud_of_known_covariance_shows_it():
     wanted = torch.tensor([[4.0, 2.0, 0.0], [2.0, 9.0, -3.0], [0.0, -3.0, 16.0]]).double()
-    found = covariance(cloud_of(wanted) + 7)
-    torch.testing.assert_close(found, wanted)
+    actual = covariance(cloud_of(wanted) + 7)
+    torch.testing.assert_close(actual, wanted)
     first = torch.tensor([[1 / 3, 0.0]]).double()
-    torch.testing.assert_close(cross_correlation(found, 1), first)
+    torch.testing.assert_close(cross_correlation(actual, 1), first)
     two = torch.tensor([[0.0], [-1 / 4]]).double()
-    torch.testing.assert_close(cross_correlation(found, 2), two)
+    torch.testing.assert_close(cross_correlation(actual, 2), two)
 
 
 def test_a_copy_of_a_coordinate_correlates_fully_whatever_its_sign_scale_and_shift():
     rows = mixed(30)[:, :2]
-    found = cross_correlation(covariance(torch.cat([rows, 3 - 0.01 * rows], dim=1)), 2)
-    torch.testing.assert_close(found.diagonal(), -torch.ones(2).double())
+    actual = cross_correlation(covariance(torch.cat([rows, 3 - 0.01 * rows], dim=1)), 2)
+    torch.testing.assert_close(actual.diagonal(), -torch.ones(2).double())
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, 1000.0])
@@ -60,11 +60,11 @@ def test_a_copy_of_a_coordinate_correlates_fully_whatever_its_sign_scale_and_shi
 def test_a_constant_coordinate_correlates_with_nothing(value, dtype):
     rows = mixed(30).to(dtype)
     rows[:, 1] = rows[:, 4] = value
-    found = cross_correlation(covariance(rows), 3)
-    assert found.isfinite().all()
-    torch.testing.assert_close(found[1], torch.zeros(3).double(), rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[:, 1], torch.zeros(3).double(), rtol=0, atol=1e-5)
-    assert found[0, 0].abs() > 0.01
+    actual = cross_correlation(covariance(rows), 3)
+    assert actual.isfinite().all()
+    torch.testing.assert_close(actual[1], torch.zeros(3).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual[:, 1], torch.zeros(3).double(), rtol=0, atol=1e-5)
+    assert actual[0, 0].abs() > 0.01
 
 
 def test_the_cross_correlation_ignores_the_scale_and_shift_of_every_coordinate():
@@ -76,8 +76,8 @@ def test_the_cross_correlation_ignores_the_scale_and_shift_of_every_coordinate()
 
 @pytest.mark.parametrize("count", [20, 200])
 def test_independent_coordinates_show_the_noise_of_their_number_of_rows(count):
-    found = cross_correlation(covariance(gaussian(count, 400)), 200)
-    assert rms(found) == pytest.approx((count - 1) ** -0.5, rel=0.02)
+    actual = cross_correlation(covariance(gaussian(count, 400)), 200)
+    assert rms(actual) == pytest.approx((count - 1) ** -0.5, rel=0.02)
 
 
 def test_rms_is_the_root_of_the_mean_square():
@@ -95,22 +95,22 @@ def test_one_row_has_no_covariance():
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_the_projection_is_scikit_learns_on_unit_rows_but_for_signs_and_length(dtype, atol):
     fitted_on, others = mixed(50), mixed(8, seed=3)
-    found = fit_pca(fitted_on.to(dtype))(others.to(dtype))
-    assert found.dtype == dtype
+    actual = fit_pca(fitted_on.to(dtype))(others.to(dtype))
+    assert actual.dtype == dtype
     units = [(x / x.norm(dim=1, keepdim=True)).numpy() for x in (fitted_on, others)]
     expected = torch.from_numpy(PCA().fit(units[0]).transform(units[1]))
     expected *= fitted_on.norm(dim=1).mean()  # as long as the embeddings were
-    signs = (found.double() * expected).sum(0).sign()
-    torch.testing.assert_close(found.double() * signs, expected, rtol=0, atol=atol)
+    signs = (actual.double() * expected).sum(0).sign()
+    torch.testing.assert_close(actual.double() * signs, expected, rtol=0, atol=atol)
 
 
 def test_its_coordinates_are_uncorrelated_with_falling_variances():
     rows = mixed(50)
-    found = covariance(fit_pca(rows)(rows))
-    variances = found.diagonal()
+    actual = covariance(fit_pca(rows)(rows))
+    variances = actual.diagonal()
     assert (variances[:-1] >= variances[1:]).all()
     assert variances[0] > 2 * variances[-1]
-    torch.testing.assert_close(found, variances.diag(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(actual, variances.diag(), rtol=0, atol=1e-12)
 
 
 def test_it_ignores_rotations_and_the_lengths_of_single_rows():
@@ -126,17 +126,19 @@ def test_directions_that_the_fitted_rows_lack_do_not_depend_on_their_rounding():
     fitted_on = (gaussian(30, 3) @ gaussian(3, FULL, seed=1)).float()
     rounded = fitted_on * (1 + 1e-7 * gaussian(30, FULL, seed=2).clamp(-1, 1)).float()
     others = gaussian(20, FULL, seed=3).float()
-    found, again = (fit_pca(rows)(others) for rows in (fitted_on, rounded))
-    torch.testing.assert_close(found.abs(), again.abs(), rtol=0, atol=1e-5)
+    actual, again = (fit_pca(rows)(others) for rows in (fitted_on, rounded))
+    torch.testing.assert_close(actual.abs(), again.abs(), rtol=0, atol=1e-5)
     moved = (others / others.norm(dim=1, keepdim=True)).double()
     moved -= (fitted_on / fitted_on.norm(dim=1, keepdim=True)).double().mean(0)
     expected = (moved.norm(dim=1) * fitted_on.norm(dim=1).mean()).float()  # it only turns rows
-    torch.testing.assert_close(found.norm(dim=1), expected)
+    torch.testing.assert_close(actual.norm(dim=1), expected)
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_fewer_rows_than_coordinates_leave_the_last_ones_empty(count):
     rows = mixed(count)
-    found = fit_pca(rows)(rows)
-    assert found.isfinite().all()
-    torch.testing.assert_close(found[:, count - 1 :], torch.zeros(count, FULL - count + 1).double())
+    actual = fit_pca(rows)(rows)
+    assert actual.isfinite().all()
+    torch.testing.assert_close(
+        actual[:, count - 1 :], torch.zeros(count, FULL - count + 1).double()
+    )

@@ -51,8 +51,8 @@ def test_an_isotropic_cloud_fills_its_space(turned):
 def test_a_cloud_along_a_line_has_rank_one():
     rows = torch.outer(cloud(1.0)[:, 0], torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=torch.double))
     s = covariance(rows)
-    for one in (effective_rank(s), participation_ratio(s), rank_me(second(rows))):
-        assert one == pytest.approx(1, abs=1e-6)
+    for value in (effective_rank(s), participation_ratio(s), rank_me(second(rows))):
+        assert value == pytest.approx(1, abs=1e-6)
     assert iso_score(s) == pytest.approx(0, abs=1e-9)
     assert top_share(spectrum(s)) == pytest.approx(1)
     assert condition_number(spectrum(s)) == math.inf
@@ -84,14 +84,14 @@ def test_rank_me_takes_the_mean_for_a_direction_and_roots_for_values():
 def test_few_rows_are_measured_by_what_so_many_can_fill():
     rows = rotation(FULL)[:5]  # the corners of a simplex: 5 directions, 4 once centred
     s = covariance(rows)
-    found = prefix_measures(s, second(rows), len(rows))
+    actual = prefix_measures(s, second(rows), len(rows))
     assert spectrum(s).count_nonzero() == 4
-    assert found["effective_rank"] == pytest.approx(4)
-    assert found["effective_rank_share"] == pytest.approx(1)
-    assert found["participation_ratio"] == pytest.approx(4)
-    assert found["iso_score"] == pytest.approx(3 / (FULL - 1))
-    assert found["rank_me"] == pytest.approx(5)
-    assert found["condition_number"] == math.inf
+    assert actual["effective_rank"] == pytest.approx(4)
+    assert actual["effective_rank_share"] == pytest.approx(1)
+    assert actual["participation_ratio"] == pytest.approx(4)
+    assert actual["iso_score"] == pytest.approx(3 / (FULL - 1))
+    assert actual["rank_me"] == pytest.approx(5)
+    assert actual["condition_number"] == math.inf
 
 
 def test_dead_coordinates_are_those_that_do_not_vary():
@@ -109,10 +109,10 @@ def test_correlations_of_known_clouds():
     base = cloud(1.0, 1.0, 1.0)
     # the third coordinate is 0.6 of the first and 0.8 of its own
     rows = torch.stack([base[:, 0], base[:, 1], 0.6 * base[:, 0] + 0.8 * base[:, 2]], dim=1)
-    found = correlation_summary(covariance(rows), 2, ROWS)
-    assert found["max"] == pytest.approx(0.6)
-    assert found["rms"] == pytest.approx(0.6 / math.sqrt(2))
-    assert found["excess"] == pytest.approx(0.18 - 1 / (ROWS - 1))
+    actual = correlation_summary(covariance(rows), 2, ROWS)
+    assert actual["max"] == pytest.approx(0.6)
+    assert actual["rms"] == pytest.approx(0.6 / math.sqrt(2))
+    assert actual["excess"] == pytest.approx(0.18 - 1 / (ROWS - 1))
     assert correlation_summary(covariance(cloud(1, 2, 3, 4)), 2, ROWS)["max"] == pytest.approx(0)
 
 
@@ -167,7 +167,7 @@ def test_agreement_with_a_teacher_knows_no_rotation_and_sees_independence():
 
 def test_every_measure_equals_another_way_of_computing_it():
     rows = messy()
-    found = prefix_measures(covariance(rows), second(rows), ROWS)
+    actual = prefix_measures(covariance(rows), second(rows), ROWS)
     x = rows.numpy()
     values = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2 / ROWS
     shares = values / values.sum()
@@ -175,8 +175,8 @@ def test_every_measure_equals_another_way_of_computing_it():
     ranks = singular / singular.sum()
     # IsoScore by its published steps: the variances of the principal components, scaled to the
     # length of the ones; how far they are from the ones; rescaled to between 0 and 1
-    kept = int((values >= 1e-4 * values[0]).sum())
-    assert 2 < kept < FULL
+    head = int((values >= 1e-4 * values[0]).sum())
+    assert 2 < head < FULL
     scaled = math.sqrt(FULL) * values / np.linalg.norm(values)
     defect = np.linalg.norm(scaled - 1) / math.sqrt(2 * (FULL - math.sqrt(FULL)))
     used = (FULL - defect**2 * (FULL - math.sqrt(FULL))) ** 2 / FULL**2
@@ -188,12 +188,12 @@ def test_every_measure_equals_another_way_of_computing_it():
         "iso_score": (FULL * used - 1) / (FULL - 1),
         "condition_number": np.linalg.cond(x - x.mean(0)) ** 2,
         "top1_share": shares[0],
-        "power_law_slope": -np.polyfit(np.log(np.arange(1, kept + 1)), np.log(values[:kept]), 1)[0],
+        "power_law_slope": -np.polyfit(np.log(np.arange(1, head + 1)), np.log(values[:head]), 1)[0],
         "variance_cv": x.var(0).std() / x.var(0).mean(),
         "dead_share": np.mean(x.var(0) <= 1e-4 * (x**2).mean()),
     }
-    assert found.keys() == expected.keys()
-    assert found == pytest.approx(expected, rel=1e-9)
+    assert actual.keys() == expected.keys()
+    assert actual == pytest.approx(expected, rel=1e-9)
 
 
 def test_spread_equals_loops_over_pairs_of_rows():
@@ -214,11 +214,11 @@ def test_spread_equals_loops_over_pairs_of_rows():
 
 def test_quantiles_of_the_correlations_are_numpys():
     s = covariance(messy())
-    found = correlation_summary(s, 5, ROWS)
+    actual = correlation_summary(s, 5, ROWS)
     values = np.abs(np.corrcoef(messy().numpy().T)[:5, 5:]).ravel()
     assert cross_correlation(s, 5).abs().numpy().ravel() == pytest.approx(values)
     for name, share in (("q50", 0.5), ("q90", 0.9), ("q99", 0.99)):
-        assert found[name] == pytest.approx(np.quantile(values, share, method="lower"))
+        assert actual[name] == pytest.approx(np.quantile(values, share, method="lower"))
 
 
 # what is not a number, and what does not vary
@@ -228,11 +228,11 @@ def test_quantiles_of_the_correlations_are_numpys():
 @pytest.mark.parametrize("d", [1, 3])
 def test_rows_that_are_all_equal_fill_no_direction(value, d):
     rows = torch.full((ROWS, d), value, dtype=torch.double)
-    found = prefix_measures(covariance(rows), second(rows), ROWS)
+    actual = prefix_measures(covariance(rows), second(rows), ROWS)
     ratios = ["condition_number", "top1_share", "power_law_slope", "variance_cv"]
-    assert all(math.isnan(found.pop(name)) for name in ratios)
-    assert found.pop("rank_me") == pytest.approx(1 if value else 0, abs=1e-6)
-    assert found == {
+    assert all(math.isnan(actual.pop(name)) for name in ratios)
+    assert actual.pop("rank_me") == pytest.approx(1 if value else 0, abs=1e-6)
+    assert actual == {
         "effective_rank": 0,
         "effective_rank_share": 0,
         "participation_ratio": 0,
@@ -243,9 +243,9 @@ def test_rows_that_are_all_equal_fill_no_direction(value, d):
 
 def test_one_coordinate_is_isotropic():
     rows = cloud(4.0, mean=1)
-    found = prefix_measures(covariance(rows), second(rows), ROWS)
-    assert math.isnan(found.pop("power_law_slope"))
-    assert found == pytest.approx(dict.fromkeys(found, 1.0) | {"variance_cv": 0, "dead_share": 0})
+    actual = prefix_measures(covariance(rows), second(rows), ROWS)
+    assert math.isnan(actual.pop("power_law_slope"))
+    assert actual == pytest.approx(dict.fromkeys(actual, 1.0) | {"variance_cv": 0, "dead_share": 0})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -253,13 +253,13 @@ def test_what_is_not_a_number_gives_figures_that_are_not(value):
     for d in (1, FULL):
         rows = messy()[:, :d].clone()
         rows[3, 0] = value
-        found = prefix_measures(covariance(rows), second(rows), ROWS)
-        assert [name for name, one in found.items() if not math.isnan(one)] == []
-    found = correlation_summary(covariance(rows), 5, ROWS)
-    assert found.keys() == correlation_summary(covariance(messy()), 5, ROWS).keys()
-    assert all(map(math.isnan, found.values()))
-    for one in (uniformity(rows), mean_cosine(rows), alignment(rows, messy())):
-        assert math.isnan(one)
+        actual = prefix_measures(covariance(rows), second(rows), ROWS)
+        assert [name for name, value in actual.items() if not math.isnan(value)] == []
+    actual = correlation_summary(covariance(rows), 5, ROWS)
+    assert actual.keys() == correlation_summary(covariance(messy()), 5, ROWS).keys()
+    assert all(map(math.isnan, actual.values()))
+    for value in (uniformity(rows), mean_cosine(rows), alignment(rows, messy())):
+        assert math.isnan(value)
     assert math.isnan(linear_cka(covariance(rows), 5))
 
 

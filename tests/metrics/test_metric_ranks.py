@@ -12,8 +12,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarni
 def ranks(request, fork, tmp_path_factory):
     """What every rank of two and of three wrote."""
     world, folder = request.param, tmp_path_factory.mktemp("ranks")
-    codes, said = fork(str(folder), ranks=world, module="metric_ranks")
-    assert codes == [0] * world, said
+    codes, output = fork(str(folder), ranks=world, module="metric_ranks")
+    assert codes == [0] * world, output
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
 
 

@@ -33,54 +33,56 @@ SIZES = {"below 10": (9, 7), "below 100": (9, 60), "above 100": (BLOCK + 30, 130
 every_size = pytest.mark.parametrize(("queries", "documents"), SIZES.values(), ids=SIZES)
 
 
-def world(queries, documents, own=True):
+def world(queries, documents, excluded=True):
     """Embeddings, graded judgements of 1 to 12 documents a query, and the queries' own rows."""
     chance = random.Random(0)
     relevant, passed = [], []
     for _ in range(queries):
         shuffled = chance.sample(range(documents), documents)
         count = chance.randint(1, min(12, documents - 1))
-        relevant.append({at: float(chance.randint(1, 4)) for at in shuffled[:count]})
+        relevant.append({index: float(chance.randint(1, 4)) for index in shuffled[:count]})
         # the document passed over: none, or one that is not relevant
-        passed.append(shuffled[-1] if own and chance.random() < 0.7 else None)
+        passed.append(shuffled[-1] if excluded and chance.random() < 0.7 else None)
     return gaussian(queries, FULL), gaussian(documents, FULL, seed=1), relevant, passed
 
 
-def slow_ranking(query, corpus, own):
+def slow_ranking(query, corpus, excluded):
     """The documents by falling cosine, but for the query's own, in Python floats."""
 
     def cosine(document):
         dot = sum(x * y for x, y in zip(query, document, strict=True))
         return dot / math.hypot(*query) / math.hypot(*document)
 
-    others = [at for at in range(len(corpus)) if at != own]
-    return sorted(others, key=lambda at: -cosine(corpus[at]))
+    others = [index for index in range(len(corpus)) if index != excluded]
+    return sorted(others, key=lambda index: -cosine(corpus[index]))
 
 
 def slow_metrics(ranking, gains):
     """trec_eval's: recall over all the relevant, nDCG with linear gains."""
-    recalls = [sum(at in gains for at in ranking[:k]) / len(gains) for k in (1, 10, 100)]
-    reciprocal = next((1 / rank for rank, at in enumerate(ranking[:10], 1) if at in gains), 0.0)
+    recalls = [sum(index in gains for index in ranking[:k]) / len(gains) for k in (1, 10, 100)]
+    reciprocal = next(
+        (1 / rank for rank, index in enumerate(ranking[:10], 1) if index in gains), 0.0
+    )
     ideal = sorted(gains.values(), reverse=True)
 
     def discounted(values):
         return sum(value / math.log2(rank + 1) for rank, value in enumerate(values[:10], 1))
 
-    places = [rank for rank, at in enumerate(ranking[:100], 1) if at in gains]
+    places = [rank for rank, index in enumerate(ranking[:100], 1) if index in gains]
     return [
         *recalls,
         reciprocal,
-        discounted([gains.get(at, 0) for at in ranking]) / discounted(ideal),
-        sum(found / rank for found, rank in enumerate(places, 1)) / len(gains),
+        discounted([gains.get(index, 0) for index in ranking]) / discounted(ideal),
+        sum(actual / rank for actual, rank in enumerate(places, 1)) / len(gains),
     ]
 
 
-def torchmetrics_of(query, corpus, own, gains):
+def torchmetrics_of(query, corpus, excluded, gains):
     """All but MAP, which torchmetrics divides by what was found; its nDCG takes gains linearly."""
-    kept = [at for at in range(len(corpus)) if at != own]
-    scores = cosine_similarity(query[None], corpus[kept])
+    retained = [index for index in range(len(corpus)) if index != excluded]
+    scores = cosine_similarity(query[None], corpus[retained])
     scores = scores + 2  # torchmetrics counts a document with a score of 0 or less as not found
-    graded = torch.tensor([int(gains.get(at, 0)) for at in kept])
+    graded = torch.tensor([int(gains.get(index, 0)) for index in retained])
     return [
         *(retrieval_recall(scores, graded > 0, top_k=k).item() for k in (1, 10, 100)),
         retrieval_reciprocal_rank(scores, graded > 0, top_k=10).item(),
@@ -88,33 +90,33 @@ def torchmetrics_of(query, corpus, own, gains):
     ]
 
 
-def trec_eval_of(queries, corpus, relevant, own):
+def trec_eval_of(queries, corpus, relevant, excluded):
     """The same six of trec_eval, averaged over queries."""
     names = ("recall_1", "recall_10", "recall_100", "recip_rank", "ndcg_cut_10", "map_cut_100")
     judged = {
-        f"q{i}": {f"d{at}": int(gain) for at, gain in gains.items()}
+        f"q{i}": {f"d{index}": int(gain) for index, gain in gains.items()}
         for i, gains in enumerate(relevant)
     }
     run = {
         f"q{i}": {
-            f"d{at}": float(score)
-            for at, score in enumerate(cosine_similarity(query[None], corpus))
-            if at != own[i]
+            f"d{index}": float(score)
+            for index, score in enumerate(cosine_similarity(query[None], corpus))
+            if index != excluded[i]
         }
         for i, query in enumerate(queries)
     }
-    found = pytrec_eval.RelevanceEvaluator(
+    actual = pytrec_eval.RelevanceEvaluator(
         judged, {"recall.1,10,100", "recip_rank", "ndcg_cut.10", "map_cut.100"}
     ).evaluate(run)
-    for query, values in found.items():  # trec_eval knows no reciprocal rank cut at 10
+    for query, values in actual.items():  # trec_eval knows no reciprocal rank cut at 10
         if values["recip_rank"] < 1 / 10:
-            found[query]["recip_rank"] = 0.0
-    return [[values[name] for name in names] for values in found.values()]
+            actual[query]["recip_rank"] = 0.0
+    return [[values[name] for name in names] for values in actual.values()]
 
 
-def assert_averages(found, rows, d, abs):
+def assert_averages(actual, rows, d, abs):
     expected = [100 * sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    assert [values[d] for values in found.values()] == pytest.approx(expected, abs=abs)
+    assert [values[d] for values in actual.values()] == pytest.approx(expected, abs=abs)
 
 
 # Retrieval
@@ -122,50 +124,50 @@ def assert_averages(found, rows, d, abs):
 
 @every_size
 def test_retrieval_equals_loops_over_queries_and_documents(queries, documents):
-    q, c, relevant, own = world(queries, documents)
-    found = nested_retrieval(q, c, relevant, DIMS, own)
-    assert list(found) == NAMES
+    q, c, relevant, excluded = world(queries, documents)
+    actual = nested_retrieval(q, c, relevant, DIMS, excluded)
+    assert list(actual) == NAMES
     for d in DIMS:
         short_q, short_c = q[:, :d].tolist(), c[:, :d].tolist()
         rows = [
-            slow_metrics(slow_ranking(query, short_c, at), gains)
-            for query, at, gains in zip(short_q, own, relevant, strict=True)
+            slow_metrics(slow_ranking(query, short_c, index), gains)
+            for query, index, gains in zip(short_q, excluded, relevant, strict=True)
         ]
-        assert_averages(found, rows, d, abs=1e-9)
+        assert_averages(actual, rows, d, abs=1e-9)
 
 
 @every_size
 def test_retrieval_equals_torchmetrics(queries, documents):
-    q, c, relevant, own = world(queries, documents)
-    found = nested_retrieval(q, c, relevant, DIMS, own)
-    del found["map@100"]
+    q, c, relevant, excluded = world(queries, documents)
+    actual = nested_retrieval(q, c, relevant, DIMS, excluded)
+    del actual["map@100"]
     for d in DIMS:
         rows = [
-            torchmetrics_of(query, c[:, :d], at, gains)
-            for query, at, gains in zip(q[:, :d], own, relevant, strict=True)
+            torchmetrics_of(query, c[:, :d], index, gains)
+            for query, index, gains in zip(q[:, :d], excluded, relevant, strict=True)
         ]
-        assert_averages(found, rows, d, abs=1e-4)
+        assert_averages(actual, rows, d, abs=1e-4)
 
 
 @every_size
 def test_retrieval_equals_trec_eval(queries, documents):
-    q, c, relevant, own = world(queries, documents)
-    found = nested_retrieval(q, c, relevant, DIMS, own)
+    q, c, relevant, excluded = world(queries, documents)
+    actual = nested_retrieval(q, c, relevant, DIMS, excluded)
     for d in DIMS:
-        assert_averages(found, trec_eval_of(q[:, :d], c[:, :d], relevant, own), d, abs=1e-6)
+        assert_averages(actual, trec_eval_of(q[:, :d], c[:, :d], relevant, excluded), d, abs=1e-6)
 
 
 @every_size
 def test_a_corpus_in_parts_of_any_order_is_the_corpus(queries, documents, monkeypatch):
-    q, c, relevant, own = world(queries, documents)
-    whole = nested_retrieval(q, c, relevant, DIMS, own)
+    q, c, relevant, excluded = world(queries, documents)
+    whole = nested_retrieval(q, c, relevant, DIMS, excluded)
     monkeypatch.setattr(retrieval, "CHUNK", 11)
-    metric = NestedRetrieval(q, relevant, DIMS, own)
+    metric = NestedRetrieval(q, relevant, DIMS, excluded)
     for part in torch.randperm(documents, generator=torch.manual_seed(3)).split(29):
         metric.update(c[part], part)
-    found = metric.compute()
+    actual = metric.compute()
     for name in NAMES:
-        assert found[name] == pytest.approx(whole[name], abs=1e-9)
+        assert actual[name] == pytest.approx(whole[name], abs=1e-9)
     metric.reset()
     metric.update(c, torch.arange(documents))
     assert metric.compute() == whole
@@ -187,24 +189,24 @@ def test_equal_documents_stand_in_the_order_of_their_numbers(monkeypatch):
 
 
 def test_what_is_not_a_number_is_never_found():
-    q, c, relevant, own = world(*SIZES["above 100"])
+    q, c, relevant, excluded = world(*SIZES["above 100"])
     broken = torch.cat([torch.full((3, FULL), math.nan).double(), c])
-    moved = [{at + 3: gain for at, gain in gains.items()} for gains in relevant]
-    passed = [None if at is None else at + 3 for at in own]
+    moved = [{index + 3: gain for index, gain in gains.items()} for gains in relevant]
+    passed = [None if index is None else index + 3 for index in excluded]
     # the places before the hundredth are enough: three are taken from those after it
     names = [name for name in NAMES if "100" not in name]
-    expected = nested_retrieval(q, c, relevant, DIMS, own)
-    found = nested_retrieval(q, broken, moved, DIMS, passed)
-    assert {name: found[name] for name in names} == {name: expected[name] for name in names}
-    nothing = nested_retrieval(q * math.nan, c, relevant, DIMS, own)
+    expected = nested_retrieval(q, c, relevant, DIMS, excluded)
+    actual = nested_retrieval(q, broken, moved, DIMS, passed)
+    assert {name: actual[name] for name in names} == {name: expected[name] for name in names}
+    nothing = nested_retrieval(q * math.nan, c, relevant, DIMS, excluded)
     assert nothing == {name: dict.fromkeys(DIMS, 0.0) for name in NAMES}
 
 
 def test_documents_may_come_in_another_precision_than_the_queries():
-    q, c, relevant, own = world(*SIZES["below 100"])
-    expected = nested_retrieval(q.half().float(), c.half().float(), relevant, DIMS, own)
-    assert nested_retrieval(q.half(), c.half(), relevant, DIMS, own) == expected
-    assert nested_retrieval(q.half(), c.half().double(), relevant, DIMS, own) == expected
+    q, c, relevant, excluded = world(*SIZES["below 100"])
+    expected = nested_retrieval(q.half().float(), c.half().float(), relevant, DIMS, excluded)
+    assert nested_retrieval(q.half(), c.half(), relevant, DIMS, excluded) == expected
+    assert nested_retrieval(q.half(), c.half().double(), relevant, DIMS, excluded) == expected
 
 
 def test_a_difference_that_only_double_precision_sees_decides():
@@ -216,9 +218,9 @@ def test_a_difference_that_only_double_precision_sees_decides():
 def test_the_query_itself_takes_none_of_the_hundred_places():
     angles = torch.arange(130) * torch.pi / 130
     corpus = torch.stack([angles.cos(), angles.sin()], dim=1)
-    found = nested_retrieval(corpus[:1], corpus, [{100: 1.0}], [2], [0])
-    assert found["recall@100"] == {2: 100.0}
-    assert found["map@100"] == {2: pytest.approx(1.0)}
+    actual = nested_retrieval(corpus[:1], corpus, [{100: 1.0}], [2], [0])
+    assert actual["recall@100"] == {2: 100.0}
+    assert actual["map@100"] == {2: pytest.approx(1.0)}
     assert nested_retrieval(corpus[:1], corpus, [{101: 1.0}], [2], [0])["recall@100"] == {2: 0.0}
 
 
@@ -239,30 +241,34 @@ def test_spearman_of_pairs_in_batches_is_that_of_all():
 
 @every_size
 def test_retrieval_of_a_leading_block_is_that_of_the_truncated_matrix(queries, documents):
-    q, c, relevant, own = world(queries, documents)
-    nested = nested_retrieval(q, c, relevant, DIMS, own)
+    q, c, relevant, excluded = world(queries, documents)
+    nested = nested_retrieval(q, c, relevant, DIMS, excluded)
     for d in DIMS:
-        alone = nested_retrieval(q[:, :d], c[:, :d], relevant, [d], own)
+        alone = nested_retrieval(q[:, :d], c[:, :d], relevant, [d], excluded)
         assert {name: values[d] for name, values in nested.items()} == pytest.approx(
             {name: values[d] for name, values in alone.items()}, abs=1e-9
         )
 
 
 def test_retrieval_in_single_precision_ignores_lengths():
-    q, c, relevant, own = world(*SIZES["below 100"])
-    plain = nested_retrieval(q.float(), c.float(), relevant, DIMS, own)
+    q, c, relevant, excluded = world(*SIZES["below 100"])
+    plain = nested_retrieval(q.float(), c.float(), relevant, DIMS, excluded)
     scaled = nested_retrieval(
-        q.float() * 3, c.float() * gaussian(len(c), 1, seed=4).exp().float(), relevant, DIMS, own
+        q.float() * 3,
+        c.float() * gaussian(len(c), 1, seed=4).exp().float(),
+        relevant,
+        DIMS,
+        excluded,
     )
-    assert plain == scaled == nested_retrieval(q, c, relevant, DIMS, own)
+    assert plain == scaled == nested_retrieval(q, c, relevant, DIMS, excluded)
 
 
-@pytest.mark.parametrize("own", [None, [None] * 9])
-def test_without_own_documents_nothing_is_passed_over(own):
-    q, c, relevant, nothing = world(*SIZES["below 100"], own=False)
+@pytest.mark.parametrize("excluded", [None, [None] * 9])
+def test_without_own_documents_nothing_is_passed_over(excluded):
+    q, c, relevant, nothing = world(*SIZES["below 100"], excluded=False)
     assert set(nothing) == {None}
     expected = nested_retrieval(q, c, relevant, DIMS, nothing)
-    assert nested_retrieval(q, c, relevant, DIMS, own) == expected
+    assert nested_retrieval(q, c, relevant, DIMS, excluded) == expected
 
 
 def test_a_query_in_the_corpus_finds_itself_unless_it_is_passed_over():
@@ -275,16 +281,16 @@ def test_a_query_in_the_corpus_finds_itself_unless_it_is_passed_over():
 
 
 def test_a_document_that_is_passed_over_is_never_found_though_it_is_judged_relevant():
-    q, c, relevant, own = world(*SIZES["below 100"])
-    for gains, at in zip(relevant, own, strict=True):
-        gains |= {} if at is None else {at: 4.0}
-    found = nested_retrieval(q, c, relevant, [FULL], own)
+    q, c, relevant, excluded = world(*SIZES["below 100"])
+    for gains, index in zip(relevant, excluded, strict=True):
+        gains |= {} if index is None else {index: 4.0}
+    actual = nested_retrieval(q, c, relevant, [FULL], excluded)
     rows = [
-        slow_metrics(slow_ranking(query, c.tolist(), at), gains)
-        for query, at, gains in zip(q.tolist(), own, relevant, strict=True)
+        slow_metrics(slow_ranking(query, c.tolist(), index), gains)
+        for query, index, gains in zip(q.tolist(), excluded, relevant, strict=True)
     ]
-    assert_averages(found, rows, FULL, abs=1e-9)
-    assert found["recall@100"][FULL] < 100
+    assert_averages(actual, rows, FULL, abs=1e-9)
+    assert actual["recall@100"][FULL] < 100
 
 
 @pytest.mark.parametrize(("documents", "hundred"), [(12, True), (120, False)])
@@ -317,12 +323,12 @@ def test_impossible_widths_are_refused(dims):
 def test_spearman_equals_scipys_on_the_truncated_vectors(dtype):
     a, b = gaussian(50, FULL).to(dtype), gaussian(50, FULL, seed=1).to(dtype)
     scores = [round(score, 1) for score in gaussian(50, seed=2).tolist()]  # with ties
-    found = nested_spearman(a, b, scores, [1, *DIMS])
-    assert list(found) == [1, *DIMS]
+    actual = nested_spearman(a, b, scores, [1, *DIMS])
+    assert list(actual) == [1, *DIMS]
     for d in DIMS:
         cosine = cosine_similarity(a[:, :d].double(), b[:, :d].double())
         expected = 100 * spearmanr(cosine.numpy(), scores).statistic
-        assert found[d] == pytest.approx(expected, abs=1e-9)
+        assert actual[d] == pytest.approx(expected, abs=1e-9)
 
 
 def test_spearman_is_100_for_any_increasing_function_of_the_cosine_and_minus_100_for_a_decreasing():

@@ -30,16 +30,16 @@ def fed(teacher=True, parts=7) -> Moments:
 
 
 def test_moments_of_batches_are_those_of_the_whole_at_every_width():
-    found, rows, taught = fed().compute().measures(DIMS), messy(), gaussian(ROWS, 6, seed=8)
+    actual, rows, taught = fed().compute().measures(DIMS), messy(), gaussian(ROWS, 6, seed=8)
     for dim in DIMS:
-        own = rows[:, :dim]
-        expected = prefix_measures(covariance(own), second(own), ROWS)
-        assert {name: found[f"{name}/d{dim}"] for name in expected} == pytest.approx(
+        block = rows[:, :dim]
+        expected = prefix_measures(covariance(block), second(block), ROWS)
+        assert {name: actual[f"{name}/d{dim}"] for name in expected} == pytest.approx(
             expected, rel=1e-9
         )
-        joint = covariance(torch.cat([own, taught], dim=1))
-        assert found[f"teacher_cka/d{dim}"] == pytest.approx(float(linear_cka(joint, dim)))
-    assert len(found) == len(DIMS) * 11
+        joint = covariance(torch.cat([block, taught], dim=1))
+        assert actual[f"teacher_cka/d{dim}"] == pytest.approx(float(linear_cka(joint, dim)))
+    assert len(actual) == len(DIMS) * 11
     assert fed().compute().rows == ROWS
 
 
@@ -67,9 +67,9 @@ def test_a_mean_far_from_the_origin_costs_no_digit_that_matters():
     moments = Moments(4)
     for part in rows.split(16):
         moments.update(part)
-    found = moments.compute()
-    torch.testing.assert_close(found.covariance, expected, rtol=1e-11, atol=0)
-    assert found.measures([4]) == pytest.approx(
+    actual = moments.compute()
+    torch.testing.assert_close(actual.covariance, expected, rtol=1e-11, atol=0)
+    assert actual.measures([4]) == pytest.approx(
         {f"{name}/d4": x for name, x in prefix_measures(expected, second(rows), len(rows)).items()},
         rel=1e-9,
     )
@@ -80,11 +80,11 @@ def test_rows_that_are_all_equal_but_for_rounding_leave_nothing_that_correlates(
     moments = Moments(8)
     for n in range(20):
         moments.update(unit(gaussian(1, 8)).expand(50, 8) + jitter * gaussian(50, 8, seed=n))
-    found = moments.compute()
-    assert found.covariance.count_nonzero() == 0
-    assert found.measures([8])["dead_share/d8"] == 1
-    assert found.measures([8])["effective_rank/d8"] == 0
-    assert correlation_summary(found.covariance, 3, found.rows)["max"] == 0
+    actual = moments.compute()
+    assert actual.covariance.count_nonzero() == 0
+    assert actual.measures([8])["dead_share/d8"] == 1
+    assert actual.measures([8])["effective_rank/d8"] == 0
+    assert correlation_summary(actual.covariance, 3, actual.rows)["max"] == 0
 
 
 def test_one_coordinate_that_is_constant_but_for_rounding_leaves_its_row_and_column_empty():
@@ -92,11 +92,11 @@ def test_one_coordinate_that_is_constant_but_for_rounding_leaves_its_row_and_col
     rows[:, 4] = 0.3 + 1e-8 * rows[:, 2]
     moments = Moments(FULL)
     moments.update(rows)
-    found = moments.compute().covariance
+    actual = moments.compute().covariance
     others = [n for n in range(FULL) if n != 4]
     expected = covariance(rows[:, others])
-    torch.testing.assert_close(found[others][:, others], expected, rtol=1e-9, atol=1e-12)
-    assert found[4].count_nonzero() == found[:, 4].count_nonzero() == 0
+    torch.testing.assert_close(actual[others][:, others], expected, rtol=1e-9, atol=1e-12)
+    assert actual[4].count_nonzero() == actual[:, 4].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -106,18 +106,18 @@ def test_what_is_not_a_number_spoils_the_widths_that_have_it_and_no_other(value)
     moments, spread = Moments(FULL), Spread(DIMS)
     moments.update(rows)
     spread.update(rows, messy())
-    for name, one in (moments.compute().measures(DIMS) | spread.compute()).items():
-        assert math.isnan(one) == (not name.endswith("/d2")), name
+    for name, value in (moments.compute().measures(DIMS) | spread.compute()).items():
+        assert math.isnan(value) == (not name.endswith("/d2")), name
 
 
 def test_no_rows_and_none_that_are_kept_are_no_error():
     with pytest.warns(UserWarning, match="before"):
-        found = Moments(FULL).compute().measures(DIMS) | Spread(DIMS).compute()
-    assert all(map(math.isnan, found.values()))
+        actual = Moments(FULL).compute().measures(DIMS) | Spread(DIMS).compute()
+    assert all(map(math.isnan, actual.values()))
     spread = Spread(DIMS)
     spread.update(messy(), messy(), keep=False)
-    for name, one in spread.compute().items():
-        assert math.isnan(one) == name.startswith("uniformity")
+    for name, value in spread.compute().items():
+        assert math.isnan(value) == name.startswith("uniformity")
 
 
 def test_reset_forgets():
@@ -139,15 +139,15 @@ def test_spread_of_batches_is_that_of_all_rows():
     spread = Spread(DIMS)
     for n, (x, y) in enumerate(zip(rows.split(9), others.split(9), strict=True)):
         spread.update(x, y, keep=n < 3)
-    found, kept = spread.compute(), torch.cat([rows[:27], others[:27]])
+    actual, sampled = spread.compute(), torch.cat([rows[:27], others[:27]])
     for dim in DIMS:
-        assert found[f"mean_cosine/d{dim}"] == pytest.approx(
+        assert actual[f"mean_cosine/d{dim}"] == pytest.approx(
             float(mean_cosine(torch.cat([rows, others])[:, :dim]))
         )
-        assert found[f"alignment/d{dim}"] == pytest.approx(
+        assert actual[f"alignment/d{dim}"] == pytest.approx(
             float(alignment(rows[:, :dim], others[:, :dim]))
         )
-        assert found[f"uniformity/d{dim}"] == pytest.approx(float(uniformity(kept[:, :dim])))
+        assert actual[f"uniformity/d{dim}"] == pytest.approx(float(uniformity(sampled[:, :dim])))
 
 
 def test_spread_of_zeros_is_that_of_the_functions():
@@ -155,7 +155,7 @@ def test_spread_of_zeros_is_that_of_the_functions():
     rows[:9, :2] = 0
     spread = Spread(DIMS)
     spread.update(rows, others)
-    found, both = spread.compute(), torch.cat([rows, others])
+    actual, both = spread.compute(), torch.cat([rows, others])
     for dim in DIMS:
         expected = {
             "mean_cosine": mean_cosine(both[:, :dim]),
@@ -163,7 +163,7 @@ def test_spread_of_zeros_is_that_of_the_functions():
             "uniformity": uniformity(both[:, :dim]),
         }
         for name, value in expected.items():
-            assert found[f"{name}/d{dim}"] == pytest.approx(float(value), rel=1e-9)
+            assert actual[f"{name}/d{dim}"] == pytest.approx(float(value), rel=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -53,12 +53,12 @@ def test_a_coordinate_that_never_varies_has_a_code_and_one_vector_no_range():
 @pytest.mark.parametrize("dim", WIDTHS)
 def test_hamming_counts_the_signs_that_differ_and_ranks_as_their_cosine(dim):
     a, b = vectors(dim, 9), vectors(dim, 11, seed=1)
-    found = quantization.hamming(quantization.to_binary(a), quantization.to_binary(b))
+    actual = quantization.hamming(quantization.to_binary(a), quantization.to_binary(b))
     expected = [[int(((x > 0) != (y > 0)).sum()) for y in b] for x in a]
-    assert found.tolist() == expected
+    assert actual.tolist() == expected
     ranges = quantization.int8_ranges(a)
     signs, others = (unit(quantization.as_compared(x, ranges)["binary"]) for x in (a, b))
-    torch.testing.assert_close(signs @ others.T, 1 - 2 * found / dim)
+    torch.testing.assert_close(signs @ others.T, 1 - 2 * actual / dim)
 
 
 @pytest.mark.parametrize("dim", WIDTHS)

@@ -32,7 +32,7 @@ def batch_of(module: MICModule, rows: int = 7) -> Batch:
     return Collate(module.encoder.tokenize, prepare)(texts)
 
 
-def made(tiny_config: Path, *overrides: str) -> MICModule:
+def build(tiny_config: Path, *overrides: str) -> MICModule:
     """A module in fp64 with dropout on; the objective's own weights are no identity."""
     torch.manual_seed(0)
     module = MICModule(load(tiny_config, *overrides)).double()
@@ -43,9 +43,9 @@ def made(tiny_config: Path, *overrides: str) -> MICModule:
 
 
 def gradients(module: MICModule) -> dict[str, Tensor]:
-    found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    actual = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad()
-    return found
+    return actual
 
 
 def plain(module: MICModule, batch: Batch, size: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -72,11 +72,11 @@ def chunked_loss(module: MICModule, batch: Batch) -> Tensor:
     return module.chunked_step(batch, 0)[1]
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert actual.keys() == expected.keys()
     largest = max(value.norm() for value in expected.values())
     for name, value in expected.items():
-        error = (found[name] - value).norm() / value.norm().clamp_min(1e-3 * largest)
+        error = (actual[name] - value).norm() / value.norm().clamp_min(1e-3 * largest)
         assert error < tolerance, f"{name}: relative error {error:.1e}"
 
 
@@ -87,19 +87,19 @@ SIZES = [*((3, name) for name in NAMES), (1, "mipic"), (7, "mic")]
 @pytest.mark.parametrize(("size", "name"), SIZES)
 def test_every_objective_has_the_loss_and_gradient_of_the_whole_batch(tiny_config, name, size):
     objective = load(CONFIGS / f"{name}.yaml", *SMALL)
-    module = made(tiny_config, *SMALL, f"trainer.chunk_size={size}", *HARD)
+    module = build(tiny_config, *SMALL, f"trainer.chunk_size={size}", *HARD)
     module.objective.__init__(objective.objective, module.encoder.hidden_width)
     module.double()
     batch = batch_of(module)
     loss, expected = plain(module, batch, size)
-    found, together = chunked(module, batch)
-    assert found.item() == pytest.approx(loss.item(), rel=1e-12)
+    actual, together = chunked(module, batch)
+    assert actual.item() == pytest.approx(loss.item(), rel=1e-12)
     assert_same(together, expected, 1e-9)
 
 
 @pytest.mark.parametrize("kind", ["self", "ema", "frozen"])
 def test_it_is_so_with_masks_both_directions_and_any_teacher(tiny_config, kind):
-    module = made(
+    module = build(
         tiny_config,
         "trainer.chunk_size=3",
         "objective.distillation.weight=1",
@@ -109,22 +109,22 @@ def test_it_is_so_with_masks_both_directions_and_any_teacher(tiny_config, kind):
     )
     batch = batch_of(module)
     loss, expected = plain(module, batch, 3)
-    found, together = chunked(module, batch)
-    assert found.item() == pytest.approx(loss.item(), rel=1e-12)
+    actual, together = chunked(module, batch)
+    assert actual.item() == pytest.approx(loss.item(), rel=1e-12)
     assert_same(together, expected, 1e-9)
 
 
 def test_without_dropout_it_is_the_step_that_knows_no_chunks(tiny_config):
-    module = made(tiny_config, "trainer.chunk_size=2").eval()
+    module = build(tiny_config, "trainer.chunk_size=2").eval()
     batch = batch_of(module)
     loss, expected = plain(module, batch, batch.size)
-    found, together = chunked(module, batch)
-    assert found.item() == pytest.approx(loss.item(), rel=1e-10)
+    actual, together = chunked(module, batch)
+    assert actual.item() == pytest.approx(loss.item(), rel=1e-10)
     assert_same(together, expected, 1e-8)
 
 
 def test_dropout_differs_between_chunks_and_is_replayed(tiny_config):
-    module = made(tiny_config, "trainer.chunk_size=2")
+    module = build(tiny_config, "trainer.chunk_size=2")
     batch = batch_of(module)
     without, _ = plain(module.eval(), batch, 2)
     loss, _ = chunked(module.train(), batch)
@@ -176,7 +176,7 @@ def test_a_trainer_takes_the_same_steps_with_chunks(tiny_config, accumulate):
 
 def test_under_autocast_the_weights_have_a_gradient_and_it_is_that_of_the_batch(tiny_config):
     """A backward pass inside autocast multiplies in bf16 what the losses keep in fp32: 7 % off."""
-    module = made(tiny_config, "trainer.chunk_size=3").float().eval()
+    module = build(tiny_config, "trainer.chunk_size=3").float().eval()
     batch = batch_of(module)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         summary = join([module.summarise(chunk) for chunk in batch.chunks(3)])
@@ -187,17 +187,19 @@ def test_under_autocast_the_weights_have_a_gradient_and_it_is_that_of_the_batch(
         again = chunked_loss(module, batch)
     again.backward()
     assert again.item() == loss.item()
-    found = gradients(module)
-    assert found.keys() == expected.keys()
-    found, expected = (torch.cat([g.flatten() for g in one.values()]) for one in (found, expected))
-    assert (found - expected).norm() / expected.norm() < 2**-8  # what bf16 itself rounds
+    actual = gradients(module)
+    assert actual.keys() == expected.keys()
+    actual, expected = (
+        torch.cat([g.flatten() for g in by_name.values()]) for by_name in (actual, expected)
+    )
+    assert (actual - expected).norm() / expected.norm() < 2**-8  # what bf16 itself rounds
 
 
 def test_the_graph_of_one_chunk_is_alive_at_a_time(tiny_config):
     """The most activations saved at once do not grow with the number of chunks."""
     most = {}
     for rows in (4, 16):
-        module = made(tiny_config, "trainer.chunk_size=2", "objective.gamma=0")
+        module = build(tiny_config, "trainer.chunk_size=2", "objective.gamma=0")
         most[rows] = peak_saved(lambda m=module, r=rows: chunked(m, batch_of(m, r)))
         whole = peak_saved(lambda m=module, r=rows: plain(m, batch_of(m, r), 2))
     assert most[16] < 1.5 * most[4]

@@ -37,13 +37,13 @@ def loss_of(config, views=None, step=0):
 def regularizer(config, views):
     """The mean over views, layers and widths of L_SCR + L_SIR, as the design writes it."""
     values = []
-    for one in views if config.regularize_views == "both" else views[:1]:
+    for encoded in views if config.regularize_views == "both" else views[:1]:
         for layer in config.align_layers:
             if layer == "output":  # the batch is one sequence of embeddings
-                pooled = one.pooled
+                pooled = encoded.pooled
                 hidden, mask = pooled[None], torch.ones(1, len(pooled), dtype=torch.bool)
             else:
-                hidden, mask = one.hidden[layer], one.mask
+                hidden, mask = encoded.hidden[layer], encoded.mask
                 pooled = torch.stack(
                     [states[valid].mean(0) for states, valid in zip(hidden, mask, strict=True)]
                 )
@@ -67,16 +67,16 @@ def regularizer(config, views):
 
 
 def contrast(config, views):
-    q, keys = views[0].pooled, torch.cat([one.pooled for one in views[1:]])
+    q, keys = views[0].pooled, torch.cat([encoded.pooled for encoded in views[1:]])
     dims = sorted({*config.dims, q.shape[1]})
     values = [nested_infonce(q, keys, [d], temperature=config.temperature)[d] for d in dims]
     return sum(values) / (len(dims) if config.normalize_dim_weights else 1)
 
 
 def assert_is_the_design(config, views):
-    found = loss_of(config, views)
+    actual = loss_of(config, views)
     expected = contrast(config, views) + config.gamma * regularizer(config, views)
-    assert found.total.item() == pytest.approx(expected.item(), rel=0, abs=1e-10)
+    assert actual.total.item() == pytest.approx(expected.item(), rel=0, abs=1e-10)
 
 
 def assert_same(actual, expected, scale=1.0):
@@ -123,9 +123,9 @@ def test_it_is_so_for_every_switch_of_the_losses(options, floor):
 def test_hidden_states_of_another_width_take_the_widths_below_theirs_and_their_own(width, dims):
     config, views = replace(CONFIG, dims=dims), two_views(width=width)
     assert_is_the_design(config, views)
-    found = loss_of(config, views).terms
-    assert list(found["contrastive"]) == sorted({*dims, width})
-    assert list(found["uniformity"]) == sorted({d for d in dims if d < WIDTH} | {WIDTH})
+    actual = loss_of(config, views).terms
+    assert list(actual["contrastive"]) == sorted({*dims, width})
+    assert list(actual["uniformity"]) == sorted({d for d in dims if d < WIDTH} | {WIDTH})
 
 
 @pytest.mark.parametrize("layers", [[1, "output"], ["output", 0, 1]], ids=str)
@@ -145,11 +145,11 @@ def test_beside_the_output_every_layer_counts_at_the_widths_that_it_has(layers, 
 
 def test_hard_negatives_are_keys_and_never_regularised():
     columns = [*two_views(), view(3)._replace(hidden={})]
-    found, without = loss_of(CONFIG, columns), loss_of(CONFIG, columns[:2])
-    assert_same({0: found.weighted["contrastive"]}, {0: contrast(CONFIG, columns)})
-    assert found.weighted["contrastive"] > without.weighted["contrastive"]
+    actual, without = loss_of(CONFIG, columns), loss_of(CONFIG, columns[:2])
+    assert_same({0: actual.weighted["contrastive"]}, {0: contrast(CONFIG, columns)})
+    assert actual.weighted["contrastive"] > without.weighted["contrastive"]
     for name in REGULARIZERS:
-        assert_same(found.terms[name], without.terms[name])
+        assert_same(actual.terms[name], without.terms[name])
 
 
 # Terms, weights and schedules
@@ -158,9 +158,9 @@ def test_hard_negatives_are_keys_and_never_regularised():
 @pytest.mark.parametrize("step", [0, 7])
 def test_the_parts_sum_to_the_total(step):
     config = replace(CONFIG, cv=TermConfig(3.0, 5), variance=TermConfig(-1.0))
-    found = loss_of(config, step=step)
-    assert list(found.weighted) == list(found.terms) == ["contrastive", *REGULARIZERS]
-    assert sum(found.weighted.values()).item() == pytest.approx(found.total.item(), abs=1e-12)
+    actual = loss_of(config, step=step)
+    assert list(actual.weighted) == list(actual.terms) == ["contrastive", *REGULARIZERS]
+    assert sum(actual.weighted.values()).item() == pytest.approx(actual.total.item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
@@ -189,9 +189,9 @@ def test_a_warm_up_raises_one_weight_linearly_and_then_holds_it(name):
 def test_without_gamma_there_is_only_the_contrastive_term_and_no_layer_is_asked_for():
     config = replace(CONFIG, gamma=0.0)
     assert [Objective(config).layers(column) for column in range(3)] == [[], [], []]
-    found = loss_of(config, [one._replace(hidden={}) for one in two_views()])
-    assert list(found.terms) == list(found.weighted) == ["contrastive"]
-    assert found.total.item() == pytest.approx(contrast(config, two_views()).item(), abs=1e-12)
+    actual = loss_of(config, [encoded._replace(hidden={}) for encoded in two_views()])
+    assert list(actual.terms) == list(actual.weighted) == ["contrastive"]
+    assert actual.total.item() == pytest.approx(contrast(config, two_views()).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -209,11 +209,12 @@ def test_layers_are_asked_of_the_regularised_columns_only_and_never_the_output(v
 def test_the_gradient_reaches_the_embeddings_and_the_valid_tokens_of_the_align_layers(views):
     columns = two_views()
     leaves = [
-        [leaf.requires_grad_() for leaf in (one.pooled, *one.hidden.values())] for one in columns
+        [leaf.requires_grad_() for leaf in (encoded.pooled, *encoded.hidden.values())]
+        for encoded in columns
     ]
     config = replace(CONFIG, align_layers=[0, 2, "output"], regularize_views=views)
     loss_of(config, columns).total.backward()
-    for index, (one, (pooled, *hidden)) in enumerate(zip(columns, leaves, strict=True)):
+    for index, (encoded, (pooled, *hidden)) in enumerate(zip(columns, leaves, strict=True)):
         assert pooled.grad.isfinite().all()
         assert pooled.grad.any(dim=1).all()
         assert hidden[1].grad is None
@@ -222,7 +223,7 @@ def test_the_gradient_reaches_the_embeddings_and_the_valid_tokens_of_the_align_l
                 assert states.grad is None
             else:
                 assert states.grad.isfinite().all()
-                assert torch.equal(states.grad.any(dim=2), one.mask)
+                assert torch.equal(states.grad.any(dim=2), encoded.mask)
 
 
 def test_under_autocast_the_values_are_those_of_single_precision():
@@ -230,10 +231,10 @@ def test_under_autocast_the_values_are_those_of_single_precision():
     views = two_views(dtype=torch.float32)
     plain = loss_of(config, views)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = loss_of(config, views)
-    assert found.total.dtype == torch.float32
-    assert found.total.item() == plain.total.item()
+        actual = loss_of(config, views)
+    assert actual.total.dtype == torch.float32
+    assert actual.total.item() == plain.total.item()
     for name, values in plain.terms.items():
-        assert {d: v.item() for d, v in found.terms[name].items()} == {
+        assert {d: v.item() for d, v in actual.terms[name].items()} == {
             d: v.item() for d, v in values.items()
         }

@@ -18,8 +18,8 @@ def ranks(fork, model_folder, tmp_path_factory):
         if (world, dtype) not in done:
             folder = tmp_path_factory.mktemp(f"{world}-{dtype}")
             options = (str(folder), str(model_folder), dtype)
-            codes, said = fork(*options, ranks=world, module="ranks", checked=True)
-            assert codes == [0] * world, said
+            codes, output = fork(*options, ranks=world, module="ranks", checked=True)
+            assert codes == [0] * world, output
             done[world, dtype] = [torch.load(folder / f"{rank}.pt") for rank in range(world)]
         return done[world, dtype]
 
@@ -38,8 +38,8 @@ def test_loss_and_every_gradient_are_those_of_one_process(
 ):
     alone = one_process(str(model_folder), dtype)[objective]
     tolerance = TOLERANCE[dtype]
-    for found in ranks(world, dtype):
-        together = found[objective]
+    for actual in ranks(world, dtype):
+        together = actual[objective]
         assert together.keys() == alone.keys()
         # a key's bias has no gradient but rounding, which is relative to the other gradients
         least = 1e-3 * max(value.norm() for name, value in alone.items() if "." in name)
@@ -50,15 +50,17 @@ def test_loss_and_every_gradient_are_those_of_one_process(
 
 
 def test_a_step_has_one_gather_and_one_sum_each_way_beside_the_counting_of_rows(ranks):
-    for found in ranks(2, "float64"):
-        for name, one in found.items():
+    for actual in ranks(2, "float64"):
+        for name, rank_results in actual.items():
             counting = name not in SIZES_KNOWN
-            forward, backward = one["collectives"].tolist()
+            forward, backward = rank_results["collectives"].tolist()
             if name in CHUNKED:  # whose forward pass goes backward to the summaries
                 forward, backward = forward - 2, backward + 2
             assert (forward, backward) == (2 + counting, 2), name
 
 
 def test_one_process_needs_no_group(model_folder):
-    found = one_process(str(model_folder), "float64")
-    assert {tuple(one["collectives"].tolist()) for one in found.values()} == {(0, 0)}
+    actual = one_process(str(model_folder), "float64")
+    assert {tuple(rank_results["collectives"].tolist()) for rank_results in actual.values()} == {
+        (0, 0)
+    }

@@ -54,9 +54,9 @@ def loss_of(config: ObjectiveConfig, step: int = 0, **options: object) -> Loss:
     return Objective(config, WIDTH).double()(VIEWS, step, **options)
 
 
-def pooled(one: Encoded, layer: int) -> Tensor:
+def pooled(encoded: Encoded, layer: int) -> Tensor:
     """The mean of the valid tokens of a layer."""
-    states = zip(one.hidden[layer], one.mask, strict=True)
+    states = zip(encoded.hidden[layer], encoded.mask, strict=True)
     return torch.stack([hidden[valid].mean(0) for hidden, valid in states])
 
 
@@ -65,12 +65,12 @@ def total(values: dict[int, Tensor]) -> Tensor:
 
 
 def contrast(dims: list[int] = DIMS, layer: int | None = None) -> dict[int, Tensor]:
-    rows = [one.pooled if layer is None else pooled(one, layer) for one in VIEWS]
+    rows = [encoded.pooled if layer is None else pooled(encoded, layer) for encoded in VIEWS]
     return nested_infonce(*rows, dims)
 
 
-def assert_value(found: Tensor, expected: Tensor) -> None:
-    assert found.item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
+def assert_value(actual: Tensor, expected: Tensor) -> None:
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
 
 
 # The shipped objectives
@@ -91,16 +91,16 @@ def test_mic_adds_the_mean_of_scr_and_sir(name: str, share: float) -> None:
     config = shipped(name)
     teacher = TEACHER if name == "mic_distill" else ()
     values = []
-    for one in VIEWS:
+    for encoded in VIEWS:
         for layer in (1, 2):
-            scr = soft_collapse(one.hidden[layer], one.mask, DIMS)
-            sir = spectral_isotropy(pooled(one, layer), DIMS)
+            scr = soft_collapse(encoded.hidden[layer], encoded.mask, DIMS)
+            sir = spectral_isotropy(pooled(encoded, layer), DIMS)
             values.append((total(scr) + total(sir)) / 4)
     expected = share * total(contrast()) + 0.1 * sum(values) / 4
     if name == "mic_distill":
         expected = expected + sum(
-            total(relational_distillation(one.pooled, taught, DIMS)) / 4 / 2
-            for one, taught in zip(VIEWS, TEACHER, strict=True)
+            total(relational_distillation(encoded.pooled, taught, DIMS)) / 4 / 2
+            for encoded, taught in zip(VIEWS, TEACHER, strict=True)
         )
     assert_value(loss_of(config, teacher=teacher).total, expected)
 
@@ -109,9 +109,9 @@ def test_ese_trains_every_layer_and_compresses_each() -> None:
     shallow = {1: 1.0, 2: 1 / (1 + math.log(2))}
     expected = total(contrast())
     expected = expected + sum(w * total(contrast(layer=i)) for i, w in shallow.items()) / 2
-    for one in VIEWS:
-        squeezed = total(compression(one.pooled, [2, 3, 5]))
-        layers = [w * total(compression(pooled(one, i), [2, 3, 5])) for i, w in shallow.items()]
+    for encoded in VIEWS:
+        squeezed = total(compression(encoded.pooled, [2, 3, 5]))
+        layers = [w * total(compression(pooled(encoded, i), [2, 3, 5])) for i, w in shallow.items()]
         expected = expected + (squeezed + sum(layers) / 2) / 2
     assert_value(loss_of(shipped("ese")).total, expected)
 
@@ -126,14 +126,14 @@ def test_ese_light_weighs_widths_by_the_logarithm_and_adds_one_layer(step: int) 
 
     depths = {1: 1 / (1 + math.log(2)), 2: 1.0}  # ln(3 - layer)
     choices = [weighted(contrast()) + w * weighted(contrast(layer=i)) for i, w in depths.items()]
-    found = loss_of(shipped("ese_light"), step).total.item()
-    assert min(abs(found - choice.item()) for choice in choices) < 1e-12
+    actual = loss_of(shipped("ese_light"), step).total.item()
+    assert min(abs(actual - choice.item()) for choice in choices) < 1e-12
 
 
 def test_ese_light_draws_every_layer_in_time_and_the_same_on_every_rank() -> None:
     config = shipped("ese_light")
-    found = {round(loss_of(config, step).total.item(), 12) for step in range(20)}
-    assert len(found) == 2
+    actual = {round(loss_of(config, step).total.item(), 12) for step in range(20)}
+    assert len(actual) == 2
     torch.manual_seed(5)
     again = loss_of(config, 7).total
     torch.manual_seed(6)
@@ -147,17 +147,19 @@ def test_mipic_adds_token_relations_and_a_chain() -> None:
         for lift in objective.lifts:
             lift.add_(0.1 * cloud(len(lift)))
     expected = total(contrast())
-    for one in VIEWS:
+    for encoded in VIEWS:
         for layer in (1, 2):
-            sums = relation_sums(one.hidden[layer], one.mask, list(objective.lifts), [2, 3, 5])
+            sums = relation_sums(
+                encoded.hidden[layer], encoded.mask, list(objective.lifts), [2, 3, 5]
+            )
             terms = relation_terms(sums, [2, 3, 5])
             # a mean over 4 widths and 2 layers at weight 36 = 6 layers x 6 widths of the paper
             both = total(terms["attention"]) + total(terms["cka"])
             expected = expected + 1.5 * 36 * both / 4 / 2 / 2
         links = [(0, 2), (1, 3), (2, 5), (3, WIDTH)]
         for head, (layer, d), (above, wide) in zip(objective.heads, links, links[1:], strict=False):
-            predicted = functional.normalize(head(pooled(one, layer)[:, :d]))
-            wanted = functional.normalize(pooled(one, above)[:, :wide])
+            predicted = functional.normalize(head(pooled(encoded, layer)[:, :d]))
+            wanted = functional.normalize(pooled(encoded, above)[:, :wide])
             scores = predicted @ wanted.T / 0.05
             expected = expected + 1.5 * functional.cross_entropy(scores, torch.arange(ROWS)) / 2
     assert_value(objective(VIEWS, 0).total, expected)
@@ -168,8 +170,8 @@ def test_mipic_adds_token_relations_and_a_chain() -> None:
 def test_a_generic_regularizer_takes_the_place_of_scr_and_sir(name: str, layer: str | int) -> None:
     config = replace(shipped(name), align_layers=[layer])
     values = []
-    for one in VIEWS:
-        rows = one.pooled if layer == "output" else pooled(one, int(layer))
+    for encoded in VIEWS:
+        rows = encoded.pooled if layer == "output" else pooled(encoded, int(layer))
         if name == "vicreg":
             terms = vicreg_terms(rows, DIMS)
             variance, covariance = terms["vicreg_variance"], terms["vicreg_covariance"]
@@ -195,9 +197,9 @@ def test_a_generic_regularizer_takes_the_place_of_scr_and_sir(name: str, layer: 
 )
 def test_an_ablation_takes_its_terms_out_of_the_loss_and_no_other(overrides, gone) -> None:
     whole = loss_of(shipped("mic_paper"))
-    found = loss_of(shipped("mic_paper", *(f"objective.{one}" for one in overrides)))
+    actual = loss_of(shipped("mic_paper", *(f"objective.{override}" for override in overrides)))
     left = sum(part for name, part in whole.weighted.items() if name not in gone)
-    assert_value(found.total, left)
+    assert_value(actual.total, left)
 
 
 def test_tau_of_zero_the_last_layer_and_eigenvalues_are_switches() -> None:
@@ -230,24 +232,26 @@ def test_distillation_and_regression_are_means_over_the_columns_seen(views, norm
     )
     teacher = [cloud(ROWS, seed=80), cloud(ROWS, seed=81)]
     expected = []
-    for one, taught in zip(VIEWS, teacher, strict=True):
+    for encoded, taught in zip(VIEWS, teacher, strict=True):
         options = {"student_temperature": 0.1, "teacher_temperature": 0.2}
-        distilled = total(relational_distillation(one.pooled, taught, DIMS, **options))
-        regressed = total(prefix_regression(one.pooled, taught, DIMS))
+        distilled = total(relational_distillation(encoded.pooled, taught, DIMS, **options))
+        regressed = total(prefix_regression(encoded.pooled, taught, DIMS))
         expected.append((2 * distilled + 0.25 * regressed) / (4 if normalize else 1))
     seen = expected if views == "both" else expected[:1]
-    found = loss_of(config, teacher=teacher)
-    assert set(found.weighted) == {"distillation", "regression"}
-    assert_value(found.total, sum(seen) / len(seen))
+    actual = loss_of(config, teacher=teacher)
+    assert set(actual.weighted) == {"distillation", "regression"}
+    assert_value(actual.total, sum(seen) / len(seen))
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
-    teacher = [one.clone().requires_grad_() for one in TEACHER]
+    teacher = [rows.clone().requires_grad_() for rows in TEACHER]
     config = replace(NO_NESTING, distillation=TermConfig(1.0), teacher_margin=0.1)
-    students = [one._replace(pooled=one.pooled.clone().requires_grad_()) for one in VIEWS]
+    students = [
+        encoded._replace(pooled=encoded.pooled.clone().requires_grad_()) for encoded in VIEWS
+    ]
     Objective(config)(students, 0, teacher=teacher).total.backward()
-    assert [one.grad for one in teacher] == [None, None]
-    assert all(one.pooled.grad.abs().sum() > 0 for one in students)
+    assert [rows.grad for rows in teacher] == [None, None]
+    assert all(encoded.pooled.grad.abs().sum() > 0 for encoded in students)
 
 
 def test_the_chain_pulls_the_lower_layer_up_and_never_the_upper_down() -> None:
@@ -274,10 +278,10 @@ def test_rows_that_share_a_text_or_a_group_are_no_negatives() -> None:
     marks = ids([1, 10], [2, 20], [1, 30], [4, 20])  # rows 0 and 2 ask the same, 1 and 3 answer so
     groups = torch.tensor([7, 8, 9, 7])  # rows 0 and 3 are of one group
     excluded = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]]).bool()
-    found = loss_of(NO_NESTING, ids=marks, groups=groups)
-    rows = [one.pooled for one in VIEWS]
-    assert_value(found.total, total(nested_infonce(*rows, DIMS, excluded=excluded)))
-    assert found.negatives.item() == (1 + 2 + 2 + 1) / 4
+    actual = loss_of(NO_NESTING, ids=marks, groups=groups)
+    rows = [encoded.pooled for encoded in VIEWS]
+    assert_value(actual.total, total(nested_infonce(*rows, DIMS, excluded=excluded)))
+    assert actual.negatives.item() == (1 + 2 + 2 + 1) / 4
     unmasked = loss_of(replace(NO_NESTING, mask_equal=False), ids=marks, groups=groups)
     assert_value(unmasked.total, total(contrast()))
     assert unmasked.negatives.item() == 3
@@ -290,33 +294,33 @@ def test_a_hard_negative_that_is_an_own_text_is_none() -> None:
     )  # 20 is row 1's answer, 2 its query
     excluded = torch.zeros(4, 8, dtype=torch.bool)
     excluded[1, 4] = excluded[1, 5] = True
-    found = Objective(NO_NESTING)(columns, 0, ids=marks)
+    actual = Objective(NO_NESTING)(columns, 0, ids=marks)
     keys = torch.cat([columns[1].pooled, columns[2].pooled])
     expected = nested_infonce(columns[0].pooled, keys, DIMS, excluded=excluded)
-    assert_value(found.total, total(expected))
-    assert found.negatives.item() == (7 + 5 + 7 + 7) / 4
+    assert_value(actual.total, total(expected))
+    assert actual.negatives.item() == (7 + 5 + 7 + 7) / 4
 
 
 def test_both_directions_are_averaged_and_masked_alike() -> None:
     marks = ids([1, 10], [2, 20], [1, 30], [4, 40])
     excluded = torch.zeros(4, 4, dtype=torch.bool)
     excluded[0, 2] = excluded[2, 0] = True
-    found = loss_of(replace(NO_NESTING, symmetric=True), ids=marks)
-    rows = [one.pooled for one in VIEWS]
+    actual = loss_of(replace(NO_NESTING, symmetric=True), ids=marks)
+    rows = [encoded.pooled for encoded in VIEWS]
     expected = nested_infonce(*rows, DIMS, excluded=excluded, symmetric=True)
-    assert_value(found.total, total(expected))
+    assert_value(actual.total, total(expected))
 
 
 def test_keys_that_a_teacher_finds_nearer_than_the_positive_are_left_out_each_way() -> None:
     config = replace(NO_NESTING, symmetric=True, teacher_margin=0.05)
     similarity = functional.normalize(TEACHER[0]) @ functional.normalize(TEACHER[1]).T
-    own = similarity.diagonal()
-    rows = [one.pooled for one in VIEWS]
-    there = nested_infonce(*rows, DIMS, excluded=similarity > own[:, None] - 0.05)
-    back = nested_infonce(*rows[::-1], DIMS, excluded=(own[:, None] - 0.05 < similarity.T))
-    found = loss_of(config, teacher=TEACHER)
-    assert_value(found.total, (total(there) + total(back)) / 2)
-    assert found.negatives < 3
+    local = similarity.diagonal()
+    rows = [encoded.pooled for encoded in VIEWS]
+    there = nested_infonce(*rows, DIMS, excluded=similarity > local[:, None] - 0.05)
+    back = nested_infonce(*rows[::-1], DIMS, excluded=(local[:, None] - 0.05 < similarity.T))
+    actual = loss_of(config, teacher=TEACHER)
+    assert_value(actual.total, (total(there) + total(back)) / 2)
+    assert actual.negatives < 3
 
 
 # What an objective asks for

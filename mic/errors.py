@@ -1,4 +1,4 @@
-"""The ways a command ends early: the input was wrong, the run failed, or it was asked to stop."""
+"""Define the errors that end a command: bad input, a failed run, a run that was asked to stop."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 class InputError(ValueError):
     """Bad input: the message names the value and the cure; the command line exits with 2."""
 
-    said = False  # by another rank, so that this one need not
+    reported = False  # whether another rank or process prints the message
 
 
 class RunError(RuntimeError):
     """A run that failed while running; the command line exits with 1."""
 
-    said = False
+    reported = False
 
 
 class Preempted(RunError):  # noqa: N818  # nothing went wrong
@@ -20,6 +20,6 @@ class Preempted(RunError):  # noqa: N818  # nothing went wrong
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise a ValueError that names the choices when `value` is none of them."""
+    """Raise an InputError that names the choices when `value` is none of them."""
     if value not in choices:
         raise InputError(f"{name} {value!r}: choose {' or '.join(choices)}")

@@ -20,7 +20,7 @@ from mic.cli.sweep import add_sweep
 from mic.cli.sync import add_sync
 from mic.cli.train import add_resume, add_train
 from mic.distributed.environment import in_slurm
-from mic.distributed.failures import BAD_INPUT, STOPPED, report
+from mic.distributed.failures import BAD_INPUT, STOPPED, report_failure
 from mic.errors import InputError, Preempted, RunError
 
 COMMANDS = (  # in the order of `mic --help`
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return complain(error, 1)
     except Exception as error:
-        if not report(error, 1):  # to the process that started this rank
+        if not report_failure(error, 1):  # to the process that started this rank
             raise
         return 1
     return 0
@@ -78,11 +78,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def complain(error: Exception, code: int) -> int:
     """Print an error, unless another rank or the process that started this one prints it."""
-    reported = getattr(error, "said", False)
+    reported = getattr(error, "reported", False)
     if code == STOPPED:
         if not reported:
             print(f"mic: {error}", file=sys.stderr)
-    elif not report(error, code) and not reported:
+    elif not report_failure(error, code) and not reported:
         print(f"mic: error: {error}", file=sys.stderr)
     return code
 

@@ -1,1 +1,1 @@
-"""The processes of a run: who they are, how they start, fail and are asked to stop."""
+"""Start, identify, synchronise and stop the processes of a run."""

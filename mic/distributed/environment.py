@@ -11,27 +11,27 @@ from mic.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-OWN_STEPS = 0xFFFFFFF0  # from here on, numbers of steps that SLURM makes for itself
+SPECIAL_STEPS = 0xFFFFFFF0  # from this number on, steps that SLURM makes for itself
 
 
 def in_slurm() -> bool:
     """Whether srun started this process as one of several.
 
-    A batch script and the shell of salloc see SLURM's variables, too. Their steps have no number,
-    or one that is not a real step's: -5 from SLURM 26.05 on, 4294967290.
+    A batch script and the shell of salloc have SLURM's variables, too. Their steps have no number,
+    or a special one: -5 from SLURM 26.05 on, 4294967290.
     """
     step = os.environ.get("SLURM_STEP_ID", "")
     return (
         os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
         and {"SLURM_PROCID", "SLURM_NTASKS"} <= os.environ.keys()
         and step.isdecimal()
-        and int(step) < OWN_STEPS
-        and number("SLURM_NTASKS") > 1
+        and int(step) < SPECIAL_STEPS
+        and read_number("SLURM_NTASKS") > 1
     )
 
 
-def number(name: str, default: int | None = None) -> int:
-    """A count or index from the environment.
+def read_number(name: str, default: int | None = None) -> int:
+    """Read a count or an index from an environment variable.
 
     Raises:
         InputError: It is missing or no number.

@@ -1,7 +1,7 @@
-"""Why a run of several ranks failed: what every rank reports, and which of them is the cause.
+"""Find out why a run of several ranks failed: every rank reports its error, one is the cause.
 
-One rank's failure makes the others fail in its wake, often sooner than it has ended itself. Those
-say only that they lost somebody, and are the cause of nothing.
+One rank's failure makes the others fail too, often before it has ended itself. Their errors only
+say that another rank is gone, and are never the cause.
 """
 
 import json
@@ -20,7 +20,7 @@ from mic.files import write_text
 
 STOPPED = 143  # the exit code of a run that was asked to stop
 BAD_INPUT = 2
-# what gloo and NCCL say of a peer that is gone
+# the errors of gloo and NCCL when another rank is gone
 GONE = re.compile(
     r"gloo/transport/|Connection (closed|reset|refused)|Broken pipe|Socket closed"
     r"|NCCL communicator was aborted"
@@ -28,11 +28,11 @@ GONE = re.compile(
 
 
 class RankLostError(RunError):
-    """Another rank has died, and so could say nothing."""
+    """Another rank has died without a report."""
 
 
-class Ended(NamedTuple):
-    """How a rank ended: its exit code, when, and the signals that it had from its parent."""
+class RankExit(NamedTuple):
+    """How a rank ended: its exit code, the time, and the signals that the launcher sent it."""
 
     rank: int
     code: int
@@ -40,19 +40,19 @@ class Ended(NamedTuple):
     sent: frozenset[int] = frozenset()
 
     @property
-    def swept(self) -> bool:
-        """Whether it died of a signal of its parent's."""
+    def killed_by_launcher(self) -> bool:
+        """Whether it died of a signal that the launcher sent."""
         return -self.code in self.sent
 
     @property
     def killed(self) -> int:
-        """The signal of somebody else that killed it; 0 if none."""
-        return 0 if self.code >= 0 or self.swept else -self.code
+        """The signal that killed it, unless the launcher sent it; 0 if none."""
+        return 0 if self.code >= 0 or self.killed_by_launcher else -self.code
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a rank says of its own failure; mic's own errors need no traceback."""
+class FailureReport:
+    """A rank's own failure; `traceback` is empty for mic's own errors, `lost` as `lost_rank`."""
 
     rank: int
     time: float
@@ -63,108 +63,113 @@ class Report:
     lost: bool
 
 
-def report(error: BaseException, code: int) -> bool:
-    """In a rank: tell the parent why it ends. False when it has to tell the user itself.
+def report_failure(error: BaseException, code: int) -> bool:
+    """In a rank: write why it ends, for the launcher. False when the rank has to print it itself.
 
-    That is where no parent reads it; and of a stop, which is no failure, rank 0 speaks for all.
+    That is where no launcher reads it, and, of a stop, which is no failure, on rank 0.
     """
     folder, rank = os.environ.get("MIC_REPORTS"), os.environ.get("RANK")
     if not folder or not rank:
         return False
     if code == STOPPED:
         return rank != "0"
-    found = Report(
+    report = FailureReport(
         rank=int(rank),
         time=time.time(),
         kind=type(error).__name__,
         message=str(error),
         code=code,
-        traceback="" if own_kind(error) else "".join(traceback.format_exception(error)),
-        lost=lost(error),
+        traceback="" if mic_error_kind(error) else "".join(traceback.format_exception(error)),
+        lost=lost_rank(error),
     )
     try:
-        write_text(Path(folder, f"{rank}.json"), json.dumps(asdict(found)))
-    except OSError:  # the parent is gone, and its folder with it
+        write_text(Path(folder, f"{rank}.json"), json.dumps(asdict(report)))
+    except OSError:  # the launcher is gone, and its folder with it
         return False
     return True
 
 
-def read_reports(folder: Path) -> dict[int, Report]:
+def read_reports(folder: Path) -> dict[int, FailureReport]:
     """The reports by rank."""
-    found = [Report(**json.loads(file.read_bytes())) for file in folder.glob("*.json")]
-    return {one.rank: one for one in found}
+    reports = [FailureReport(**json.loads(file.read_bytes())) for file in folder.glob("*.json")]
+    return {report.rank: report for report in reports}
 
 
-def own_kind(error: BaseException) -> str | None:
-    """The error of mic.errors that an error is, whose text says all there is to say.
+def mic_error_kind(error: BaseException) -> str | None:
+    """The name of the class in mic.errors that an error is an instance of; None for others.
 
-    >>> own_kind(InputError("dims: none")), own_kind(ValueError("boom"))
+    >>> mic_error_kind(InputError("dims: none")), mic_error_kind(ValueError("boom"))
     ('InputError', None)
     """
     kinds = (kind for kind in type(error).__mro__ if kind.__module__ == InputError.__module__)
     return next((kind.__name__ for kind in kinds), None)
 
 
-def lost(error: BaseException) -> bool:
-    """Whether an error only says that another rank is gone, or repeats what another one said.
+def lost_rank(error: BaseException) -> bool:
+    """Whether an error only says that another rank is gone, or repeats another rank's error.
 
-    >>> lost(RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"))
+    >>> lost_rank(RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"))
     True
-    >>> lost(ConnectionResetError("Connection reset by peer"))  # not from another rank
+    >>> lost_rank(ConnectionResetError("Connection reset by peer"))  # not from another rank
     False
     """
-    if isinstance(error, RankLostError) or getattr(error, "said", False):
+    if isinstance(error, RankLostError) or getattr(error, "reported", False):
         return True
     names = {kind.__name__ for kind in type(error).__mro__}
     gone = "DistError" in names or (type(error) is RuntimeError and GONE.search(str(error)))
-    return bool(gone) or (error.__cause__ is not None and lost(error.__cause__))
+    return bool(gone) or (error.__cause__ is not None and lost_rank(error.__cause__))
 
 
-def failed(ends: Sequence[Ended], reports: Mapping[int, Report]) -> list[Ended]:
-    """The ranks that failed: neither done nor stopped, nor swept away by their parent or the stop.
+def failed(exits: Sequence[RankExit], reports: Mapping[int, FailureReport]) -> list[RankExit]:
+    """The ranks that failed: those that neither finished nor stopped, and were not made to end.
 
-    A signal does not reach Python in a collective: the rank learns that another one has stopped.
+    A signal does not reach Python in a collective: there a rank only learns that another one, which
+    has stopped, is gone. That is no failure.
     """
-    stop = any(one.code == STOPPED or one.swept for one in ends)
+    stop = any(end.code == STOPPED or end.killed_by_launcher for end in exits)
     return [
-        one
-        for one in ends
-        if one.code not in (0, STOPPED)
-        and not (one.swept and one.rank not in reports)
-        and not (stop and one.sent and one.rank in reports and reports[one.rank].lost)
+        end
+        for end in exits
+        if end.code not in (0, STOPPED)
+        and not (end.killed_by_launcher and end.rank not in reports)
+        and not (stop and end.sent and end.rank in reports and reports[end.rank].lost)
     ]
 
 
-def explain(failures: Sequence[Ended], reports: Mapping[int, Report], ranks: int) -> Exception:
+def explain(
+    failures: Sequence[RankExit], reports: Mapping[int, FailureReport], ranks: int
+) -> Exception:
     """The error to raise for a run of `ranks` ranks; its first line names the cause."""
-    cause = min(failures, key=lambda one: precedence(one, reports.get(one.rank)))
-    found = reports.get(cause.rank)
-    if found is None:
-        return RunError(f"rank {cause.rank} {how(cause)}")
-    if found.code == BAD_INPUT:
-        return InputError(found.message)
-    said = f"rank {found.rank}: "
-    if not found.traceback:
-        everyone = len(reports) == ranks and len({one.message for one in reports.values()}) == 1
-        return RunError(found.message if everyone else said + found.message)
-    said += f"{found.kind}: {found.message}" if found.message else found.kind
-    return RunError(f"{said}\n{found.traceback.rstrip()}")
+    cause = min(failures, key=lambda end: precedence(end, reports.get(end.rank)))
+    report = reports.get(cause.rank)
+    if report is None:
+        return RunError(f"rank {cause.rank} {describe_exit(cause)}")
+    if report.code == BAD_INPUT:
+        return InputError(report.message)
+    prefix = f"rank {report.rank}: "
+    if not report.traceback:
+        messages = {each.message for each in reports.values()}
+        everyone = len(reports) == ranks and len(messages) == 1
+        return RunError(report.message if everyone else prefix + report.message)
+    first_line = f"{report.kind}: {report.message}" if report.message else report.kind
+    return RunError(f"{prefix}{first_line}\n{report.traceback.rstrip()}")
 
 
-def precedence(end: Ended, found: Report | None) -> tuple[int, float]:
-    """Killed by somebody else, an error of its own, an end without a word, lost another rank.
+def precedence(end: RankExit, report: FailureReport | None) -> tuple[int, float]:
+    """The order in which failures are taken for the cause; the least is.
 
-    An abort is how NCCL's watchdog ends a rank that waits for one that is gone.
+    Killed from outside; an error of its own; an end without a report; an error that another rank is
+    gone. An abort is how NCCL's watchdog ends a rank that waits for one that is gone.
     """
-    if found is not None:
-        return (3 if found.lost else 1), found.time
+    if report is not None:
+        return (3 if report.lost else 1), report.time
     return (0 if end.killed not in (0, signal.SIGABRT) else 2), end.time
 
 
-def how(end: Ended) -> str:
-    """How a rank ended that said nothing.
+def describe_exit(end: RankExit) -> str:
+    """How a rank without a report ended, for a message.
 
-    >>> how(Ended(1, -9, 0.0)), how(Ended(1, 3, 0.0))
+    >>> describe_exit(RankExit(1, -9, 0.0)), describe_exit(RankExit(1, 3, 0.0))
     ('was killed by signal 9 (SIGKILL; out of memory?)', 'ended with code 3')
     """
     if not end.killed:

@@ -1,12 +1,12 @@
-"""Start the ranks of a run on this machine, and see them to their end.
+"""Start the ranks of a run on this machine, wait for them, and report the cause of a failure.
 
-The parent only waits: it passes signals on, prints what ranks other than 0 write, marked by their
-rank, and when all have ended says the cause of a failure before anything else. Every rank leads a
-session, so that Ctrl-C in a terminal reaches the parent alone, and what is left of a rank's process
-group ends with it. The parent alone holds a named pipe open: ranks read it, and so learn of the
-parent's death however it died, also where torchrun stands between.
+The parent only waits: it passes signals on, prints the output of ranks other than 0, marked by
+their rank, and names the cause of a failure first when all have ended. Every rank leads a session,
+so that Ctrl-C in a terminal reaches the parent alone, and the rest of a rank's process group ends
+with the rank. The parent alone holds a named pipe open for writing: ranks read it, and so learn of
+the parent's death however it died, also where torchrun stands between.
 
-Nothing heavy is imported: the parent starts at once and stays small.
+Only the standard library is imported at the top, so that the launcher starts at once.
 """
 
 import contextlib
@@ -24,45 +24,53 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from mic.config.loading import to_yaml
-from mic.config.schema import Config
 from mic.distributed.environment import in_slurm
-from mic.distributed.failures import STOPPED, Ended, Report, explain, failed, read_reports, report
+from mic.distributed.failures import (
+    STOPPED,
+    FailureReport,
+    RankExit,
+    explain,
+    failed,
+    read_reports,
+)
 from mic.errors import InputError, Preempted, RunError
 
-__all__ = ["launch", "report", "watch_parent"]
+if TYPE_CHECKING:
+    from mic.config.schema import Config
 
-GRACE = 15.0  # seconds, first to end by oneself when another rank failed, then after SIGTERM
-STOPPING = 300.0  # seconds to end by oneself when another rank was stopped: rank 0 has logs to send
+GRACE = 15.0  # seconds that ranks get to end after another rank failed, and again after SIGTERM
+STOPPING = 300.0  # seconds that ranks get after another one has stopped: rank 0 has logs to send
 LAST = 60.0  # seconds that a rank has to end after its parent's death
-LOOK = 0.05  # seconds between two looks at the ranks
-PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+POLL = 0.05  # seconds between two looks at the ranks
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @dataclass
 class Rank:
-    """A process of the run, the signals that it had from us, and how it ended."""
+    """A process of the run, the signals that the launcher sent it, and how it ended."""
 
     number: int
     process: subprocess.Popen[bytes]
     reader: threading.Thread | None = None
     sent: set[int] = field(default_factory=set)
-    ended: Ended | None = None
+    ended: RankExit | None = None
 
 
-def starts_ranks(config: Config) -> bool:
-    """Whether it is on this process to start the ranks: nobody else, as torchrun or srun, did."""
+def starts_ranks(config: "Config") -> bool:
+    """Whether this process has to start the ranks: neither torchrun nor srun has done it."""
     return config.trainer.devices > 1 and "RANK" not in os.environ and not in_slurm()
 
 
-def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) -> None:
+def start_ranks(config: "Config", overwrite: bool, allow_change: Sequence[str]) -> None:
     """Run `trainer.devices` ranks to their end.
 
-    Raises InputError or RunError for the one that failed, whose cause is named first, and Preempted
-    when all were asked to stop.
+    Raises InputError or RunError with the cause when a rank failed, and Preempted when all were
+    asked to stop.
     """
+    from mic.config.loading import to_yaml
+
     refuse_batch(config)
     watch_parent()
     with TemporaryDirectory(prefix="mic-") as folder:
@@ -73,12 +81,12 @@ def start_ranks(config: Config, overwrite: bool, allow_change: Sequence[str]) ->
         command = [sys.executable, "-m", "mic.cli", "train", str(file), *options]
         if launch(command, config.trainer.devices):
             stopped = Preempted("stopped")
-            stopped.said = True  # by rank 0
+            stopped.reported = True  # by rank 0
             raise stopped
 
 
-def refuse_batch(config: Config, ranks: int | None = None) -> None:
-    """Raise an InputError for a batch that the ranks cannot share."""
+def refuse_batch(config: "Config", ranks: int | None = None) -> None:
+    """Raise an InputError for a batch that cannot be split over the ranks."""
     ranks = ranks or config.trainer.devices
     batch_size, tokens = config.trainer.batch_size, config.trainer.batch_tokens
     if config.trainer.strategy == "fsdp" and (tokens is not None or batch_size % ranks):
@@ -98,41 +106,45 @@ def refuse_batch(config: Config, ranks: int | None = None) -> None:
 def launch(command: Sequence[str], ranks: int) -> int:
     """Run `ranks` processes of a command: 0 when all ended well, 143 when they were stopped.
 
-    Ranks that were stopped ended with 143 or by a signal that was passed on to them; why is theirs
-    to say. After a failure the others have GRACE seconds to end by themselves, then SIGTERM and as
-    long again before SIGKILL. No process of a rank's group is left behind.
+    Ranks that were stopped ended with 143 or by a signal that was passed on to them, and print why
+    themselves. After a failure the others have GRACE seconds to end, then get SIGTERM, and SIGKILL
+    after as long again. No process of a rank's group is left behind.
 
     Raises:
         InputError: The rank that caused the failure reported bad input.
-        RunError: A rank failed; the first line names the cause, its traceback follows when it is
-            an error that nobody expected.
+        RunError: A rank failed; the first line names the cause, and its traceback follows when it
+            is none of mic's own errors.
         OSError: The command cannot be started.
     """
     started: list[Rank] = []
-    with TemporaryDirectory(prefix="mic-ranks-") as folder, lifeline() as pipe, caught() as signals:
-        shared = environment(ranks) | {"MIC_LAUNCHED": pipe, "MIC_REPORTS": folder}
+    with (
+        TemporaryDirectory(prefix="mic-ranks-") as folder,
+        lifeline() as pipe,
+        caught_signals() as signals,
+    ):
+        shared = common_environment(ranks) | {"MIC_LAUNCHED": pipe, "MIC_REPORTS": folder}
         try:
             for number in range(ranks):
-                started.append(start(command, number, shared))
-            attend(started, signals, Path(folder))
+                started.append(start_rank(command, number, shared))
+            wait_for_ranks(started, signals, Path(folder))
         finally:
             for rank in started:
-                end(rank)
+                end_rank(rank)
         reports = read_reports(Path(folder))
-    return outcome([rank.ended for rank in started if rank.ended], reports)
+    return exit_code([rank.ended for rank in started if rank.ended], reports)
 
 
-def environment(ranks: int) -> dict[str, str]:
-    """What all ranks find in their environment.
+def common_environment(ranks: int) -> dict[str, str]:
+    """The environment variables that all ranks have in common.
 
-    PyTorch's warnings about a connection that another rank's death has closed, with the stack of
-    C++, would come before the cause.
+    TORCH_CPP_LOG_LEVEL silences PyTorch's warnings, with a stack of C++, about connections that
+    another rank's death has closed: they would be printed before the cause.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     defaults = {
-        "OMP_NUM_THREADS": str(max(1, cores() // ranks)),
+        "OMP_NUM_THREADS": str(max(1, available_cores() // ranks)),
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
     return {
@@ -146,7 +158,7 @@ def environment(ranks: int) -> dict[str, str]:
     }
 
 
-def cores() -> int:
+def available_cores() -> int:
     """The processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -155,7 +167,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def lifeline() -> Iterator[str]:
-    """The path of a pipe that only this process has open for writing, and closes when it ends."""
+    """The path of a pipe that only this process has open for writing; its end closes the pipe."""
     with TemporaryDirectory(prefix="mic-life-") as folder:
         pipe = f"{folder}/pipe"
         os.mkfifo(pipe)
@@ -167,8 +179,8 @@ def lifeline() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[deque[int]]:
-    """The signals received within, instead of their handlers; none outside the main thread."""
+def caught_signals() -> Iterator[deque[int]]:
+    """Collect signals instead of handling them; no signals outside the main thread."""
     received: deque[int] = deque()
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -177,16 +189,16 @@ def caught() -> Iterator[deque[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {one: signal.signal(one, note) for one in PASSED_ON}
+    before = {number: signal.signal(number, note) for number in FORWARDED}
     try:
         yield received
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def start(command: Sequence[str], number: int, shared: Mapping[str, str]) -> Rank:
-    """Start one rank; all but rank 0 speak through us."""
+def start_rank(command: Sequence[str], number: int, shared: Mapping[str, str]) -> Rank:
+    """Start one rank; the output of all but rank 0 goes through this process."""
     process = subprocess.Popen(
         command,
         env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
@@ -197,13 +209,15 @@ def start(command: Sequence[str], number: int, shared: Mapping[str, str]) -> Ran
     )
     rank = Rank(number, process)
     if process.stdout:
-        rank.reader = threading.Thread(target=mark, args=(process.stdout, number), daemon=True)
+        rank.reader = threading.Thread(
+            target=relay_output, args=(process.stdout, number), daemon=True
+        )
         rank.reader.start()
     return rank
 
 
-def mark(stream: IO[bytes], number: int) -> None:
-    """Pass lines on to standard error; read on when nobody wants them, lest the rank block."""
+def relay_output(stream: IO[bytes], number: int) -> None:
+    """Write a rank's lines to standard error; read on when that is closed, lest the rank block."""
     for line in stream:
         text = line.decode(errors="replace").rstrip("\r\n")
         with contextlib.suppress(OSError, ValueError):
@@ -211,59 +225,59 @@ def mark(stream: IO[bytes], number: int) -> None:
             sys.stderr.flush()
 
 
-def attend(ranks: Sequence[Rank], signals: deque[int], folder: Path) -> None:
-    """Wait until all ranks have ended, with patience for those that outlive another.
+def wait_for_ranks(ranks: Sequence[Rank], signals: deque[int], folder: Path) -> None:
+    """Wait until all ranks have ended; end those that take too long after another has ended.
 
-    Python handles no signal while a rank waits in C++ for one that is gone.
+    Python handles no signal while a rank waits in C++ for one that is gone: SIGKILL follows.
     """
     deadline = math.inf
-    while alive := [rank for rank in ranks if looks_alive(rank)]:
+    while alive := [rank for rank in ranks if is_running(rank)]:
         while signals:
-            send(alive, signals.popleft())
+            send_signal(alive, signals.popleft())
         now = time.monotonic()
-        ends = [rank.ended for rank in ranks if rank.ended]
-        deadline = min(deadline, now + patience(ends, read_reports(folder)))
+        exits = [rank.ended for rank in ranks if rank.ended]
+        deadline = min(deadline, now + patience(exits, read_reports(folder)))
         if now > deadline + GRACE:
-            send(alive, signal.SIGKILL)
+            send_signal(alive, signal.SIGKILL)
         elif now > deadline:
-            send([rank for rank in alive if signal.SIGTERM not in rank.sent], signal.SIGTERM)
-        time.sleep(LOOK)
+            send_signal([rank for rank in alive if signal.SIGTERM not in rank.sent], signal.SIGTERM)
+        time.sleep(POLL)
 
 
-def patience(ends: Sequence[Ended], reports: Mapping[int, Report]) -> float:
-    """How long other ranks may go on, those that reported a failure and hang in their exit too.
+def patience(exits: Sequence[RankExit], reports: Mapping[int, FailureReport]) -> float:
+    """Seconds that the remaining ranks may run on, also those that hang after their own report.
 
-    Whoever died of a signal that was passed on had not begun; one that ended with 143 had all ranks
-    agree to stop.
+    A rank that died of a signal that was passed on had not begun; one that ended with 143 did so
+    when all ranks had agreed to stop.
     """
-    if reports or failed(ends, reports) or any(one.swept for one in ends):
+    if reports or failed(exits, reports) or any(end.killed_by_launcher for end in exits):
         return GRACE
-    return STOPPING if any(one.code == STOPPED for one in ends) else math.inf
+    return STOPPING if any(end.code == STOPPED for end in exits) else math.inf
 
 
-def looks_alive(rank: Rank) -> bool:
-    """Whether a rank is running; when it has ended, so does what is left of its group."""
+def is_running(rank: Rank) -> bool:
+    """Whether a rank is running; when it has ended, end the rest of its process group."""
     if rank.ended is None and (code := rank.process.poll()) is not None:
-        rank.ended = Ended(rank.number, code, time.time(), frozenset(rank.sent))
+        rank.ended = RankExit(rank.number, code, time.time(), frozenset(rank.sent))
         kill_group(rank)
     return rank.ended is None
 
 
-def send(ranks: Sequence[Rank], number: int) -> None:
-    """Send a signal to the ranks that are running, SIGKILL to their groups as well."""
+def send_signal(ranks: Sequence[Rank], number: int) -> None:
+    """Send a signal to the ranks that are running; SIGKILL also to their process groups."""
     for rank in ranks:
-        if looks_alive(rank):
+        if is_running(rank):
             rank.sent.add(number)
             rank.process.send_signal(number)
             if number == signal.SIGKILL:
                 kill_group(rank)
 
 
-def end(rank: Rank) -> None:
-    """Leave nothing behind of a rank."""
-    send([rank], signal.SIGKILL)
+def end_rank(rank: Rank) -> None:
+    """End a rank and its process group."""
+    send_signal([rank], signal.SIGKILL)
     rank.process.wait()
-    looks_alive(rank)
+    is_running(rank)
     if rank.reader:  # a process that left the group may hold the other end
         rank.reader.join(timeout=5)
 
@@ -273,27 +287,27 @@ def kill_group(rank: Rank) -> None:
         os.killpg(rank.process.pid, signal.SIGKILL)
 
 
-def outcome(ends: Sequence[Ended], reports: Mapping[int, Report]) -> int:
+def exit_code(exits: Sequence[RankExit], reports: Mapping[int, FailureReport]) -> int:
     """The exit code of a run that went well or was stopped; raise the cause of a failure."""
-    if failures := failed(ends, reports):
-        raise explain(failures, reports, len(ends))
-    if any(one.code == -signal.SIGINT for one in ends):  # before the rank could handle it
+    if failures := failed(exits, reports):
+        raise explain(failures, reports, len(exits))
+    if any(end.code == -signal.SIGINT for end in exits):  # before the rank could handle it
         raise RunError("stopped")
-    return STOPPED if any(one.code for one in ends) else 0
+    return STOPPED if any(end.code for end in exits) else 0
 
 
 def watch_parent() -> None:
-    """End when the process that holds our lifeline has died, by SIGTERM and at last without asking.
+    """In a rank: end when the parent has died, first by SIGTERM and after LAST seconds at once.
 
-    Nothing where there is none.
+    Without a launcher as parent this does nothing.
     """
     with contextlib.suppress(OSError):
         fd = os.open(os.environ.get("MIC_LAUNCHED", ""), os.O_RDONLY | os.O_NONBLOCK)
         os.set_blocking(fd, True)
-        threading.Thread(target=outlive, args=(fd,), daemon=True).start()
+        threading.Thread(target=end_without_parent, args=(fd,), daemon=True).start()
 
 
-def outlive(fd: int) -> None:
+def end_without_parent(fd: int) -> None:
     os.read(fd, 1)  # nobody writes: it returns when the last write end is closed
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(LAST)

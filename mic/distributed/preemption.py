@@ -1,7 +1,7 @@
-"""What SIGTERM, SIGUSR1 and Ctrl-C do: ask a run to stop where nothing is lost.
+"""Handle SIGTERM, SIGUSR1 and Ctrl-C: stop a run without losing its state.
 
-A handler does as little as it can: while training it sets a flag, which the loop reads where it can
-stop; elsewhere there is nothing to save, and it raises Preempted at once.
+While training, the handler sets a flag, which the training loop reads where it can stop; elsewhere
+there is nothing to save, and the handler raises Preempted at once.
 """
 
 import signal
@@ -12,13 +12,13 @@ from types import FrameType
 
 from mic.errors import Preempted
 
-ASKS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stop:
-    """Whether somebody asked to stop, and by which signal.
+    """The signal by which the run was asked to stop, if it was.
 
-    `waits` says that the flag is read soon; where it is false, being asked raises Preempted.
+    While `waits` is true the training loop reads `asked`; otherwise a signal raises Preempted.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Stop:
         self.waits = False
 
     def __call__(self, number: int, frame: FrameType | None = None) -> None:  # noqa: ARG002
-        if self.asked is not None:  # the first one counts: what it began must come to its end
+        if self.asked is not None:  # only the first signal counts: what it began must be finished
             return
         self.asked = signal.Signals(number)
         if not self.waits:
@@ -36,34 +36,34 @@ class Stop:
             raise self.raised
 
     def why(self) -> str:
-        """Who wanted it."""
+        """Why the run stops, for a message."""
         if self.asked is None:
             return "stopped because another rank was,"
         by_hand = self.asked is signal.SIGINT
         return "stopped as you asked" if by_hand else f"stopped by {self.asked.name}"
 
     def listen(self) -> None:
-        """Handle the signals from now on; only a process's main thread can."""
+        """Handle the signals from now on; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
-            for one in ASKS:
-                signal.signal(one, self)
+            for number in STOP_SIGNALS:
+                signal.signal(number, self)
 
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """Handle the signals within; afterwards as before."""
+    """Handle the signals inside the block; afterwards as before."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {one: signal.getsignal(one) for one in ASKS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     stop.listen()
     try:
         yield stop
-    except Exception as error:  # a library may have made another one of ours
+    except Exception as error:  # a library may have replaced our Preempted
         if stop.raised is not None and not isinstance(error, Preempted):
             raise stop.raised from error
         raise
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mic.console import notice
 from mic.distributed.failures import BAD_INPUT, STOPPED
-from mic.distributed.launcher import caught, cores, lifeline
+from mic.distributed.launcher import available_cores, caught_signals, lifeline
 from mic.errors import InputError, Preempted, RunError
 
 AGAIN = 3  # times that a worker that was killed is started anew
@@ -32,7 +32,7 @@ def share(
     """
     found = {name: value for name, value in environment.items() if name not in OTHERS}
     if workers > 1:
-        found.setdefault("OMP_NUM_THREADS", str(max(1, cores() // (workers * ranks))))
+        found.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // (workers * ranks))))
     if gpus and workers > 1:
         each = max(1, len(gpus) // workers)
         first = worker * each % len(gpus)
@@ -64,7 +64,7 @@ def run_workers(arguments: Sequence[str], workers: int, ranks: int) -> None:
     codes: dict[int, int] = {}
     again = dict.fromkeys(range(workers), AGAIN)
 
-    with lifeline() as pipe, caught() as signals:
+    with lifeline() as pipe, caught_signals() as signals:
 
         def start(worker: int) -> None:
             own = share(worker, workers, ranks, environment, gpus) | {"MIC_LAUNCHED": pipe}
@@ -117,5 +117,5 @@ def refuse_failed(codes: Sequence[int]) -> None:
         error = Preempted("stopped")
     else:
         return
-    error.said = True
+    error.reported = True
     raise error

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from mic.config.schema import Config
 from mic.data.datamodule import PairDataModule
 from mic.distributed.preemption import Stop
-from mic.distributed.process_group import environment, place
+from mic.distributed.process_group import cluster_environment, rank_info
 from mic.errors import RunError
 from mic.evaluation.tasks.tasks import Task
 from mic.tracking.loggers import RunLogger
@@ -52,7 +52,7 @@ def fit(
     cannot be written with RunError.
     """
     config, settings = module.config, module.config.trainer
-    sharing = settings.strategy == "fsdp" and place().ranks > 1
+    sharing = settings.strategy == "fsdp" and rank_info().ranks > 1
     throughput = Throughput(settings.log_every)
     watching = watchers(config, dims, folder) if config.monitor.geometry else []
     exact = ExactResume(folder / CHECKPOINTS, settings.save_every, seed=config.seed, stop=stop)
@@ -97,7 +97,7 @@ def fit(
 
 def ranks(strategy: str) -> dict[str, Any]:
     """A trainer's processes: those that there are, however they were started."""
-    here = place()
+    here = rank_info()
     if here.ranks == 1:
         return {"devices": 1}
     # otherwise DDP packs gradients anew after a process's first step, into other buckets: sums of
@@ -109,7 +109,7 @@ def ranks(strategy: str) -> dict[str, Any]:
         "strategy": DDPStrategy(find_unused_parameters=fixed)
         if strategy == "ddp"
         else sharded(here.ranks),
-        "plugins": [environment()],
+        "plugins": [cluster_environment()],
     }
 
 

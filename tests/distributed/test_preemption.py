@@ -1,11 +1,11 @@
-"""Being asked to stop: at once where nothing is at stake, by a flag where something is."""
+"""A signal stops a run at once outside training, and by a flag while it trains."""
 
 import os
 import signal
 
 import pytest
 
-from mic.distributed.preemption import ASKS, listening
+from mic.distributed.preemption import STOP_SIGNALS, listening
 from mic.errors import Preempted
 
 
@@ -13,13 +13,13 @@ def ask(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", ASKS)
-def test_outside_training_it_ends_at_once_and_handlers_are_put_back(number):
-    before = [signal.getsignal(one) for one in ASKS]
-    name = signal.Signals(number).name
+@pytest.mark.parametrize("asked", STOP_SIGNALS)
+def test_outside_training_it_ends_at_once_and_handlers_are_put_back(asked):
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    name = signal.Signals(asked).name
     with pytest.raises(Preempted, match=f"stopped by {name} outside training"), listening():
-        ask(number)
-    assert [signal.getsignal(one) for one in ASKS] == before
+        ask(asked)
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 def import_lazily() -> None:

@@ -1,26 +1,27 @@
-"""Ranks know their place, wait for each other as long as it takes, and share what fails."""
+"""Ranks know their number, wait for each other as long as it takes, and share their errors."""
 
 import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
-from threading import Thread
+from threading import Semaphore, Thread, current_thread
 from typing import Any
 
 import pytest
 from torch import distributed
 
-from mic.distributed.failures import lost
+from mic.distributed.failures import lost_rank
 from mic.distributed.launcher import launch
 from mic.distributed.process_group import (
-    Place,
+    RankInfo,
+    cluster_environment,
     end_after_rank_zero,
-    environment,
     first_on_node,
     from_rank_zero,
     group,
-    place,
+    rank_info,
     wait_for,
 )
 from mic.errors import InputError, RunError
@@ -64,16 +65,16 @@ def variables(monkeypatch):
 def check_shared(folder: Path, launcher: str) -> list[dict[str, Any]]:
     """What both ranks have seen of what they did together; what is left to look at."""
     seen = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
-    for rank, one in enumerate(seen):
-        said = rank == 1
-        assert one.pop("place") == [rank, 2, rank, 2, 1, 0]
-        assert one.pop("environment") == launcher
-        assert one.pop("backend") == "gloo"
-        assert one.pop("told") == [0, 2]
-        assert one.pop("bad input") == ["InputError", "dims: none", said]
-        assert one.pop("again") == 0
-        assert one.pop("first one") == one.pop("first two") == "by rank 0"
-        assert one.pop("first failed") == ["RunError", "disk full", said]
+    for rank, values in enumerate(seen):
+        reported = rank == 1
+        assert values.pop("info") == [rank, 2, rank, 2, 1, 0]
+        assert values.pop("environment") == launcher
+        assert values.pop("backend") == "gloo"
+        assert values.pop("received") == [0, 2]
+        assert values.pop("bad input") == ["InputError", "dims: none", reported]
+        assert values.pop("again") == 0
+        assert values.pop("first one") == values.pop("first two") == "by rank 0"
+        assert values.pop("first failed") == ["RunError", "disk full", reported]
     assert seen[0].pop("boom") == ["ValueError", "boom", False]
     assert seen[1].pop("boom") == ["RunError", "rank 0: ValueError: boom", True]
     assert seen[0].pop("first boom") == ["KeyError", "'boom'", False]
@@ -81,7 +82,8 @@ def check_shared(folder: Path, launcher: str) -> list[dict[str, Any]]:
     return seen
 
 
-def test_a_rank_dies_while_the_other_waits_in_a_collective(tmp_path):
+def test_a_rank_dies_while_the_other_waits_in_a_collective(tmp_path, monkeypatch):
+    monkeypatch.setattr("mic.distributed.launcher.GRACE", 600.0)  # rank 0 has to end by itself
     with pytest.raises(RunError, match=r"^rank 1 was killed by signal 9"):
         launch([sys.executable, str(SCRIPT), str(tmp_path), "dies"], 2)
     first, second = check_shared(tmp_path, "TorchElasticEnvironment")
@@ -89,16 +91,16 @@ def test_a_rank_dies_while_the_other_waits_in_a_collective(tmp_path):
 
 
 def test_two_ranks_of_torchrun(tmp_path, fork):
-    codes, said = fork(str(tmp_path), module="processes_ranks", ranks=2)
-    assert codes == [0, 0], said
+    codes, output = fork(str(tmp_path), module="processes_ranks", ranks=2)
+    assert codes == [0, 0], output
     assert check_shared(tmp_path, "TorchElasticEnvironment") == [{"left": True}] * 2
 
 
 def test_alone(variables):
-    assert environment() is None
-    assert place() == Place(0, 1, 0, 1, 1)
-    with group() as here:
-        assert here == place()
+    assert cluster_environment() is None
+    assert rank_info() == RankInfo(0, 1, 0, 1, 1)
+    with group() as info:
+        assert info == rank_info()
         assert not distributed.is_initialized()
         assert from_rank_zero(lambda: 1) == first_on_node(lambda: 1) == 1
     with pytest.raises(KeyError):
@@ -107,20 +109,20 @@ def test_alone(variables):
 
 def test_one_rank_of_a_scheduler_is_alone(variables):
     variables({"RANK": 0, "WORLD_SIZE": 1})
-    assert place() == Place(0, 1, 0, 1, 1)
+    assert rank_info() == RankInfo(0, 1, 0, 1, 1)
 
 
 def test_nodes_of_torchrun(variables):
     variables(TORCH | {"RANK": 7, "WORLD_SIZE": 8, "GROUP_RANK": 3})
-    assert place() == Place(7, 8, 1, 2, 4, 3)
+    assert rank_info() == RankInfo(7, 8, 1, 2, 4, 3)
     variables({"GROUP_RANK": None})
-    assert place().node == 3
+    assert rank_info().node == 3
 
 
 def test_slurm(variables):
     variables(SLURM)
-    assert place() == Place(2, 4, 0, 2, 2, 1)
-    cluster = environment()
+    assert rank_info() == RankInfo(2, 4, 0, 2, 2, 1)
+    cluster = cluster_environment()
     assert (cluster.main_address, cluster.main_port) == ("gpu07", 19711)
     assert (cluster.global_rank(), cluster.world_size()) == (2, 4)
     assert (cluster.local_rank(), cluster.node_rank()) == (0, 1)
@@ -130,7 +132,7 @@ def test_slurm(variables):
 
 def test_a_second_step_meets_on_its_own_node_and_port(variables):
     variables(SLURM | {"SLURM_STEP_ID": 1, "SLURM_STEP_NODELIST": "gpu[08,11-12]"})
-    cluster = environment()
+    cluster = cluster_environment()
     assert (cluster.main_address, cluster.main_port) == ("gpu08", 19812)
     variables({"MASTER_ADDR": "10.0.0.8", "MASTER_PORT": 29500})  # the user knows better
     assert (cluster.main_address, cluster.main_port) == ("10.0.0.8", 29500)
@@ -151,12 +153,12 @@ def test_a_second_step_meets_on_its_own_node_and_port(variables):
 )
 def test_slurm_with_one_process(variables, difference):
     variables(SLURM | difference)
-    assert place() == Place(0, 1, 0, 1, 1)
+    assert rank_info() == RankInfo(0, 1, 0, 1, 1)
 
 
 def test_a_launcher_within_slurm_counts(variables):
     variables(SLURM | TORCH)
-    assert place() == Place(1, 2, 1, 2, 1)
+    assert rank_info() == RankInfo(1, 2, 1, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -183,26 +185,44 @@ def test_a_launcher_within_slurm_counts(variables):
 def test_numbers_that_do_not_fit(variables, values, message):
     variables(values)
     with pytest.raises(InputError, match=message):
-        place()
+        rank_info()
 
 
 def test_ranks_that_stop_end_after_rank_zero():
     """torchrun sends SIGTERM to the others when one has ended, and rank 0 may have logs to send."""
-    store, order = distributed.HashStore(), []
+    order: list[int] = []
+
+    class Store:
+        """Counts how often each thread has looked."""
+
+        def __init__(self) -> None:
+            self.keys: set[str] = set()
+            self.looks = defaultdict(lambda: Semaphore(0))
+
+        def set(self, key: str, value: str) -> None:
+            self.keys.add(key)
+
+        def check(self, keys: list[str]) -> bool:
+            self.looks[current_thread().name].release()
+            return self.keys.issuperset(keys)
+
+    store = Store()
 
     def end(rank: int) -> None:
         end_after_rank_zero(store, "stopped", rank)
         order.append(rank)
 
-    threads = [Thread(target=end, args=(rank,)) for rank in (1, 2)]
+    threads = [Thread(target=end, args=(rank,), name=f"rank {rank}") for rank in (1, 2)]
     for thread in threads:
+        looks = store.looks[thread.name]
         thread.start()
-        thread.join(0.2)
+        looks.acquire()
+        looks.acquire()  # it goes on after the first look
     assert order == []
     end(0)
     for thread in threads:
-        thread.join(5)
-    assert set(order) == {0, 1, 2}
+        thread.join()
+    assert {*order} == {0, 1, 2}
 
 
 def test_who_waits_for_a_dead_process_is_told():
@@ -212,7 +232,7 @@ def test_who_waits_for_a_dead_process_is_told():
     store.set("process", json.dumps([4, process.pid]))
     with pytest.raises(RunError, match=r"^rank 4 died") as caught:
         wait_for(store, "done", "process")
-    assert lost(caught.value)
-    assert not getattr(caught.value, "said", False)  # a dead rank has said nothing
+    assert lost_rank(caught.value)
+    assert not getattr(caught.value, "reported", False)  # a dead rank has reported nothing
     store.set("done", "null")  # it was done before it ended
     wait_for(store, "done", "process")

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from mic.config.loading import load
 from mic.data.datamodule import PairDataModule
-from mic.distributed.process_group import environment, place
+from mic.distributed.process_group import cluster_environment, rank_info
 from mic.evaluation.tasks.tasks import build_tasks
 from mic.tracking.loggers import build_logger
 from mic.train.callbacks import (
@@ -38,7 +38,7 @@ class Seen(Callback):
 
 
 def main(config_file: str, into: str) -> None:
-    config, folder, world = load(config_file), Path(into), place().ranks
+    config, folder, world = load(config_file), Path(into), rank_info().ranks
     seed_everything(0, verbose=False)
     module = MICModule(config)
     for part in module.modules():
@@ -59,7 +59,7 @@ def main(config_file: str, into: str) -> None:
         devices=world,
         strategy="ddp" if world > 1 else "auto",
         precision="64-true",
-        plugins=[environment()] if world > 1 else None,
+        plugins=[cluster_environment()] if world > 1 else None,
         use_distributed_sampler=False,
         val_check_interval=2,
         check_val_every_n_epoch=None,

@@ -10,16 +10,20 @@ import time
 from pathlib import Path
 
 import mic.distributed.launcher
-from mic.distributed.launcher import launch, report, watch_parent
+from mic.distributed.failures import report_failure
+from mic.distributed.launcher import launch, watch_parent
 from mic.errors import InputError, RunError
 
 MODE, PLACE = (*sys.argv, "", "")[1:3]  # pytest looks in for doctests
 FOLDER = Path(PLACE)
 RANK = int(os.environ.get("RANK", 0))
+FOREVER = 600.0  # seconds, more than any test waits: what sleeps so long has to be ended
+SHORT = 0.5  # seconds of grace where a rank has to be ended
 
 
 def parent() -> int:
-    mic.distributed.launcher.GRACE = 0.5
+    ends_alone = MODE.startswith("fails") and MODE.endswith(("lost", "same"))
+    mic.distributed.launcher.GRACE = FOREVER if ends_alone else SHORT
     try:
         return launch([sys.executable, __file__, MODE, str(FOLDER)], 2)
     except (InputError, RunError) as error:
@@ -33,26 +37,39 @@ def ready(pid: int | None = None, name: str = f"{RANK}.pid") -> None:
     partial.replace(FOLDER / name)
 
 
-def wait_for(name: str) -> None:
-    while not (FOLDER / name).exists():
+def other_rank() -> int:
+    """Wait until the other rank is ready; its process id."""
+    file = FOLDER / f"{1 - RANK}.pid"
+    while not file.exists():
+        time.sleep(0.01)
+    return int(file.read_text())
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until the parent has seen that the other rank has ended."""
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
         time.sleep(0.01)
 
 
 def codes(*each: str) -> None:
-    """End with a code; first the other rank, then this one."""
+    """End with a code; first rank 1, then rank 0."""
     ready()
-    wait_for(f"{1 - RANK}.pid")
+    pid = other_rank()
     if RANK == 0:
-        time.sleep(0.2)
+        wait_for_end(pid)
     os._exit(int(each[RANK]))
 
 
 def fails(kind: str, other: str) -> None:
-    """Rank 1 fails; rank 0 fails in its wake, ignores SIGTERM, or kills itself later."""
+    """Rank 1 fails; rank 0 fails because of it and ends first, or waits, or ignores SIGTERM."""
     if other == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ready()
-    wait_for(f"{1 - RANK}.pid")
+    pid = other_rank()
     try:
         if RANK == 1:
             raise {"input": InputError, "run": RunError, "value": ValueError}[kind]("boom")
@@ -60,32 +77,32 @@ def fails(kind: str, other: str) -> None:
             raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
         if other == "same":
             raise RunError("boom")
-        time.sleep(60)
+        time.sleep(FOREVER)
     except Exception as error:
         code = 2 if isinstance(error, InputError) else 1
-        if RANK == 1:
-            time.sleep(0.3)  # the cause is the last to be known
-        sys.exit(code if report(error, code) else "not launched")
+        if RANK == 1 and other in ("lost", "same"):
+            wait_for_end(pid)  # the cause is the last to be known
+        sys.exit(code if report_failure(error, code) else "not launched")
 
 
 def killed(number: str) -> None:
     ready()
+    other_rank()
     if RANK == 1:
         os.kill(os.getpid(), int(number))
-    time.sleep(60)
+    time.sleep(FOREVER)
 
 
-def hears(times: str) -> None:
-    """Note signals in a file; end when there were enough of them."""
+def hears(count: str) -> None:
+    """Note signals in a file; end when there were `count` of them."""
     heard: list[str] = []
-    for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(one, lambda number, frame: heard.append(signal.Signals(number).name))
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, lambda number, frame: heard.append(signal.Signals(number).name))
     ready()
     while True:  # rather than pause(), which a signal just before it leaves waiting
         if len(heard) > len(list(FOLDER.glob(f"{RANK}.heard.*"))):
             ready(name=f"{RANK}.heard.{len(heard)}")
-        if len(heard) == int(times):
-            time.sleep(0.2)
+        if len(heard) >= int(count):
             (FOLDER / f"{RANK}.signals").write_text(" ".join(heard))
             sys.exit(143)
         time.sleep(0.01)
@@ -93,23 +110,23 @@ def hears(times: str) -> None:
 
 def orphans(deaf: str = "") -> None:
     """Wait for the parent's death, with a child as a data loader has it."""
+    mic.distributed.launcher.LAST = 0.0 if deaf else FOREVER
     if deaf:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        mic.distributed.launcher.LAST = 0.3
     watch_parent()
     if (child := os.fork()) == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(20)
+        time.sleep(FOREVER)
         os._exit(0)
     ready(child, f"{RANK}.child")
     ready()
-    time.sleep(60)
+    time.sleep(FOREVER)
 
 
 def leaves() -> None:
     """End, and leave a process behind."""
     if (child := os.fork()) == 0:
-        time.sleep(60)
+        time.sleep(FOREVER)
         os._exit(0)
     ready(child)
 

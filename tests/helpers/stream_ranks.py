@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mic.config.loading import load
 from mic.data.datamodule import PairDataModule
-from mic.distributed.process_group import environment
+from mic.distributed.process_group import cluster_environment
 from mic.train.module import MICModule
 
 STEPS, SAVED = 14, 9
@@ -39,7 +39,7 @@ def fit(config: str, folder: Path, callbacks: list[Callback], resume: Path | Non
         accelerator="cpu",
         devices=2,
         strategy="ddp",
-        plugins=[environment()],
+        plugins=[cluster_environment()],
         use_distributed_sampler=False,
         logger=False,
         callbacks=[watch, *callbacks],

@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from mic.distributed.launcher import cores
+from mic.distributed.launcher import available_cores
 from mic.sweep.queue.state import Attempt, Setting, board
 from mic.sweep.status import shown, table
 from mic.sweep.sweep_file import read_sweep
@@ -16,7 +16,7 @@ NAME = "configs/sweep/layers.yaml"
 def test_threads_are_divided_between_workers_and_ranks_unless_somebody_has_said():
     assert share(0, 1, 1, {"A": "b"}, []) == {"A": "b"}
     own = share(1, 2, 2, {}, [])
-    assert own == {"OMP_NUM_THREADS": str(max(1, cores() // 4))}
+    assert own == {"OMP_NUM_THREADS": str(max(1, available_cores() // 4))}
     assert share(0, 2, 1, {"OMP_NUM_THREADS": "7"}, [])["OMP_NUM_THREADS"] == "7"
 
 

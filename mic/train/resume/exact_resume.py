@@ -295,5 +295,5 @@ def validates(trainer: Trainer) -> bool:
 def stopped(text: str) -> Preempted:
     """What every rank raises and one says."""
     error = Preempted(text)
-    error.said = rank() > 0
+    error.reported = rank() > 0
     return error

@@ -26,6 +26,7 @@ from mic.distributed.process_group import (
 )
 from mic.errors import InputError, RunError
 
+LIMIT = 300.0  # seconds until a test that hangs is given up
 SCRIPT = Path(__file__).parents[1] / "helpers" / "processes_ranks.py"
 TORCH = {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
 SLURM = {
@@ -192,21 +193,18 @@ def test_ranks_that_stop_end_after_rank_zero():
     """torchrun sends SIGTERM to the others when one has ended, and rank 0 may have logs to send."""
     order: list[int] = []
 
-    class Store:
+    class WatchedStore(distributed.HashStore):
         """Counts how often each thread has looked."""
 
         def __init__(self) -> None:
-            self.keys: set[str] = set()
+            super().__init__()
             self.looks = defaultdict(lambda: Semaphore(0))
-
-        def set(self, key: str, value: str) -> None:
-            self.keys.add(key)
 
         def check(self, keys: list[str]) -> bool:
             self.looks[current_thread().name].release()
-            return self.keys.issuperset(keys)
+            return super().check(keys)
 
-    store = Store()
+    store = WatchedStore()
 
     def end(rank: int) -> None:
         end_after_rank_zero(store, "stopped", rank)
@@ -216,8 +214,8 @@ def test_ranks_that_stop_end_after_rank_zero():
     for thread in threads:
         looks = store.looks[thread.name]
         thread.start()
-        looks.acquire()
-        looks.acquire()  # it goes on after the first look
+        assert looks.acquire(timeout=LIMIT)
+        assert looks.acquire(timeout=LIMIT)  # it goes on after the first look
     assert order == []
     end(0)
     for thread in threads:

@@ -157,7 +157,7 @@ class EmbeddingStore:
 
     @cached_property
     def _index(self) -> StoreIndex:
-        entries = read_entries(self.folder, self.meta)
+        entries = valid_entries(self.folder, self.meta)
         file, number = self.folder / self.meta.vectors_file, self.meta.number
         if not len(entries):  # an empty file cannot be mapped
             return StoreIndex(entries["key"], entries["row"], np.empty((0, self.width), number))
@@ -227,7 +227,7 @@ def append(
 
 def mend(folder: Path, meta: StoreMeta) -> Shaped[np.ndarray, " texts"]:
     """Remove what a killed process left half written; the entries whose rows are whole."""
-    entries, keys = read_entries(folder, meta), folder / KEYS
+    entries, keys = valid_entries(folder, meta), folder / KEYS
     keys.touch()
     if keys.stat().st_size != entries.nbytes:
         with replacing(keys) as partial:
@@ -240,7 +240,7 @@ def mend(folder: Path, meta: StoreMeta) -> Shaped[np.ndarray, " texts"]:
     return entries
 
 
-def read_entries(folder: Path, meta: StoreMeta) -> Shaped[np.ndarray, " texts"]:
+def valid_entries(folder: Path, meta: StoreMeta) -> Shaped[np.ndarray, " texts"]:
     """The whole entries of a store whose rows are in the file of vectors."""
     keys, vectors = folder / KEYS, folder / meta.vectors_file
     if not keys.is_file() or not vectors.is_file():
@@ -431,7 +431,7 @@ class BoundedStore:
             fill_store(partial, self.meta, texts, lambda _: iter([whole]), elsewhere, replace=True)
             with writing(self.folder, elsewhere):
                 remove(segment)  # a damaged one
-                put(partial, segment)
+                name_segment(partial, segment)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         self.in_use.add(segment)
@@ -462,7 +462,7 @@ def make_room(folder: Path, bound: int, in_use: set[Path]) -> None:
             excess -= size
 
 
-def put(partial: Path, segment: Path) -> None:
+def name_segment(partial: Path, segment: Path) -> None:
     """Give a segment its name, unless another process wrote the same meanwhile."""
     try:
         partial.rename(segment)

@@ -1,4 +1,4 @@
-"""The encoder: a Hugging Face backbone, a pooling and perhaps a linear head."""
+"""The encoder: a Hugging Face backbone, a pooling and, where asked for, a linear head."""
 
 import hashlib
 import json
@@ -21,16 +21,17 @@ from mic.encoder import pretrained
 from mic.encoder.pooling import Pooling, pool
 from mic.encoder.tokenizer import Tokenize
 from mic.errors import InputError, RunError
+from mic.files import partial_path
 from mic.nested import Encoded, check_dims, prefix, unit
 
-LONGEST = 512  # tokens, when neither the caller nor the model says
+LONGEST = 512  # tokens, where neither the caller nor the model has a limit
 
 
 class Encoder(nn.Module):
-    """Texts to embeddings, with the hidden states of the layers one asks for.
+    """Texts to embeddings, with the hidden states of the layers that are asked for.
 
     Layer 0 is the embedding output and layer i the output of block i, as Hugging Face counts its
-    `hidden_states`; but only the asked-for ones are kept, by hooks.
+    `hidden_states`; hooks keep those that are asked for, and no others.
     """
 
     def __init__(
@@ -99,16 +100,16 @@ class Encoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, the numbers in a full embedding."""
+        """D, the dimensions of a full embedding."""
         return self.projection.out_features if self.projection else self.hidden_width
 
     @property
     def hidden_width(self) -> int:
-        """The numbers in a token's hidden state."""
+        """The dimensions of a token's hidden state."""
         return int(self.backbone.config.hidden_size)
 
     def headless(self) -> "Encoder":
-        """The same backbone, to what it pools: what a head is applied to."""
+        """The same backbone and pooling without the head; its embeddings are the head's input."""
         return Encoder(
             self.backbone, self.tokenizer, pooling=self.pooling, max_length=self.max_length
         )
@@ -129,9 +130,9 @@ class Encoder(nn.Module):
         pooled = pool(output, mask, self.pooling)
         if self.projection is not None:
             pooled = self.projection(pooled)
-        kept, self._hidden = self._hidden, {}
-        kept[self.depth] = output  # after the final norm, where the backbone has one
-        return Encoded(pooled, {layer: kept[layer] for layer in layers}, mask)
+        hidden, self._hidden = self._hidden, {}
+        hidden[self.depth] = output  # after the final norm, where the backbone has one
+        return Encoded(pooled, {layer: hidden[layer] for layer in layers}, mask)
 
     @property
     def depth(self) -> int:
@@ -227,21 +228,21 @@ class Encoder(nn.Module):
         dim: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Float32[np.ndarray, "texts dim"]:
-        """Embeddings cut to the first `dim` numbers (all: None), then scaled to length 1.
+        """Embeddings cut to the first `dim` dimensions (all: None), then scaled to length 1.
 
         Raises ValueError when `dim` is above the encoder's width.
         """
         (dim,) = check_dims([self.width if dim is None else dim], self.width)
         embeddings = self.embed(texts, batch_size=batch_size, progress=progress)
-        found: np.ndarray = unit(prefix(embeddings, dim)).numpy()
-        return found
+        rows: np.ndarray = unit(prefix(embeddings, dim)).numpy()
+        return rows
 
     def save(self, folder: Path) -> None:
         """Write a sentence-transformers folder, whole or not at all; it must not exist yet.
 
         Raises RunError when the disk does not take it.
         """
-        partial_folder = folder.with_name(f".{folder.name}.partial")
+        partial_folder = partial_path(folder)
         shutil.rmtree(partial_folder, ignore_errors=True)
         try:
             pretrained.write_folder(

@@ -1,4 +1,4 @@
-"""One vector from a sequence of token states."""
+"""Pool the hidden states of a text's tokens into one vector."""
 
 from typing import Literal
 

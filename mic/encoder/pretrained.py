@@ -1,10 +1,9 @@
-"""Finding an encoder's weights on disk, and the sentence-transformers folder they live in.
+"""Find an encoder's weights, and read and write the sentence-transformers folder that holds them.
 
 A backbone is named by a local folder, a Hub name or `package:NAME`; all three end as one folder, so
 that there is one way to read it. Weights are safetensors, or loaded with weights_only=True.
 """
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from mic.encoder.pooling import Pooling
 from mic.errors import InputError
+from mic.files import sha256 as sha256_of
+from mic.files import write_text
 
 PACKAGE = "package:"
 KNOWN_SHA256 = {
@@ -96,11 +97,10 @@ def check_sha256(file: Path, expected: str) -> None:
     """Raise an InputError when the file's SHA-256 is not the expected one."""
     if not file.is_file():
         raise InputError(f"{file}: no such file, so its SHA-256 {expected} cannot be checked")
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected.lower():
+    actual = sha256_of(file)
+    if actual != expected.lower():
         raise InputError(
-            f"{file}: SHA-256 is {found}, expected {expected}; the file is damaged or another one: "
+            f"{file}: SHA-256 is {actual}, expected {expected}; the file is damaged or another: "
             "install it again, or correct encoder.sha256"
         )
 
@@ -110,7 +110,7 @@ def read_backbone(folder: Path, trust_remote_code: bool = False) -> PreTrainedMo
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with no_progress_bars():
-            backbone, report = AutoModel.from_pretrained(
+            loaded, report = AutoModel.from_pretrained(
                 folder,
                 config=config,
                 trust_remote_code=trust_remote_code,
@@ -127,8 +127,8 @@ def read_backbone(folder: Path, trust_remote_code: bool = False) -> PreTrainedMo
             f"encoder {folder}: {len(missing)} weights missing ({missing[0]}, ...); the file does "
             "not hold what config.json describes: fetch the model again"
         )
-    found: PreTrainedModel = backbone
-    return found
+    backbone: PreTrainedModel = loaded
+    return backbone
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -146,16 +146,17 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def read_nested_dims(folder: Path) -> list[int] | None:
-    """The widths that a model's config.json says it was trained at, as vLLM reads them.
+    """The widths of nested training in a model's config.json, under the keys that vLLM reads.
 
-    None where it does not speak of nested training; empty where it names no widths.
+    None where it has no such key; empty where it is nested and names no widths.
     """
-    known = read_json(folder / "config.json", {})
-    dims = known.get("matryoshka_dimensions")
-    return list(dims) if dims else [] if known.get("is_matryoshka") else None
+    config = read_json(folder / "config.json", {})
+    dims = config.get("matryoshka_dimensions")
+    return list(dims) if dims else [] if config.get("is_matryoshka") else None
 
 
 def read_json(file: Path, default: Any) -> Any:
+    """The content of a JSON file, or `default` where there is no such file."""
     if not file.is_file():
         return default
     try:
@@ -166,10 +167,10 @@ def read_json(file: Path, default: Any) -> Any:
 
 def read_pooling(folder: Path) -> Pooling | None:
     """The pooling that a sentence-transformers folder asks for; None when it does not say."""
-    parts = module_folders(folder, "Pooling")
-    if not parts:
+    folders = module_folders(folder, "Pooling")
+    if not folders:
         return None
-    settings = read_json(parts[0] / "config.json", {})
+    settings = read_json(folders[0] / "config.json", {})
     modes = settings.get("pooling_mode") or [
         key.removeprefix("pooling_mode_")
         for key, on in settings.items()
@@ -184,32 +185,32 @@ def read_pooling(folder: Path) -> Pooling | None:
 
 def read_projection(folder: Path) -> nn.Linear | None:
     """The linear head of a sentence-transformers folder, if it has one."""
-    parts = module_folders(folder, "Dense")
-    if not parts:
+    folders = module_folders(folder, "Dense")
+    if not folders:
         return None
-    settings = read_json(parts[0] / "config.json", {})
-    if len(parts) > 1 or not settings.get("activation_function", "").endswith("Identity"):
+    settings = read_json(folders[0] / "config.json", {})
+    if len(folders) > 1 or not settings.get("activation_function", "").endswith("Identity"):
         raise InputError(f"{folder}: only one Dense head without activation can be read")
     head = nn.Linear(settings["in_features"], settings["out_features"], settings["bias"])
-    weights = load_file(parts[0] / "model.safetensors")
+    weights = load_file(folders[0] / "model.safetensors")
     head.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
     return head
 
 
 def read_max_length(folder: Path) -> int | None:
     """The longest text, in tokens, that a sentence-transformers folder asks for."""
-    found: int | None = read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
-    if found is None and (folder / "modules.json").is_file():
+    length: int | None = read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
+    if length is None and (folder / "modules.json").is_file():
         # since version 6 its folders leave it to the tokenizer
-        found = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
-    return found
+        length = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
+    return length
 
 
 def module_folders(folder: Path, kind: str) -> list[Path]:
     """The folders of a sentence-transformers model's modules of one kind."""
     modules = read_json(folder / "modules.json", [])
     try:
-        return [folder / one["path"] for one in modules if one["type"].endswith(f".{kind}")]
+        return [folder / entry["path"] for entry in modules if entry["type"].endswith(f".{kind}")]
     except (TypeError, KeyError, AttributeError):
         raise InputError(
             f"{folder / 'modules.json'}: no list of modules with path and type; remove the file "
@@ -230,20 +231,20 @@ def write_folder(
     with no_progress_bars():
         backbone.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(
+    write_settings(
         folder / "sentence_bert_config.json",
         {"max_seq_length": max_length, "do_lower_case": False},
     )
     mode = {ours: theirs for theirs, ours in OLD_MODES.items()}[pooling]
     pooled = {"word_embedding_dimension": backbone.config.hidden_size, f"pooling_mode_{mode}": True}
     pooled |= {f"pooling_mode_{other}": False for other in OLD_MODES if other != mode}
-    parts: list[tuple[str, str]] = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules: list[tuple[str, str]] = [("", "Transformer"), ("1_Pooling", "Pooling")]
     (folder / "1_Pooling").mkdir()
-    write_json(folder / "1_Pooling" / "config.json", pooled)
+    write_settings(folder / "1_Pooling" / "config.json", pooled)
     if projection is not None:
-        parts.append(("2_Dense", "Dense"))
+        modules.append(("2_Dense", "Dense"))
         (folder / "2_Dense").mkdir()
-        write_json(
+        write_settings(
             folder / "2_Dense" / "config.json",
             {
                 "in_features": projection.in_features,
@@ -254,17 +255,18 @@ def write_folder(
         )
         weights = {f"linear.{key}": value for key, value in projection.state_dict().items()}
         save_file(weights, folder / "2_Dense" / "model.safetensors")
-    write_json(
+    write_settings(
         folder / "modules.json",
         [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(parts)
+            for i, (path, kind) in enumerate(modules)
         ],
     )
 
 
-def write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def write_settings(file: Path, content: Any) -> None:
+    """Write a module's JSON file."""
+    write_text(file, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Texts to padded tensors of tokens."""
+"""Tokenize texts into padded tensors."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class Tokenize:
     multiple: int = 1
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        found = dict(
+        tokens = dict(
             self.tokenizer(
                 list(texts),
                 padding=True,
@@ -37,7 +37,7 @@ class Tokenize:
                 return_tensors="pt",
             )
         )
-        return self.widen(found, self.rounded(found["input_ids"].shape[1]))
+        return self.widen(tokens, self.rounded(tokens["input_ids"].shape[1]))
 
     def rounded(self, length: int) -> int:
         """The token count that a text of `length` tokens is padded to, with no longer one beside.
@@ -61,18 +61,18 @@ class Tokenize:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, not padded."""
-        found: list[list[int]] = self.tokenizer(
+        ids: list[list[int]] = self.tokenizer(
             list(texts), truncation=True, max_length=self.max_length
         )["input_ids"]
-        return found
+        return ids
 
     def uncut(self, texts: Sequence[str]) -> list[list[int]]:
         """All tokens of each text, also those after `max_length`."""
-        found: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        return found
+        ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        return ids
 
     def batch(self, rows: Sequence[Int32[np.ndarray, " _"]]) -> Tokens:
-        """What calling would make of the texts that these are the tokens of."""
+        """The padded tensors of texts whose tokens are given, equal to a call with the texts."""
         width = self.rounded(max(map(len, rows)))
         ids = torch.full((len(rows), width), self.tokenizer.pad_token_id or 0)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -81,21 +81,21 @@ class Tokenize:
             place = slice(width - len(tokens), None) if left else slice(len(tokens))
             ids[row, place] = torch.from_numpy(tokens.astype(np.int64))
             mask[row, place] = 1
-        found = {"input_ids": ids, "attention_mask": mask}
+        batch = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self.tokenizer.model_input_names:
             padding = self.tokenizer.pad_token_type_id or 0
-            found["token_type_ids"] = torch.where(mask.bool(), 0, padding)
-        return found
+            batch["token_type_ids"] = torch.where(mask.bool(), 0, padding)
+        return batch
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the tokens depend on."""
+        """A digest of all that decides the tokens of a text."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
-            said = json.loads(backend.to_str())
-            # as the last call left them: no part of what the tokens are
-            said.update(padding=None, truncation=None)
+            state = json.loads(backend.to_str())
+            # as the last call left them: they do not change the tokens
+            state.update(padding=None, truncation=None)
         else:
-            said = sorted(self.tokenizer.get_vocab().items())
-        named = json.dumps([type(self.tokenizer).__name__, said, self.max_length])
+            state = sorted(self.tokenizer.get_vocab().items())
+        named = json.dumps([type(self.tokenizer).__name__, state, self.max_length])
         return hashlib.sha256(named.encode()).hexdigest()[:16]

@@ -20,17 +20,17 @@ def folder(model_folder: Path, tmp_path: Path) -> Path:
 
 def test_weights_that_lack_a_block_are_refused(folder):
     weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if ".layer.2." not in name}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    remaining = {name: value for name, value in weights.items() if ".layer.2." not in name}
+    save_file(remaining, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"16 weights missing \(encoder.layer.2.*fetch the model"):
         Encoder.from_pretrained(folder)
 
 
 def test_weights_without_berts_pooler_are_whole(folder):
     weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if "pooler" not in name}
-    assert len(kept) < len(weights)
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    remaining = {name: value for name, value in weights.items() if "pooler" not in name}
+    assert len(remaining) < len(weights)
+    save_file(remaining, folder / "model.safetensors", metadata={"format": "pt"})
     assert Encoder.from_pretrained(folder).encode(["a cat"]).shape == (1, 32)
 
 

@@ -44,11 +44,11 @@ def test_a_large_corpus_is_scored_in_little_memory_with_the_same_figures(tmp_pat
     def peak(call) -> tuple[object, int]:
         Path("/proc/self/clear_refs").write_text("5")
         before = largest()
-        found = call()
-        return found, largest() - before
+        result = call()
+        return result, largest() - before
 
     _, whole = peak(lambda: on_disk[:].sum())
     assert whole > 0.9 * size  # else nothing is measured
-    found, chunks = peak(lambda: task.score(on_disk, [16, 64]))
-    assert found == expected
+    scores, chunks = peak(lambda: task.score(on_disk, [16, 64]))
+    assert scores == expected
     assert chunks < size / 2

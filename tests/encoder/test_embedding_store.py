@@ -65,9 +65,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def assert_equals(cache, encoder, texts=TEXTS):
     """The cache gives what the encoder gives for each text alone, rounded to float16."""
-    found, expected = cache(texts), torch.cat([encoder.embed([text]) for text in texts])
-    assert found.dtype == torch.float16
-    torch.testing.assert_close(found.float(), expected, rtol=2**-10, atol=1e-6)
+    embeddings, expected = cache(texts), torch.cat([encoder.embed([text]) for text in texts])
+    assert embeddings.dtype == torch.float16
+    torch.testing.assert_close(embeddings.float(), expected, rtol=2**-10, atol=1e-6)
 
 
 def whole(texts):
@@ -220,11 +220,11 @@ def test_a_fill_that_was_stopped_goes_on_after_its_last_block(
         patch.setattr(Encoder, "embed", failing)
         with pytest.raises(KeyboardInterrupt):
             fill_teacher_store(folder, encoder, TEXTS, 1)
-    kept = stop // 5 * 5
-    assert len(EmbeddingStore(folder)) == kept
+    written = stop // 5 * 5
+    assert len(EmbeddingStore(folder)) == written
     encoded.clear()
     cache = fill_teacher_store(folder, encoder, TEXTS, 1)
-    assert sorted(encoded) == sorted(sorted(TEXTS, key=len, reverse=True)[kept:])
+    assert sorted(encoded) == sorted(sorted(TEXTS, key=len, reverse=True)[written:])
     assert len(cache) == len(TEXTS)
     assert_equals(cache, encoder)
 
@@ -261,10 +261,10 @@ def test_a_process_killed_while_it_writes_leaves_a_cache_that_goes_on(
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    kept = flush // 2 * 4  # odd: the vectors of a block were on their way, and not yet its keys
-    assert len(EmbeddingStore(folder)) == kept
+    written = flush // 2 * 4  # odd: the vectors of a block were on their way, and not yet its keys
+    assert len(EmbeddingStore(folder)) == written
     cache = fill_teacher_store(folder, encoder, TEXTS)
-    assert len(encoded) == len(TEXTS) - kept
+    assert len(encoded) == len(TEXTS) - written
     assert len(cache) == len(TEXTS)
     assert sizes(folder) == whole(TEXTS)
     assert_equals(cache, encoder)
@@ -278,11 +278,11 @@ def test_a_half_written_end_is_ignored_and_then_mended(encoder, folder, encoded,
     row = ENTRY.itemsize if name == "keys.bin" else 2 * WIDTH
     with (folder / name).open("ab") as file:
         file.truncate(max(size - lost, 0))
-    kept = max(size - lost, 0) // row
-    assert len(EmbeddingStore(folder)) == kept
+    written = max(size - lost, 0) // row
+    assert len(EmbeddingStore(folder)) == written
     encoded.clear()
     cache = fill_teacher_store(folder, encoder, TEXTS)
-    assert len(encoded) == len(TEXTS) - kept
+    assert len(encoded) == len(TEXTS) - written
     assert_equals(cache, encoder)
     assert sizes(folder) == whole(TEXTS)
 
@@ -395,11 +395,11 @@ def test_the_fingerprint_does_not_depend_on_the_folder(encoder, model_folder, tm
 def test_a_pooler_that_begins_at_random_is_no_part_of_the_fingerprint(model_folder, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "headless")
     weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if "pooler" not in name}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    one, two = (Encoder.from_pretrained(folder) for _ in range(2))
-    assert not torch.equal(one.backbone.pooler.dense.weight, two.backbone.pooler.dense.weight)
-    assert encoder_fingerprint(one) == encoder_fingerprint(two)
+    remaining = {name: value for name, value in weights.items() if "pooler" not in name}
+    save_file(remaining, folder / "model.safetensors", metadata={"format": "pt"})
+    first, second = (Encoder.from_pretrained(folder) for _ in range(2))
+    assert not torch.equal(first.backbone.pooler.dense.weight, second.backbone.pooler.dense.weight)
+    assert encoder_fingerprint(first) == encoder_fingerprint(second)
 
 
 def one_bit(encoder):
@@ -466,10 +466,10 @@ def test_a_named_folder_of_another_teacher_is_refused_and_kept(encoder, folder, 
 def test_in_the_users_cache_each_teacher_has_a_folder_of_its_own(encoder, tmp_path, monkeypatch):
     monkeypatch.setenv("MIC_CACHE", str(tmp_path / "mine"))
     other = changed(encoder)
-    for one in (encoder, other, encoder):
-        cache = fill_teacher_store(None, one, TEXTS)
-        assert cache.folder == cache_folder() / "teachers" / encoder_fingerprint(one)[:16]
-        assert_equals(cache, one)
+    for filler in (encoder, other, encoder):
+        cache = fill_teacher_store(None, filler, TEXTS)
+        assert cache.folder == cache_folder() / "teachers" / encoder_fingerprint(filler)[:16]
+        assert_equals(cache, filler)
     assert len(list((tmp_path / "mine" / "teachers").iterdir())) == 2
 
 
@@ -489,9 +489,9 @@ def test_an_embedding_that_float16_cannot_hold_is_refused(encoder, folder, monke
     embed = Encoder.embed
 
     def broken(self, some, **options):
-        found = embed(self, some, **options)
-        found[[text == TEXTS[4] for text in some], 3] = value
-        return found
+        embeddings = embed(self, some, **options)
+        embeddings[[text == TEXTS[4] for text in some], 3] = value
+        return embeddings
 
     monkeypatch.setattr(Encoder, "embed", broken)
     named = re.escape(f"{TEXTS[4][:60]!r} holds {abs(value):g}, which float16")

@@ -73,9 +73,9 @@ def test_a_deep_copy_keeps_hidden_states_of_its_own(encoder):
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.5)
-    for one in (other, encoder, other):
-        expected = reference(one, tokens)
-        for layer, hidden in one(tokens, EVERY).hidden.items():
+    for each in (other, encoder, other):
+        expected = reference(each, tokens)
+        for layer, hidden in each(tokens, EVERY).hidden.items():
             assert torch.equal(hidden, expected[layer])
     assert not torch.equal(encoder(tokens, [1]).hidden[1], other(tokens, [1]).hidden[1])
     assert encoder._hidden == other._hidden == {}
@@ -88,10 +88,10 @@ def test_a_compiled_backbone_returns_the_same_states_for_every_shape_and_keeps_i
     encoder.backbone.compile(backend=lambda graph, _: compiled.append(graph) or graph.forward)
     for texts in (TEXTS, TEXTS[:2]):
         tokens = batch_of(encoder, texts)
-        found, expected = encoder(tokens, EVERY), plain(tokens, EVERY)
-        torch.testing.assert_close(found.pooled, expected.pooled)
+        output, expected = encoder(tokens, EVERY), plain(tokens, EVERY)
+        torch.testing.assert_close(output.pooled, expected.pooled)
         for layer in EVERY:
-            torch.testing.assert_close(found.hidden[layer], expected.hidden[layer])
+            torch.testing.assert_close(output.hidden[layer], expected.hidden[layer])
     assert compiled
     assert list(encoder.state_dict()) == names
     torch._dynamo.reset()
@@ -180,18 +180,18 @@ def test_encodings_are_the_pooled_outputs_in_the_texts_order_with_length_1(encod
     for text in TEXTS:
         states = reference(encoder, encoder.tokenize([text]))[-1][0].double().mean(0)
         expected.append((states / states.norm()).detach().numpy())
-    found = encoder.encode(TEXTS)
-    assert found.dtype == np.float32
-    assert found.shape == (len(TEXTS), WIDTH)
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
+    rows = encoder.encode(TEXTS)
+    assert rows.dtype == np.float32
+    assert rows.shape == (len(TEXTS), WIDTH)
+    np.testing.assert_allclose(rows, np.stack(expected), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_the_batch_size_does_not_matter_and_every_text_is_reported(encoder, batch_size):
     reported = []
-    found = encoder.encode(TEXTS, batch_size=batch_size, progress=reported.append)
-    np.testing.assert_allclose(found, encoder.encode(TEXTS), atol=1e-5)
+    rows = encoder.encode(TEXTS, batch_size=batch_size, progress=reported.append)
+    np.testing.assert_allclose(rows, encoder.encode(TEXTS), atol=1e-5)
     assert sum(reported) == len(TEXTS)
     assert max(reported) <= batch_size
 

@@ -71,7 +71,7 @@ def test_a_folder_is_written_whole_or_not_at_all(encoder, tmp_path, monkeypatch,
         raise error("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrained, "write_json", full_disk)
+        patch.setattr(pretrained, "write_settings", full_disk)
         with pytest.raises(RunError, match="saved: the encoder could not be written: no space"):
             encoder.save(tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
@@ -112,8 +112,8 @@ def test_stock_sentence_transformers_loads_a_saved_folder(model_folder, tmp_path
     encoder.max_length = length
     encoder.save(tmp_path / "saved")
     stock = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    found = stock.encode(TEXTS, normalize_embeddings=True)
-    np.testing.assert_allclose(found, encoder.encode(TEXTS), atol=1e-6)
+    rows = stock.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(rows, encoder.encode(TEXTS), atol=1e-6)
     short = stock.encode(TEXTS, normalize_embeddings=True, truncate_dim=5)
     np.testing.assert_allclose(short, encoder.encode(TEXTS, dim=5), atol=1e-6)
 
@@ -126,8 +126,8 @@ def test_a_folder_that_stock_sentence_transformers_saved_loads(model_folder, tmp
     stock.save(str(tmp_path / "stock"))
     encoder = Encoder.from_pretrained(tmp_path / "stock")
     assert (encoder.max_length, encoder.width) == (7, 12)
-    found = stock.encode(TEXTS, normalize_embeddings=True)
-    np.testing.assert_allclose(found, encoder.encode(TEXTS), atol=1e-6)
+    rows = stock.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(rows, encoder.encode(TEXTS), atol=1e-6)
 
 
 @pytest.mark.parametrize("style", ST_FOLDERS)

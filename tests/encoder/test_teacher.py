@@ -103,10 +103,10 @@ def test_no_teacher_is_none(build):
 def test_a_teacher_gives_full_embeddings_without_gradient_in_fp32(build, encoder, kind):
     teacher = build(kind)
     assert teacher.width == (OTHER_WIDTH if kind in ("frozen", "cached") else WIDTH)
-    found = teach(teacher, encoder)
-    assert found.shape == (len(TEXTS), teacher.width)
-    assert found.dtype == torch.float32
-    assert not found.requires_grad
+    embeddings = teach(teacher, encoder)
+    assert embeddings.shape == (len(TEXTS), teacher.width)
+    assert embeddings.dtype == torch.float32
+    assert not embeddings.requires_grad
     with torch.autocast("cpu", torch.bfloat16):
         assert teach(teacher, encoder).dtype == torch.float32
 
@@ -120,8 +120,8 @@ def test_the_students_gradient_is_the_one_for_a_constant_target(build, encoder, 
     for target in (None, constant):
         encoder.zero_grad()
         student = encoder(tokens).pooled
-        found = teacher(tokens, prepared, student) if target is None else target
-        (student[:, :16] * found[:, :16].cos()).sum().backward()
+        taught = teacher(tokens, prepared, student) if target is None else target
+        (student[:, :16] * taught[:, :16].cos()).sum().backward()
         gradients.append({n: p.grad for n, p in encoder.named_parameters() if p.requires_grad})
     for name, gradient in gradients[1].items():
         torch.testing.assert_close(gradients[0][name], gradient)
@@ -131,8 +131,8 @@ def test_the_students_gradient_is_the_one_for_a_constant_target(build, encoder, 
 
 def test_self_is_the_students_own_embedding_with_its_dropout(build, encoder):
     student = encoder.train()(encoder.tokenize(TEXTS)).pooled
-    found = build("self")({}, None, student)
-    assert torch.equal(found, student)
+    taught = build("self")({}, None, student)
+    assert torch.equal(taught, student)
     assert build("self")({}, None, student.bfloat16()).dtype == torch.float32
     assert torch.equal(build("self")({}, None, student.double()), student.double())
 
@@ -160,9 +160,9 @@ def test_cached_is_frozen_to_the_precision_of_float16(build, encoder):
     frozen = teach(build("frozen"), encoder)
     teacher = build("cached")
     assert teacher.prepare(TEXTS).dtype == torch.float16
-    found = teach(teacher, encoder)
-    torch.testing.assert_close(found, frozen, rtol=2**-10, atol=1e-6)
-    assert not torch.equal(found, frozen)
+    embeddings = teach(teacher, encoder)
+    torch.testing.assert_close(embeddings, frozen, rtol=2**-10, atol=1e-6)
+    assert not torch.equal(embeddings, frozen)
     assert list(teacher.children()) == list(teacher.parameters()) == []
 
 
@@ -190,8 +190,8 @@ def test_pooling_and_length_are_the_teachers(
     teacher = build(kind, texts, **settings)
     if kind == "frozen":
         assert teacher.prepare(texts)["input_ids"].shape[1] == expected["max_length"]
-    found = teach(teacher, encoder, texts)
-    torch.testing.assert_close(found, other.embed(texts), rtol=2**-10, atol=1e-5)
+    embeddings = teach(teacher, encoder, texts)
+    torch.testing.assert_close(embeddings, other.embed(texts), rtol=2**-10, atol=1e-5)
 
 
 def test_without_a_length_of_its_own_the_teacher_keeps_as_much_as_the_student(build, encoder):
@@ -222,13 +222,13 @@ def test_ema_is_the_closed_form_of_the_students_weights(build, encoder, decay):
         perturb(encoder, step)
         teacher.step(encoder)
         history.append({n: p.detach().double().clone() for n, p in encoder.named_parameters()})
-    for name, found in teacher.encoder.named_parameters():
+    for name, average in teacher.encoder.named_parameters():
         # decay^5 p_0 + (1 - decay) * sum of decay^(5 - i) p_i
         expected = decay**5 * history[0][name]
         for i in range(1, 6):
             expected = expected + (1 - decay) * decay ** (5 - i) * history[i][name]
-        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
-        assert not found.requires_grad
+        torch.testing.assert_close(average.double(), expected, rtol=1e-6, atol=1e-6)
+        assert not average.requires_grad
     assert any(not torch.equal(p, history[0][n]) for n, p in teacher.encoder.named_parameters())
 
 
@@ -240,9 +240,9 @@ def test_ema_follows_frozen_weights_and_buffers_as_well(build, encoder):
         encoder.backbone.embeddings.position_ids += 2
     start = teacher.encoder.backbone.embeddings.word_embeddings.weight.clone()
     teacher.step(encoder)
-    found = teacher.encoder.backbone.embeddings
-    torch.testing.assert_close(found.word_embeddings.weight, (start + 1) / 2)
-    assert torch.equal(found.position_ids, encoder.backbone.embeddings.position_ids)
+    averages = teacher.encoder.backbone.embeddings
+    torch.testing.assert_close(averages.word_embeddings.weight, (start + 1) / 2)
+    assert torch.equal(averages.position_ids, encoder.backbone.embeddings.position_ids)
 
 
 def test_a_step_leaves_the_student_as_it_is(build, encoder):
@@ -300,9 +300,9 @@ def test_ema_is_in_the_checkpoint_and_comes_back(build, encoder, model_folder):
     other = build_teacher(TeacherConfig(kind="ema", decay=0.5), fresh, "")
     Holder(fresh, other).load_state_dict(state, strict=True)
     assert torch.equal(teach(other, fresh), teach(teacher, encoder))
-    for one, student in ((teacher, encoder), (other, fresh)):
+    for taught_by, student in ((teacher, encoder), (other, fresh)):
         perturb(student, 9)
-        one.step(student)
+        taught_by.step(student)
     assert torch.equal(teach(other, fresh), teach(teacher, encoder))
 
 
@@ -345,8 +345,8 @@ def test_workers_prepare_texts_without_any_weights(build, encoder, kind):
     assert len(pickle.dumps(teacher.prepare)) < weights
     loader = DataLoader(TEXTS, batch_size=2, num_workers=2, collate_fn=teacher.prepare)
     batches = zip(loader, (2, 2, 1), strict=True)
-    found = [teacher({}, prepared, torch.empty(size, WIDTH)) for prepared, size in batches]
-    torch.testing.assert_close(torch.cat(found), teach(teacher, encoder), rtol=1e-5, atol=1e-6)
+    embeddings = [teacher({}, prepared, torch.empty(size, WIDTH)) for prepared, size in batches]
+    torch.testing.assert_close(torch.cat(embeddings), teach(teacher, encoder), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["self", "ema"])
@@ -374,8 +374,8 @@ def test_the_cache_is_in_the_named_folder_or_the_users(build, encoder, tmp_path,
     build("cached", folder="~/own")
     assert len(EmbeddingStore(tmp_path / "own")) == len(TEXTS)
     build("cached", folder=None)
-    (found,) = (tmp_path / "mine" / "teachers").iterdir()
-    assert len(EmbeddingStore(found)) == len(TEXTS)
+    (folder,) = (tmp_path / "mine" / "teachers").iterdir()
+    assert len(EmbeddingStore(folder)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("settings", [{"pooling": "cls"}, {"max_length": 5}, {"name": None}])

@@ -19,17 +19,17 @@ ASKED = {"first": TEXTS[:30], "second": TEXTS[20:]}
 
 
 def test_rows_are_those_that_the_encoder_gives_to_the_bit(encoder, tmp_path):
-    found = embed_texts(encoder, ASKED, 4, tmp_path, "encoding")
+    embeddings = embed_texts(encoder, ASKED, 4, tmp_path, "encoding")
     for task, texts in fresh_texts(ASKED).items():
         expected = dict(zip(texts, encoder.embed(texts, batch_size=4), strict=True))
-        for text, row in zip(ASKED[task], found[task][:], strict=True):
+        for text, row in zip(ASKED[task], embeddings[task][:], strict=True):
             if text in expected:
                 assert torch.equal(row, expected[text])
-    assert torch.equal(found["first"][20:], found["second"][:10])  # of one file
-    assert found["second"].shape == (52, 32)
+    assert torch.equal(embeddings["first"][20:], embeddings["second"][:10])  # of one file
+    assert embeddings["second"].shape == (52, 32)
     assert (tmp_path / VECTORS).stat().st_size == 70 * 32 * 4
-    assert torch.equal(found["first"][[5, 1]], found["first"][:][[5, 1]])
-    assert found["first"][[]].shape == (0, 32)
+    assert torch.equal(embeddings["first"][[5, 1]], embeddings["first"][:][[5, 1]])
+    assert embeddings["first"][[]].shape == (0, 32)
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 9])

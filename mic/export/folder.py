@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mic.encoder.encoder import Encoder
-from mic.encoder.pretrained import read_json, write_folder, write_json
+from mic.encoder.pretrained import read_json, write_folder, write_settings
 
 PROMPTS = "config_sentence_transformers.json"
 NORMALIZE = "sentence_transformers.models.Normalize"
@@ -51,15 +51,15 @@ def write_model(
         config.pop(key, None)
     if len(dims) > 1:
         config |= {"is_matryoshka": True, "matryoshka_dimensions": list(dims)}
-    write_json(folder / "config.json", config)
+    write_settings(folder / "config.json", config)
     modules = read_json(folder / "modules.json", [])
     last = len(modules)
     path = f"{last}_Normalize"
     (folder / path).mkdir()
     modules.append({"idx": last, "name": str(last), "path": path, "type": NORMALIZE})
-    write_json(folder / "modules.json", modules)
-    write_json(folder / path / "config.json", {})
-    write_json(folder / PROMPTS, about_use(prompts, dim))
+    write_settings(folder / "modules.json", modules)
+    write_settings(folder / path / "config.json", {})
+    write_settings(folder / PROMPTS, about_use(prompts, dim))
     for file in folder.rglob("*.safetensors"):  # which safetensors makes unreadable to others
         file.chmod((folder / "config.json").stat().st_mode)
 

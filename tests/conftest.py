@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a network
 os.environ["MIC_CACHE"] = tempfile.mkdtemp(prefix="mic-tests-")
 atexit.register(shutil.rmtree, os.environ["MIC_CACHE"], ignore_errors=True)
 # the workers of data loaders import once what they need, not each anew
-multiprocessing.set_forkserver_preload(["mic.data.datamodule"])
+multiprocessing.set_forkserver_preload(["mic.data.datamodule", "datasets"])
 
 from jaxtyping import install_import_hook
 

@@ -1,6 +1,7 @@
 """Corpora on disk: what a row becomes, what is left out and why, read once and never half."""
 
 import json
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
+from corpora import open_together
 
 from mic.config.schema_data import CorpusConfig
 from mic.data import corpus as corpus_module
@@ -182,24 +184,20 @@ def test_a_reading_that_breaks_off_leaves_nothing_and_is_done_anew(
     assert len(open_corpus("x", CorpusConfig(str(file), ["a"]))) == 3
 
 
-OPEN = """
-import sys
-from mic.data.corpus import open_corpus
-from mic.config.schema_data import CorpusConfig
-corpus = open_corpus("x", CorpusConfig(sys.argv[1], ["a"]))
-print(len(corpus), (corpus.folder / "meta.json").stat().st_mtime_ns)
-"""
-
-
-def test_processes_that_begin_together_read_once_and_all_find_it(tmp_path: Path) -> None:
+def test_processes_that_begin_together_read_once_and_all_find_it(
+    tmp_path: Path, cache: Path
+) -> None:
     file = write(tmp_path, [{"a": f"text {n}"} for n in range(20000)])
-    started = [
-        subprocess.Popen([sys.executable, "-c", OPEN, file], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    folders = {process.communicate(timeout=120)[0].strip() for process in started}
-    assert len(folders) == 1
-    assert folders.pop().startswith("20000 ")
+    context = multiprocessing.get_context("forkserver")  # which has imported what they need
+    barrier, results = context.Barrier(3), context.Queue()
+    arguments = (file, str(cache.parent), barrier, results)
+    processes = [context.Process(target=open_together, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    opened = {results.get(timeout=120) for _ in processes}
+    assert [rows for rows, _ in opened] == [20000]
+    for process in processes:
+        process.join()
 
 
 def test_a_process_killed_while_reading_holds_up_nobody(tmp_path: Path, cache: Path) -> None:

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -62,6 +66,14 @@ def write_corpus(
         )
     remaining = [row for row in range(len(rows)) if row not in set(held)]
     return WrittenCorpus(corpus, list(rows), remaining, CorpusSubset(corpus, listed))
+
+
+def open_together(file: str, cache: str, barrier: Barrier, results: "Queue[Any]") -> None:
+    """Open a corpus when other processes do; its rows, and when it was written, to `results`."""
+    os.environ["MIC_CACHE"] = cache
+    barrier.wait()
+    corpus = open_corpus("x", CorpusConfig(file, ["a"]))
+    results.put((len(corpus), (corpus.folder / "meta.json").stat().st_mtime_ns))
 
 
 def unlike(count: int, groups: int = 0, first: int = 0) -> list[Row]:

@@ -63,12 +63,12 @@ def training(overrides: tuple[str, ...]) -> Seconds:
     module = MICModule(config)
     data = read_data(config, module.encoder.tokenize)
     tasks, _ = read_tasks(config, data)
-    module.known = known_embeddings(data, tasks, embed_tasks(module.encoder, tasks, 64, "before"))
+    known = known_embeddings(data, tasks, embed_tasks(module.encoder, tasks, 64, "before"))
     dims = with_full(config.evaluation.dims, module.encoder.width)
     with tempfile.TemporaryDirectory() as folder:
         logger = build_logger(config, Path(folder))
         start = time.perf_counter()
-        speed, _ = fit(module, data, tasks, dims, logger, Path(folder))
+        speed, _ = fit(module, data, tasks, dims, logger, Path(folder), known=known)
         return Seconds(time.perf_counter() - start, speed.seconds)
 
 

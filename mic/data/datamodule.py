@@ -235,14 +235,6 @@ class PairDataModule(LightningDataModule):
                 "give it those, begin anew, or go on all the same with --allow-change data"
             )
 
-    @property
-    def may_differ(self) -> bool:
-        return self.allow_data_change
-
-    @may_differ.setter
-    def may_differ(self, allowed: bool) -> None:
-        self.allow_data_change = allowed
-
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
         """Lightning calls this when a batch is about to be used."""
         if self.stream_state is not None and isinstance(batch, Batch) and batch.state is not None:

@@ -1,7 +1,7 @@
-"""A backbone that does not learn: its embeddings are computed once, and a head is trained on them.
+"""Train a head on a frozen backbone, whose embeddings of all texts are computed once.
 
-What a frozen backbone says of a text never changes, and so it is the cached teacher's embedding of
-the text as well: one table on disk is the head's input and what a teacher teaches.
+A frozen backbone's embedding of a text never changes, and so it is the cached teacher's embedding
+of the text as well: one table on disk is the head's input and what a teacher teaches.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,8 +23,85 @@ from mic.nested import Encoded, unit
 PCA_ROWS = 20_000
 
 
-def refuse(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
-    """Raise an InputError where something else than the head would have to learn or to speak."""
+class FrozenBackbone:
+    """The frozen backbone of an encoder, read from a table on disk, and the head that learns.
+
+    `table` has the backbone's pooled embeddings by their text, once `fill` was given the texts.
+
+    Raises InputError for a config or an objective (`layers` are those that it reads) with which
+    more than the head would learn.
+    """
+
+    def __init__(self, config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
+        refuse_conflicts(config, encoder, layers)
+        self.config = config
+        self.encoder = encoder
+        self.table: EmbeddingStore | None = None
+
+    @property
+    def head(self) -> nn.Linear:
+        head = self.encoder.projection
+        assert head is not None
+        return head
+
+    def fill(self, texts: Iterable[str]) -> None:
+        """Compute the embeddings of those texts that are not on disk yet.
+
+        They are stored in teacher.folder, or in the user's cache. Raises InputError for a folder of
+        other embeddings, RunError for one that cannot be filled.
+        """
+        settings = self.config.teacher
+        bare = self.encoder.headless().to(accelerator())
+        folder = Path(settings.folder).expanduser() if settings.folder else None
+        self.table = fill_teacher_store(folder, bare, texts, settings.batch_size)
+
+    @torch.no_grad()
+    def start_head(self, data: PairDataModule | None) -> None:
+        """Set a head that has not learnt yet as `encoder.projection_start` says.
+
+        For "pca" its rows are the principal directions of the embeddings, at length 1, of up to
+        20,000 training rows' texts: cut to d, the head gives the best linear reconstruction of d
+        dimensions. Of fewer texts than coordinates the last directions are any that complete a
+        rotation.
+
+        Raises InputError for "pca" without a data module, whose texts `fill` was given.
+        """
+        if self.config.encoder.projection_start == "identity" or not is_identity(self.head):
+            return
+        if self.table is None or data is None:
+            raise InputError(
+                "encoder.projection_start=pca: the components are those of the training texts; "
+                "give trainer.fit a PairDataModule, or set it to identity"
+            )
+        rows = data.sample(PCA_ROWS, self.config.seed)
+        texts = sorted({text for row in rows for text in row[:2]})
+        directions = principal_directions(unit(self.table(texts).float()))
+        self.head.weight.copy_(directions.T[: self.head.out_features])
+
+    def encode(
+        self, columns: Sequence[Mapping[str, Tensor]], prepared: Sequence[Prepared] | None
+    ) -> list[Encoded]:
+        """The head's output for the columns' embeddings, which `table` looked up (`prepared`).
+
+        Raises RunError when they were not looked up.
+        """
+        head, encoded = self.head, []
+        looked_up: Sequence[Prepared | None] = prepared or [None] * len(columns)
+        for tokens, rows in zip(columns, looked_up, strict=True):
+            if not isinstance(rows, Tensor):
+                raise RunError(
+                    "encoder.frozen=true: no embeddings to train on; give trainer.fit a "
+                    "PairDataModule, or call fill_teacher(texts) before and collate batches with "
+                    "prepare=module.prepare"
+                )
+            pooled = head(rows.to(head.weight.device, head.weight.dtype))
+            encoded.append(Encoded(pooled, {}, tokens["attention_mask"].bool()))
+        return encoded
+
+
+def refuse_conflicts(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
+    """Raise an InputError for settings under which something besides the head would have to learn,
+    or something besides the backbone's embeddings would be read."""
     frozen, teacher = "encoder.frozen=true: the head alone learns", config.teacher
     if encoder.projection is None:
         raise InputError(
@@ -42,68 +119,19 @@ def refuse(config: Config, encoder: Encoder, layers: Iterable[int]) -> None:
             f"encoder.projection_start=pca: {config.encoder.name} has a trained head, which would "
             "be lost; set it to identity"
         )
-    its_own = {
+    settings = {
         "name": (None, config.encoder.name),
         "pooling": ("auto", encoder.pooling),
         "max_length": (None, encoder.max_length),
     }
-    for key, (default, own) in its_own.items():
-        if teacher.kind == "cached" and (given := getattr(teacher, key)) not in (default, own):
+    for key, (default, value) in settings.items():
+        if teacher.kind == "cached" and (given := getattr(teacher, key)) not in (default, value):
             raise InputError(
                 f"teacher.{key}={given}: with encoder.frozen=true the backbone itself teaches; set "
                 f"teacher.{key}={default or 'null'}"
             )
 
 
-def table(config: Config, encoder: Encoder, texts: Iterable[str]) -> EmbeddingStore:
-    """The backbone's pooled embeddings of all texts; those that are not on disk yet are computed.
-
-    It is kept in teacher.folder, or in the user's cache. Raises InputError for a folder of other
-    embeddings, RunError for one that cannot be filled.
-    """
-    bare = encoder.headless().to(accelerator())
-    folder = Path(config.teacher.folder).expanduser() if config.teacher.folder else None
-    return fill_teacher_store(folder, bare, texts, config.teacher.batch_size)
-
-
 def is_identity(head: nn.Linear) -> bool:
-    return torch.equal(head.weight, torch.eye(*head.weight.shape))
-
-
-@torch.no_grad()
-def begin(config: Config, encoder: Encoder, known: EmbeddingStore, data: PairDataModule) -> None:
-    """Put the head where `encoder.projection_start` says.
-
-    For "pca" its rows are the principal directions of the embeddings, at length 1, of up to 20,000
-    training rows' texts: cut to d, the head gives the best linear reconstruction of d numbers. Of
-    fewer texts than coordinates the last directions are any that complete a rotation.
-    """
-    head = encoder.projection
-    if config.encoder.projection_start == "identity" or head is None:
-        return
-    rows = data.sample(PCA_ROWS, config.seed)
-    texts = sorted({text for row in rows for text in row[:2]})
-    directions = principal_directions(unit(known(texts).float()))
-    head.weight.copy_(directions.T[: head.out_features])
-
-
-def encode(
-    encoder: Encoder, columns: Sequence[Mapping[str, Tensor]], prepared: Sequence[Prepared] | None
-) -> list[Encoded]:
-    """What the head makes of the columns' embeddings, looked up by `EmbeddingStore`.
-
-    Raises RunError when they were not.
-    """
-    head = encoder.projection
-    assert head is not None
-    found = []
-    looked_up: Sequence[Prepared | None] = prepared or [None] * len(columns)
-    for tokens, rows in zip(columns, looked_up, strict=True):
-        if not isinstance(rows, Tensor):
-            raise RunError(
-                "encoder.frozen=true: no embeddings to train on; call fill_teacher(data.texts()) "
-                "before training, and set data.prepare=module.prepare"
-            )
-        pooled = head(rows.to(head.weight.device, head.weight.dtype))
-        found.append(Encoded(pooled, {}, tokens["attention_mask"].bool()))
-    return found
+    weight = head.weight
+    return torch.equal(weight, torch.eye(*weight.shape, dtype=weight.dtype, device=weight.device))

@@ -1,4 +1,4 @@
-"""The LightningModule: encode, teach, weigh, log; an optimiser; nothing else."""
+"""The LightningModule: encode a batch, teach it, weigh the losses, log them; an optimiser."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -10,11 +10,9 @@ from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mic.collectives import rank
 from mic.config.loading import defaults
 from mic.config.schema import Config
 from mic.data.batch import Batch, Prepare
-from mic.encoder.embedding_store import EmbeddingStore
 from mic.encoder.encoder import Encoder
 from mic.encoder.teacher import CachedTeacher, Teacher, build_teacher
 from mic.errors import InputError, RunError
@@ -22,18 +20,18 @@ from mic.nested import Encoded, check_dims
 from mic.objective.gradcache import chunked_step
 from mic.objective.objective import Loss, Objective
 from mic.objective.statistics import BatchStatistics, join
-from mic.train import frozen_backbone
-from mic.train.optimizer import adamw
-from mic.train.sharding import shard, whole_weights
+from mic.train.frozen_backbone import FrozenBackbone
+from mic.train.optimizer import adamw, is_sharded, refuse_sharding, shard
 from mic.train.step_metrics import record, refuse_nan, scalars
 
 
 class MICModule(LightningModule):
-    """An encoder, perhaps its teacher, trained with the MIC objective.
+    """An encoder, and its teacher where there is one, trained with the MIC objective.
 
-    `config` is a `Config`, or the plain dict of one that a checkpoint keeps, so that
-    `MICModule.load_from_checkpoint(path)` needs nothing else. A cached teacher has to be given its
-    texts by `fill_teacher` before it can teach.
+    `config` is a `Config`, or the plain dict of one that a checkpoint holds, so that
+    `MICModule.load_from_checkpoint(path)` needs nothing else. `trainer.fit(module, data)` with a
+    `PairDataModule` needs no other call before it: what a cached teacher or a frozen backbone looks
+    up is embedded before the first step, by the first rank of every node.
 
     Raises InputError for an encoder or a teacher that cannot be loaded, or widths and layers that
     it does not have.
@@ -48,14 +46,12 @@ class MICModule(LightningModule):
         self.objective = Objective(self.config.objective, self.encoder.hidden_width)
         for view in range(3):  # a hard negative is one of the columns from the third on
             self.encoder.watch(self.objective.layers(view))
-        # embeddings before training, by the number of their text: the first look encodes none anew
-        self.known: dict[int, Tensor] = {}
-        self.teacher: Teacher | None = None
-        self.table: EmbeddingStore | None = None  # of a frozen backbone
-        self.sharded = False
+        self.frozen: FrozenBackbone | None = None
         if self.config.encoder.frozen:
             layers = set().union(*map(self.objective.layers, range(3)))
-            frozen_backbone.refuse(self.config, self.encoder, layers)
+            self.frozen = FrozenBackbone(self.config, self.encoder, layers)
+        self.teacher: Teacher | None = None
+        self._embedded: Any = None  # the data module whose texts can be looked up
         if not self.looks_up:
             self.fill_teacher(())
         if self.config.trainer.compile:
@@ -64,23 +60,24 @@ class MICModule(LightningModule):
 
     @property
     def looks_up(self) -> bool:
-        """Whether embeddings are looked up, and `fill_teacher` has to be given their texts."""
-        return self.config.teacher.kind == "cached" or self.config.encoder.frozen
+        """Whether training looks embeddings up, and every text has to be embedded before it."""
+        return self.config.teacher.kind == "cached" or self.frozen is not None
 
     @property
     def prepare(self) -> Prepare | None:
-        """What makes of a column's texts what the teacher, or a frozen backbone, has of them."""
-        if self.table is not None:
-            return self.table
+        """Turns a column's texts into what the teacher, or the frozen backbone, takes of them."""
+        if self.frozen is not None:
+            return self.frozen.table
         return self.teacher.prepare if self.teacher is not None else None
 
     def fill_teacher(self, texts: Iterable[str]) -> None:
-        """Build the teacher; a cached one, and a frozen backbone, embeds those of the texts that
-        it does not have yet."""
-        if self.config.encoder.frozen:
-            self.table = frozen_backbone.table(self.config, self.encoder, texts)
-        if self.table is not None and self.config.teacher.kind == "cached":
-            self.teacher = CachedTeacher(self.table)
+        """Build the teacher; a cached one, and a frozen backbone, embed those of the texts that
+        are not on disk yet."""
+        if self.frozen is not None:
+            self.frozen.fill(texts)
+        if self.frozen is not None and self.config.teacher.kind == "cached":
+            assert self.frozen.table is not None
+            self.teacher = CachedTeacher(self.frozen.table)
         else:
             name = self.config.encoder.name
             self.teacher = build_teacher(self.config.teacher, self.encoder, name, texts)
@@ -91,31 +88,31 @@ class MICModule(LightningModule):
                 f"wide, the student {self.encoder.width}; set it to 0 (distillation takes any)"
             )
 
-    def configure_model(self) -> None:
-        """Share the encoder out over the ranks, where Lightning's ModelParallelStrategy asks."""
-        if self.device_mesh is None or self.sharded:
-            return
-        if any(True for _ in self.objective.parameters()) or self.config.teacher.kind == "ema":
-            raise InputError(
-                "trainer.strategy=fsdp: shares the encoder alone; an objective with weights of its "
-                "own (chain, attention) and teacher.kind=ema need trainer.strategy=ddp"
-            )
-        shard(self.encoder, self.device_mesh["data_parallel"])
-        self.sharded = True
+    def embed_texts(self, data: Any) -> None:
+        """Embed every text of a data module that training looks up; none twice.
 
-    def whole_encoder(self) -> Encoder:
-        """The encoder with all its weights; of one that ranks share, on rank 0 and on the CPU.
-
-        All ranks have to ask; the others get their share.
+        Every rank has to call it, the first one of a node before the others.
         """
-        if not self.sharded:
-            return self.encoder
-        weights = whole_weights(self.encoder)
-        if rank() > 0:
-            return self.encoder
-        encoder = load_encoder(self.config)
-        encoder.load_state_dict(weights)
-        return encoder
+        if self.looks_up and self._embedded is not data and hasattr(data, "texts"):
+            self.fill_teacher(data.texts())
+            self._embedded = data
+
+    def prepare_data(self) -> None:
+        """Embed what is looked up: Lightning calls this on the first rank of every node alone."""
+        self.embed_texts(getattr(self.trainer, "datamodule", None))
+
+    def setup(self, stage: str) -> None:
+        """Open the embeddings on every rank; start the head of a frozen backbone."""
+        data = getattr(self.trainer, "datamodule", None)
+        self.embed_texts(data)
+        if self.frozen is not None and stage == "fit" and self.trainer.ckpt_path is None:
+            self.frozen.start_head(data)
+
+    def configure_model(self) -> None:
+        """Shard the encoder over the ranks, where Lightning's ModelParallelStrategy asks."""
+        if self.device_mesh is not None and not is_sharded(self.encoder):
+            refuse_sharding(self.config, self.objective)
+            shard(self.encoder, self.device_mesh["data_parallel"])
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of one tokenized batch and its terms."""
@@ -123,8 +120,8 @@ class MICModule(LightningModule):
 
     def summarise_all(self, batch: Batch) -> BatchStatistics:
         """What the losses need of a batch, encoded in chunks where the config says so."""
-        # ranks may hold one row more or less, and of a shared encoder all do as many passes
-        size = None if self.sharded else self.config.trainer.chunk_size
+        # ranks may hold one row more or less, and must pass a sharded encoder equally often
+        size = None if is_sharded(self.encoder) else self.config.trainer.chunk_size
         size = size or batch.size
         return join([self.summarise(chunk) for chunk in batch.chunks(size)])
 
@@ -141,18 +138,18 @@ class MICModule(LightningModule):
         """The columns' embeddings and hidden states; in one forward pass if they are one length,
         unless `together` is false."""
         columns = batch.columns
-        if self.config.encoder.frozen:
-            return frozen_backbone.encode(self.encoder, columns, batch.prepared)
+        if self.frozen is not None:
+            return self.frozen.encode(columns, batch.prepared)
         layers = [self.objective.layers(view) for view in range(len(columns))]
         shapes = {tokens["input_ids"].shape for tokens in columns}
-        # of a shared encoder all ranks do the same number of passes
-        if len(shapes) > 1 or not together or self.sharded:
+        # all ranks must pass a sharded encoder equally often
+        if len(shapes) > 1 or not together or is_sharded(self.encoder):
             return [self.encoder(*view) for view in zip(columns, layers, strict=True)]
         joined = {name: torch.cat([tokens[name] for tokens in columns]) for name in columns[0]}
-        found = self.encoder(joined, sorted(set().union(*layers)))
+        encoded = self.encoder(joined, sorted(set().union(*layers)))
         rows = shapes.pop()[0]
         return [
-            found.rows(slice(view * rows, (view + 1) * rows), wanted)
+            encoded.rows(slice(view * rows, (view + 1) * rows), wanted)
             for view, wanted in enumerate(layers)
         ]
 
@@ -161,10 +158,13 @@ class MICModule(LightningModule):
         if not self.objective.taught(view):
             return None
         if self.teacher is None:
-            raise RunError("teacher.kind=cached: call fill_teacher(data.texts()) before training")
+            raise RunError(
+                "teacher.kind=cached: no texts to look up; give trainer.fit a PairDataModule, or "
+                "call fill_teacher(texts) before"
+            )
         prepared = None if batch.prepared is None else batch.prepared[view]
-        found: Tensor = self.teacher(batch.columns[view], prepared, student)
-        return found
+        embeddings: Tensor = self.teacher(batch.columns[view], prepared, student)
+        return embeddings
 
     def finish(self, summary: BatchStatistics, sizes: Sequence[int] | None) -> Loss:
         return self.objective.finish(summary, self.global_step, sizes)
@@ -221,41 +221,34 @@ class MICModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """Log the loss; hand on, to callbacks, the embeddings of queries and positives ("pooled")
         and, where it sees both, those of the teacher ("teacher")."""
-        if self.trainer.sanity_checking and self.known and batch.ids is not None:
-            columns = batch.ids[:, :2].T.tolist()
-            pooled = [torch.stack([self.known[text] for text in column]) for column in columns]
-            return {"pooled": [rows.to(self.device) for rows in pooled], "teacher": None}
         summary = self.summarise_all(batch)
         loss = self.finish(summary, batch.sizes)
         # of all ranks: their own sizes Lightning would average in whole numbers
         rows = sum(batch.sizes) if batch.sizes else batch.size
         self.log("val/loss", loss.total, batch_size=rows, on_epoch=True, sync_dist=True)
-        found = {
+        seen = {
             name: [summary.rows[name, view] for view in range(2) if (name, view) in summary.rows]
             for name in ("pooled", "teacher")
         }
         return {
             "loss": loss.total,
-            "pooled": found["pooled"],
-            "teacher": found["teacher"] if len(found["teacher"]) == 2 else None,
+            "pooled": seen["pooled"],
+            "teacher": seen["teacher"] if len(seen["teacher"]) == 2 else None,
         }
-
-    def on_train_start(self) -> None:
-        self.known = {}
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.config.trainer)
 
 
 def from_plain(plain: Mapping[str, Any]) -> Config:
-    """The config that `dataclasses.asdict` made plain, as checkpoints keep it."""
+    """The config of the plain dict that `dataclasses.asdict` made of it, as checkpoints hold it."""
     config = OmegaConf.to_object(OmegaConf.merge(defaults(), dict(plain)))
     assert isinstance(config, Config)
     return config
 
 
 def load_encoder(config: Config) -> Encoder:
-    """The encoder of a config, frozen where asked, its widths checked."""
+    """The encoder of a config, frozen where the config says so, its widths checked."""
     wanted = config.encoder
     encoder = Encoder.from_pretrained(
         wanted.name,

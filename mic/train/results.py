@@ -1,4 +1,4 @@
-"""What a run leaves behind: results.json, the encoder, figures, and the tables on the screen."""
+"""Write a run's results: results.json, the encoder, figures, and the tables on the screen."""
 
 import json
 import shutil
@@ -22,10 +22,10 @@ from mic.report.tables import rich_table
 from mic.tracking import run_directory
 from mic.tracking.run_directory import git_commit, versions
 from mic.train.callbacks import Throughput
-from mic.train.callbacks.geometry import nearest
+from mic.train.callbacks.geometry import nearest_width
 
 
-def about(
+def results_meta(
     config: Config,
     data: PairDataModule,
     baselines: Mapping[str, Results],
@@ -34,7 +34,7 @@ def about(
     seconds: float,
     segments: int,
 ) -> dict[str, Any]:
-    """The `meta` of results.json."""
+    """The `meta` of results.json: data, settings and software of the run, and its baselines."""
     return {
         "baselines": baselines,
         "seed": config.seed,
@@ -55,13 +55,14 @@ def about(
     }
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """What results.json of a finished run holds."""
-    found: dict[str, Any] = json.loads((folder / run_directory.RESULTS).read_text(encoding="utf-8"))
-    return found
+def load_results(folder: Path) -> dict[str, Any]:
+    """The content of results.json in a finished run's folder."""
+    file = folder / run_directory.RESULTS
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return results
 
 
-def draw(
+def draw_figures(
     folder: Path,
     tasks: Sequence[Task],
     methods: Mapping[str, Results],
@@ -69,33 +70,40 @@ def draw(
     dims: Sequence[int],
     map_dim: int,
 ) -> None:
-    """The run's figures; `spreads` are the states' covariances on the texts of the last task."""
-    to = folder / run_directory.FIGURES
-    to.mkdir(exist_ok=True)
+    """Draw the run's figures.
+
+    `spreads` are the covariances [dim, dim] of the last task's texts, untrained and trained.
+    """
+    figures_folder = folder / run_directory.FIGURES
+    figures_folder.mkdir(exist_ok=True)
     last = tasks[-1]
     count = len(last.texts)
-    made = f"made by `mic train {folder / 'config.yaml'}`"
+    command = f"made by `mic train {folder / 'config.yaml'}`"
     headlines = {task.name: task.headline for task in tasks}
     figures.save(
-        figures.quality(headlines, methods, f"run {folder.name}; {made}"), to / "quality.png"
+        figures.quality(headlines, methods, f"run {folder.name}; {command}"),
+        figures_folder / "quality.png",
     )
-    texts = f"{count:,} texts of {last.name}; {made}"
+    texts = f"{count:,} texts of {last.name}; {command}"
     variances = {state: spread.diagonal() for state, spread in spreads.items()}
     of = "variance of each coordinate of unit vectors over its mean"
-    figures.save(figures.variance(variances, dims, f"{of}; {texts}"), to / "variance.png")
-    shown = nearest(dims, map_dim)
-    if shown is not None:
-        maps = {state: cross_correlation(spread, shown) for state, spread in spreads.items()}
+    figures.save(
+        figures.variance(variances, dims, f"{of}; {texts}"), figures_folder / "variance.png"
+    )
+    width = nearest_width(dims, map_dim)
+    if width is not None:
+        maps = {state: cross_correlation(spread, width) for state, spread in spreads.items()}
         figures.save(
-            figures.correlation_map(maps, dims, count, texts), to / "cross_correlation.png"
+            figures.correlation_map(maps, dims, count, texts),
+            figures_folder / "cross_correlation.png",
         )
 
 
 def replace_encoder(encoder: Encoder, folder: Path) -> None:
-    """Save an encoder where there may be one already, of a run that goes on or ends once more."""
+    """Save an encoder into a folder that may hold that of an earlier end of the run."""
     new, old = (folder.with_name(f".{folder.name}.{age}") for age in ("new", "old"))
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     encoder.save(new)
     if folder.exists():
         folder.rename(old)
@@ -103,7 +111,7 @@ def replace_encoder(encoder: Encoder, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def show(
+def print_results(
     folder: Path,
     tasks: Sequence[Task],
     methods: Mapping[str, Results],

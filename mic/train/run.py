@@ -1,4 +1,4 @@
-"""One training run from a config to results.json."""
+"""Train one run: from a config to results.json in the run directory."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
+from torch import Tensor
 
 from mic.collectives import rank, world_size
 from mic.config.loading import to_yaml
@@ -26,10 +27,17 @@ from mic.files import json_value, write_json, write_text
 from mic.nested import with_full
 from mic.tracking import run_directory
 from mic.tracking.loggers import RunLogger, build_logger, refuse_missing
-from mic.train import frozen_backbone, untrained_baselines
-from mic.train.callbacks.evaluation import flat
-from mic.train.module import MICModule
-from mic.train.results import about, draw, read_results, replace_encoder, show
+from mic.train import untrained_baselines
+from mic.train.callbacks.evaluation import flat_scores
+from mic.train.module import MICModule, load_encoder
+from mic.train.optimizer import whole_encoder
+from mic.train.results import (
+    draw_figures,
+    load_results,
+    print_results,
+    replace_encoder,
+    results_meta,
+)
 from mic.train.resume.compatibility import Start, examine
 from mic.train.trainer import fit
 from mic.train.untrained_baselines import Untrained
@@ -40,19 +48,19 @@ TRAINED = "mic"
 def train(
     config: Config, overwrite: bool = False, allow_change: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Train as `config` says and return what the run's results.json holds.
+    """Train as `config` says; the content of the run's results.json.
 
     The run directory is made once encoder, data and tasks have been read and checked; results.json
-    is the last thing written to it. A run that is there already, with the same settings, goes on
-    where its newest checkpoint is, or is left as it is if it has finished. `overwrite` replaces it;
-    `allow_change` names the settings that may be different (see `mic.train.resume.compatibility`).
+    is the last file written to it. A run that is there already, with the same settings, goes on
+    from its newest checkpoint, or is left as it is if it has finished. `overwrite` replaces it;
+    `allow_change` names the settings that may differ (see `mic.train.resume.compatibility`).
 
     Raises InputError for bad input, before anything is written, RunError for a run that failed, and
     Preempted for one that was asked to stop by a signal.
     """
     if starts_ranks(config):
         start_ranks(config, overwrite, allow_change)
-        return read_results(run_directory.path_of(config))
+        return load_results(run_directory.path_of(config))
     with listening() as stop, group():
         watch_parent()
         return train_here(config, overwrite, allow_change, stop)
@@ -61,7 +69,7 @@ def train(
 def train_here(
     config: Config, overwrite: bool, allow_change: Sequence[str], stop: Stop
 ) -> dict[str, Any]:
-    """A run in this process, which may be one of several ranks."""
+    """Train in this process, which may be one of several ranks."""
     started = time.monotonic()
     folder = run_directory.path_of(config)
     refuse_missing(config)
@@ -69,33 +77,32 @@ def train_here(
     if start.finished:
         if rank() == 0:
             notice(f"{folder}: has finished; nothing to do (--overwrite trains it anew)")
-        return read_results(folder)
+        return load_results(folder)
     refuse_batch(config, world_size())
     seed_everything(config.seed, workers=True, verbose=False)
     module = first_on_node(lambda: MICModule(config))
-    data = first_on_node(lambda: read_data(config, module.encoder.tokenize))
-    data.may_differ = any(key.partition(".")[0] == "data" for key in allow_change)
+    other_data = any(key.partition(".")[0] == "data" for key in allow_change)
+    data = first_on_node(lambda: read_data(config, module.encoder.tokenize, other_data))
     validation, test = read_tasks(config, data)
     if module.looks_up:
-        first_on_node(lambda: module.fill_teacher(data.texts()))
-    data.prepare = module.prepare
+        first_on_node(lambda: module.embed_texts(data))
     if start.checkpoint is not None:  # before anything is written
         data.refuse_other(start.checkpoint.read()["PairDataModule"]["data"])
     from_rank_zero(lambda: make_folder(config, module, start))
     logger = build_logger(config, folder)
     try:
-        return run(module, data, validation, test, folder, logger, start, stop, started)
+        return run_training(module, data, validation, test, folder, logger, start, stop, started)
     finally:
         logger.finish()
 
 
 def make_folder(config: Config, module: MICModule, start: Start) -> None:
-    """Make the run's folder, or take it as it is, with a segment in its run.json."""
-    learning = sum(one.nbytes for one in module.parameters() if one.requires_grad)
-    whole = sum(one.nbytes for one in module.parameters())
-    run_directory.refuse_full_disk(
-        config, 4 * whole + 6 * learning
-    )  # three checkpoints and the encoder
+    """Make the run's folder, or use the one that is there; add a segment to its run.json."""
+    parameters = list(module.parameters())
+    learning = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
+    whole = sum(parameter.nbytes for parameter in parameters)
+    needed = 4 * whole + 6 * learning  # three checkpoints and the encoder
+    run_directory.refuse_full_disk(config, needed)
     folder = run_directory.path_of(config)
     step = start.checkpoint.step if start.checkpoint else 0
     if start.checkpoint is None:
@@ -107,7 +114,7 @@ def make_folder(config: Config, module: MICModule, start: Start) -> None:
     run_directory.begin_segment(folder, segment)
 
 
-def run(
+def run_training(
     module: MICModule,
     data: PairDataModule,
     validation: Sequence[Task],
@@ -125,37 +132,35 @@ def run(
     trained_on = {
         task.name: None if data.streams else overlap(data, task.evaluated) for task in tasks
     }
-    before = measure_untrained(module, data, tasks, dims, folder, start)
+    before, known = measure_untrained(module, data, tasks, dims, folder, start)
     if start.checkpoint is None:
-        logger.write(about_data(data, trained_on), steps=0)
+        logger.write(data_counts(data, trained_on), steps=0)
         if before.baselines:  # rank 0's
-            logger.write(flat(scores_of(validation, before.baselines[RAW]), "val"), steps=0)
-        if module.table is not None:
-            frozen_backbone.begin(config, module.encoder, module.table, data)
-            module.known = {}  # those of the encoder as it was
+            raw = select_results(validation, before.baselines[RAW])
+            logger.write(flat_scores(raw, "val"), steps=0)
     path = start.checkpoint.path if start.checkpoint else None
-    speed, best = fit(module, data, validation, dims, logger, folder, path, stop)
+    speed, best = fit(module, data, validation, dims, logger, folder, path, stop, known)
 
     module.encoder.to(accelerator())
     after = scoring.embed_tasks(module.encoder, tasks, batch_size, "evaluating trained")
-    encoder = module.whole_encoder()
+    encoder = whole_encoder(module.encoder, lambda: load_encoder(config))
     if rank() != 0:
         return from_rank_zero(dict)
     methods = {**before.baselines, TRAINED: scoring.score_tasks(tasks, after, dims)}
-    final = flat(scores_of(validation, methods[TRAINED]), "val")
+    final = flat_scores(select_results(validation, methods[TRAINED]), "val")
     steps = config.trainer.max_steps
     epoch = 0 if data.streams else (steps - 1) // data.order.length(0)
     logger.write({**final, **best.update(final)}, steps=steps, epoch=epoch)
     replace_encoder(encoder, folder / run_directory.ENCODER)
     trained = untrained_baselines.spread_of(after[tasks[-1].name])
     spreads = {"untrained": before.spread, "trained": trained}
-    draw(folder, tasks, methods, spreads, dims, config.monitor.map_dim)
+    draw_figures(folder, tasks, methods, spreads, dims, config.monitor.map_dim)
     seconds = time.monotonic() - started + speed.earlier
     segments = len(run_directory.about(folder).get("segments", ()))
-    meta = about(config, data, before.baselines, trained_on, speed, seconds, segments)
+    meta = results_meta(config, data, before.baselines, trained_on, speed, seconds, segments)
     results = {**methods[TRAINED], "meta": meta}
     write_json(folder / run_directory.RESULTS, results)
-    show(folder, tasks, methods, speed, data.dropped)
+    print_results(folder, tasks, methods, speed, data.dropped)
     return from_rank_zero(lambda: json_value(results))
 
 
@@ -166,40 +171,47 @@ def measure_untrained(
     dims: Sequence[int],
     folder: Path,
     start: Start,
-) -> Untrained:
-    """What the encoder is worth before training, measured now or when the run was begun.
+) -> tuple[Untrained, dict[int, Tensor]]:
+    """The untrained encoder's scores, measured now or when the run was begun, and its embeddings.
 
-    Rank 0 alone has the scores.
+    The scores are rank 0's alone. The embeddings are those of the validation rows, by their id, or
+    none where they have to be computed: a resumed run has its first validation behind it, and a
+    frozen backbone's head may not start as the identity.
     """
-    found = None if start.checkpoint is None else untrained_baselines.read(folder)
-    if found is not None:
-        return found
+    untrained = None if start.checkpoint is None else untrained_baselines.read_untrained(folder)
+    if untrained is not None:
+        return untrained, {}
     module.encoder.to(accelerator())
     batch_size = module.config.evaluation.batch_size
     before = scoring.embed_tasks(module.encoder, tasks, batch_size, "evaluating untrained")
-    module.known = untrained_baselines.known_embeddings(data, tasks, before)
-    scores = untrained_baselines.baselines(module, data, tasks, before, dims) if rank() == 0 else {}
-    found = Untrained(scores, untrained_baselines.spread_of(before[tasks[-1].name]))
+    baselines = {}
     if rank() == 0:
-        untrained_baselines.write(folder, found)
-    return found
+        baselines = untrained_baselines.score_untrained(module, data, tasks, before, dims)
+    untrained = Untrained(baselines, untrained_baselines.spread_of(before[tasks[-1].name]))
+    if rank() == 0:
+        untrained_baselines.write_untrained(folder, untrained)
+    if module.config.encoder.frozen:
+        return untrained, {}
+    return untrained, untrained_baselines.known_embeddings(data, tasks, before)
 
 
-def about_data(data: PairDataModule, trained_on: Mapping[str, int | None]) -> dict[str, float]:
-    """What is logged of the data before the first step."""
-    found = {
+def data_counts(data: PairDataModule, trained_on: Mapping[str, int | None]) -> dict[str, float]:
+    """The counts of the data that are logged before the first step, by their logged names."""
+    counts = {
         "data/skipped_rows": data.skipped,
         "data/left_out_rows": None if data.streams else data.order.left_out(0),
         **{f"data/overlap/{task}": count for task, count in trained_on.items()},
     }
-    return {key: one for key, one in found.items() if one is not None}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
-def scores_of(tasks: Sequence[Task], results: Results) -> Results:
+def select_results(tasks: Sequence[Task], results: Results) -> Results:
     return {task.name: results[task.name] for task in tasks}
 
 
-def read_data(config: Config, tokenize: Tokenize) -> PairDataModule:
+def read_data(
+    config: Config, tokenize: Tokenize, allow_data_change: bool = False
+) -> PairDataModule:
     """The training and validation rows of a config. Raises InputError for bad ones."""
     return PairDataModule(
         config.data,
@@ -207,6 +219,7 @@ def read_data(config: Config, tokenize: Tokenize) -> PairDataModule:
         batch_size=config.trainer.batch_size,
         batch_tokens=config.trainer.batch_tokens,
         seed=config.seed,
+        allow_data_change=allow_data_change,
     )
 
 

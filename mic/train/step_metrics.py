@@ -1,4 +1,4 @@
-"""The figures of a training step or of a validation: which they are, and where they go."""
+"""Log the values of a training step or a validation, and refuse a loss that is not finite."""
 
 import math
 from collections.abc import Mapping
@@ -16,20 +16,22 @@ def record(
     values: Mapping[str, float],
     steps: int | None = None,
 ) -> None:
-    """Log values after the steps taken so far (or `steps`); before training, after none.
+    """Log values under the number of steps taken so far (or `steps`), which is 0 before training.
 
-    Straight to the loggers: Lightning would keep them in fp32, none before training, and those of a
-    step until after the callbacks, where a checkpoint of that step is saved. Callbacks that watch a
-    value, as ModelCheckpoint does, find it during training all the same.
+    They go straight to the loggers: Lightning would round them to fp32, log none before training,
+    and log those of a step after the callbacks, one of which saves a checkpoint of that step.
+    Callbacks that watch a value, as ModelCheckpoint does, can read it during training all the same.
     """
-    write(trainer, values, steps)
+    write_to_loggers(trainer, values, steps)
     if trainer.validating or (trainer.training and not trainer.sanity_checking):
-        found = {name: torch.tensor(value, dtype=torch.double) for name, value in values.items()}
-        trainer.callback_metrics.update(found)  # as LightningModule.log would, but at once
+        tensors = {name: torch.tensor(value, dtype=torch.double) for name, value in values.items()}
+        trainer.callback_metrics.update(tensors)  # as LightningModule.log would, but at once
 
 
-def write(trainer: Trainer, values: Mapping[str, float], steps: int | None = None) -> None:
-    """Log values to the loggers alone: in the hooks where Lightning takes none."""
+def write_to_loggers(
+    trainer: Trainer, values: Mapping[str, float], steps: int | None = None
+) -> None:
+    """Log values to the loggers alone, also in hooks where Lightning's own `log` is refused."""
     if steps is None:
         steps = 0 if trainer.sanity_checking else trainer.global_step
     for logger in trainer.loggers:

@@ -1,12 +1,13 @@
-"""Lightning's loop for one run, with everything that watches it."""
+"""Run Lightning's Trainer for one run, with its callbacks."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor
 
 from mic.config.schema import Config
 from mic.data.datamodule import PairDataModule
@@ -21,6 +22,7 @@ from mic.train.callbacks import (
     CollapseAlarm,
     CrossCorrelationMap,
     ExactResume,
+    FirstValidation,
     LastValidation,
     NestedEvaluation,
     NestedRetrievalEval,
@@ -44,15 +46,18 @@ def fit(
     folder: Path,
     checkpoint: Path | None = None,
     stop: Stop | None = None,
+    known: Mapping[int, Tensor] | None = None,
 ) -> tuple[Throughput, BestSoFar]:
-    """Train as the module's config says, watched at `dims`; what was counted on the way.
+    """Train as the module's config says, and watch the widths `dims`; the counted speed, the best.
 
-    From a checkpoint on, if there is one. Being asked to `stop` ends it with Preempted, when the
-    state is saved; a loss that is not finite, an alarm that stops the run, and a checkpoint that
-    cannot be written with RunError.
+    Training goes on from `checkpoint`, if given. `known` has the validation rows' embeddings before
+    training, for `FirstValidation`.
+
+    Raises Preempted, when asked to `stop` and the state is saved, and RunError for a loss that is
+    not finite, an alarm that stops the run, and a checkpoint that cannot be written.
     """
     config, settings = module.config, module.config.trainer
-    sharing = settings.strategy == "fsdp" and rank_info().ranks > 1
+    sharding = settings.strategy == "fsdp" and rank_info().ranks > 1
     throughput = Throughput(settings.log_every)
     watching = watchers(config, dims, folder) if config.monitor.geometry else []
     exact = ExactResume(folder / CHECKPOINTS, settings.save_every, seed=config.seed, stop=stop)
@@ -62,7 +67,7 @@ def fit(
         max_steps=settings.max_steps,
         max_epochs=-1,
         accelerator="auto",
-        **ranks(settings.strategy),
+        **device_options(settings.strategy),
         precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
         gradient_clip_val=settings.gradient_clip or None,
         val_check_interval=settings.validate_every,
@@ -72,12 +77,13 @@ def fit(
         logger=logger,
         callbacks=[
             throughput,
-            # which goes backward more than once, and a shared encoder cannot
-            TermBalance(0 if sharing else config.monitor.balance_every, throughput),
+            # it goes backward more than once, which a sharded encoder cannot
+            TermBalance(0 if sharding else config.monitor.balance_every, throughput),
             Progress(settings.log_every, throughput),
+            FirstValidation(known or {}),
             LastValidation(),
             *([BatchRecord(folder)] if config.monitor.batches else []),
-            evaluation,  # before all that keep something of a validation: it may be broken off
+            evaluation,  # before all that store a validation's values: it may be broken off
             *watching,
             best,
             exact,
@@ -87,7 +93,7 @@ def fit(
         enable_model_summary=False,
     )
     with warnings.catch_warnings():
-        quiet()
+        ignore_expected_warnings()
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     for alarm in watching:
         if isinstance(alarm, CollapseAlarm) and alarm.reason and config.monitor.alarm.stop:
@@ -95,20 +101,20 @@ def fit(
     return throughput, best
 
 
-def ranks(strategy: str) -> dict[str, Any]:
-    """A trainer's processes: those that there are, however they were started."""
-    here = rank_info()
-    if here.ranks == 1:
+def device_options(strategy: str) -> dict[str, Any]:
+    """The Trainer's arguments for the processes of this run, however they were started."""
+    process = rank_info()
+    if process.ranks == 1:
         return {"devices": 1}
     # otherwise DDP packs gradients anew after a process's first step, into other buckets: sums of
     # three ranks or more would then be rounded in another order after a resume
-    fixed = here.ranks > 2
+    fixed = process.ranks > 2
     return {
-        "devices": here.local_ranks,
-        "num_nodes": here.nodes,
+        "devices": process.local_ranks,
+        "num_nodes": process.nodes,
         "strategy": DDPStrategy(find_unused_parameters=fixed)
         if strategy == "ddp"
-        else sharded(here.ranks),
+        else fsdp_strategy(process.ranks),
         "plugins": [cluster_environment()],
     }
 
@@ -125,22 +131,22 @@ def watchers(config: Config, dims: Sequence[int], folder: Path) -> list[Callback
     ]
 
 
-def sharded(ranks: int) -> ModelParallelStrategy:
-    """FSDP2 over all ranks; what each shards, `MICModule.configure_model` says."""
+def fsdp_strategy(ranks: int) -> ModelParallelStrategy:
+    """FSDP2 over all ranks; `MICModule.configure_model` shards the encoder."""
     return ModelParallelStrategy(
         data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False
     )
 
 
-def quiet() -> None:
-    """Silence what Lightning warns of that is as it should be."""
-    about: Any = (
+def ignore_expected_warnings() -> None:
+    """Silence those of Lightning's warnings that do not apply process."""
+    expected: Any = (
         "does not have many workers",
         "in eval mode at the start of training",  # a teacher, which stays so
         "smaller than the logging interval",
         "your dataloader is not resumable",  # its sampler is
         "It is recommended to use `self.log",  # the value is that of all ranks already
-        "find_unused_parameters=True was specified",  # see `ranks`
+        "find_unused_parameters=True was specified",  # see `device_options`
     )
-    for text in about:
+    for text in expected:
         warnings.filterwarnings("ignore", message=f".*{text}.*")

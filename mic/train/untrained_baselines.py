@@ -1,4 +1,4 @@
-"""What the untrained encoder is worth: measured once, kept in the run directory.
+"""Score the untrained encoder once, and store its scores in the run directory.
 
 RUN/untrained/baselines.json has the scores of the two baselines that need no training,
 RUN/untrained/spread.safetensors the covariance of the last task's embeddings. A run that resumes
@@ -46,14 +46,17 @@ def spread_of(embeddings: Float[Tensor, "texts dim"]) -> Float[Tensor, "dim dim"
     return covariance(unit(embeddings))
 
 
-def baselines(
+def score_untrained(
     module: MICModule,
     data: PairDataModule,
     tasks: Sequence[Task],
     before: Mapping[str, Tensor],
     dims: Sequence[int],
 ) -> dict[str, Results]:
-    """What the untrained encoder scores: cut as it is, and by a PCA fitted on training texts."""
+    """The untrained encoder's scores at every width, truncated as it is and after a PCA.
+
+    The PCA is fitted on `evaluation.pca_texts` training texts; `before` has the tasks' embeddings.
+    """
     settings = module.config.evaluation
     rows = data.sample(settings.pca_texts, module.config.seed)
     texts = sorted({text for row in rows for text in row[:2]})
@@ -71,7 +74,7 @@ def baselines(
 def known_embeddings(
     data: PairDataModule, tasks: Sequence[Task], before: Mapping[str, Tensor]
 ) -> dict[int, Tensor]:
-    """The validation rows' embeddings by the number of their text, if tasks have them all."""
+    """The validation rows' embeddings by the id of their text; empty unless tasks have them all."""
     wanted = {text for row in data.validation.texts() for text in row[:2]}
     known = {
         signed(hash_text(text)): row
@@ -82,7 +85,7 @@ def known_embeddings(
     return known if len(known) == len(wanted) else {}
 
 
-def write(run: Path, untrained: Untrained) -> None:
+def write_untrained(run: Path, untrained: Untrained) -> None:
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     with replacing(folder / SPREAD) as partial:
@@ -90,8 +93,8 @@ def write(run: Path, untrained: Untrained) -> None:
     write_json(folder / SCORES, untrained.baselines)
 
 
-def read(run: Path) -> Untrained | None:
-    """What `write` wrote; None where it did not.
+def read_untrained(run: Path) -> Untrained | None:
+    """The scores that `write_untrained` wrote; None where there are none.
 
     Raises InputError for damaged files.
     """
@@ -99,18 +102,18 @@ def read(run: Path) -> Untrained | None:
     if not (folder / SCORES).is_file():
         return None
     try:
-        found = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+        content = json.loads((folder / SCORES).read_text(encoding="utf-8"))
         spread = load_file(folder / SPREAD)["spread"]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{folder}: not readable: {error}; remove it") from None
-    return Untrained({name: by_width(scores) for name, scores in found.items()}, spread)
+    return Untrained({name: by_width(scores) for name, scores in content.items()}, spread)
 
 
 def by_width(results: dict[str, dict[str, dict[str, float | None]]]) -> Results:
-    """Results as JSON has them, with whole numbers for widths and NaN for null."""
+    """Results read from JSON, with integers for widths and NaN for null."""
     return {
         task: {
-            metric: {int(dim): torch.nan if one is None else one for dim, one in values.items()}
+            metric: {int(dim): torch.nan if v is None else v for dim, v in values.items()}
             for metric, values in metrics.items()
         }
         for task, metrics in results.items()

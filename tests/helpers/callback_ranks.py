@@ -48,8 +48,6 @@ def main(config_file: str, into: str) -> None:
     data = PairDataModule(
         config.data, module.encoder.tokenize, batch_size=config.trainer.batch_size
     )
-    if module.teacher is not None:
-        data.prepare = module.teacher.prepare
     throughput, seen = Throughput(1), Seen()
     spectral = SpectralIsotropy(DIMS, 8, pair_rows=config.monitor.pair_rows, folder=folder)
     trainer = Trainer(

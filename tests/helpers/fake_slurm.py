@@ -53,7 +53,7 @@ class Job:
         known = {"%x": self.options["job-name"], "%j": self.number}
         known |= {"%A": self.number, "%a": self.task, "%%": "%"}
         pattern = self.options["output"]
-        self.log = folder / re.sub("%.", lambda found: str(known[found[0]]), pattern)
+        self.log = folder / re.sub("%.", lambda match: str(known[match[0]]), pattern)
         self.copy = folder / "slurm_script"
         shutil.copy(script, self.copy)  # as sbatch does: the script is not where it was written
         for name in ("srun", "scontrol"):
@@ -99,12 +99,12 @@ class Job:
             slurm |= {"ARRAY_JOB_ID": self.number, "ARRAY_TASK_ID": self.task}
         if self.restarts:
             slurm["RESTART_COUNT"] = self.restarts
-        own = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+        variables = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
         fake = {"FAKE_SLURM": str(self.folder), "FAKE_SECOND": str(self.second)}
         path = f"{self.folder}:{os.environ['PATH']}"
         others = ("SLURM_", "OMP_", "WANDB_")
         left = {name: value for name, value in os.environ.items() if not name.startswith(others)}
-        return left | own | {"PATH": path, **fake}
+        return left | variables | {"PATH": path, **fake}
 
     def tasks(self) -> list[int]:
         """The process ids of the newest step."""
@@ -142,8 +142,8 @@ class Job:
         """
         file = self.folder / "requeued"
         asked = file.read_text().split() if file.exists() else []
-        own = f"{self.number}_{self.task}" if self.task else str(self.number)
-        assert asked in ([], [own])
+        name = f"{self.number}_{self.task}" if self.task else str(self.number)
+        assert asked in ([], [name])
         file.unlink(missing_ok=True)
         return bool(asked) and "requeue" in self.options
 

@@ -47,7 +47,7 @@ if __name__ == "__main__":
     from mic.train.module import MICModule
     from mic.train.resume import checkpoint_files, exact_resume
 
-    training.draw = lambda *_: None  # its pictures take a third of a run's time
+    training.draw_figures = lambda *_: None  # its pictures take a third of a run's time
     jaxtyping.config.update("jaxtyping_disable", True)
 
 PATIENCE = 120.0  # seconds for the ranks of a run to end
@@ -92,11 +92,11 @@ class Forked:
 @contextmanager
 def forked(folder: Path) -> Iterator[Forked]:
     """A process that forks runs, for as long as one wants it."""
-    found = Forked(folder)
-    with found.process:
-        assert found.hear() == "ready\n"
-        yield found
-        found.process.kill()  # its way out takes seconds
+    server = Forked(folder)
+    with server.process:
+        assert server.hear() == "ready\n"
+        yield server
+        server.process.kill()  # its way out takes seconds
 
 
 def places() -> dict[str, tuple[Any, str]]:
@@ -177,8 +177,8 @@ def run(asked: dict[str, Any]) -> list[int]:
     while len(ends) < len(children):
         for child in children:
             if child not in ends:
-                found, status = os.waitpid(child, os.WNOHANG)
-                if found:
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended:
                     ends[child] = os.waitstatus_to_exitcode(status)
                 elif time.monotonic() > limit:
                     os.kill(child, signal.SIGKILL)

@@ -16,8 +16,8 @@ HERE = Path(os.environ.get("FAKE_SLURM", ""))
 
 
 def ends(codes: str) -> int:
-    said = {"arguments": sys.argv[3:], "threads": os.environ["OMP_NUM_THREADS"]}
-    (HERE / f"said.{RANK}").write_text(json.dumps(said))
+    seen = {"arguments": sys.argv[3:], "threads": os.environ["OMP_NUM_THREADS"]}
+    (HERE / f"said.{RANK}").write_text(json.dumps(seen))
     time.sleep(0 if RANK else 0.2)
     return int(codes.split(",")[RANK])
 

@@ -8,8 +8,10 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WIDTH, LAYERS = 32, 3
 
 
-def write_tiny_bert(folder: Path) -> None:
-    """A random BERT of 3 layers, 32 wide, with its tokenizer, as a folder."""
+def write_tiny_bert(
+    folder: Path, width: int = WIDTH, layers: int = LAYERS, positions: int = 64
+) -> None:
+    """A random BERT with its tokenizer, as a folder."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -33,10 +35,10 @@ def write_tiny_bert(folder: Path) -> None:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words),
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
+        hidden_size=width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
     )
     BertModel(config).save_pretrained(folder)

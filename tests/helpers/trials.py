@@ -33,8 +33,8 @@ def ask(arguments: list[str]) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     trials = [Trial(arguments, rank, ranks, port) for rank in range(ranks)]
-    for one in PASSED_ON:
-        signal.signal(one, lambda number, _: [os.kill(trial.pid, number) for trial in trials])
+    for number in PASSED_ON:
+        signal.signal(number, lambda heard, _: [os.kill(trial.pid, heard) for trial in trials])
     codes = [trial.code() for trial in trials]
     code = next((code for code in codes if code), 0)
     if code < 0:

@@ -11,8 +11,8 @@ from mic.tracking.snapshots import read_snapshots
 
 def run(fork: Forked, config: Path, folder: Path, world: int) -> None:
     folder.mkdir()
-    codes, said = fork(str(config), str(folder), ranks=world, module="callback_ranks")
-    assert codes == [0] * world, said
+    codes, output = fork(str(config), str(folder), ranks=world, module="callback_ranks")
+    assert codes == [0] * world, output
 
 
 def logged(folder: Path) -> dict[tuple[int, str], float]:
@@ -56,25 +56,27 @@ def alone(fork, config, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_log_what_one_process_logs(fork, config, alone, tmp_path, world):
     run(fork, config, tmp_path / "run", world)
-    expected, found = logged(alone), logged(tmp_path / "run")
-    assert found.keys() == expected.keys()
+    expected, actual = logged(alone), logged(tmp_path / "run")
+    assert actual.keys() == expected.keys()
     for prefix in ("geometry/teacher_cka/", "geometry/uniformity/", "val/pairs/map@100/"):
         assert {f"{prefix}d{dim}" for dim in (4, 8, 16, 32)} <= {name for _, name in expected}
     assert {step for step, name in expected if name.startswith("geometry/")} == {0, 2, 4}
     assert {step for step, name in expected if name.startswith("balance/")} == {0, 2}
     for key, value in expected.items():
         if value is None:  # a layer norm leaves a direction without variance: no condition number
-            assert (key[1], found[key]) == ("geometry/condition_number/d32", None)
+            assert (key[1], actual[key]) == ("geometry/condition_number/d32", None)
             continue
         # Lightning keeps val/loss in fp32, and tasks are embedded in fp32
         exact = not key[1].startswith("val/") or key[1].startswith("val/pairs/")
-        assert found[key] == pytest.approx(value, rel=1e-9 if exact else 1e-4, abs=1e-9), key
-    for one, other in zip(read_snapshots(alone), read_snapshots(tmp_path / "run"), strict=True):
-        assert (one.step, one.rows) == (other.step, other.rows)
-        assert one.variance.numpy() == pytest.approx(other.variance.numpy(), rel=1e-5)
+        assert actual[key] == pytest.approx(value, rel=1e-9 if exact else 1e-4, abs=1e-9), key
+    for snapshot, other in zip(
+        read_snapshots(alone), read_snapshots(tmp_path / "run"), strict=True
+    ):
+        assert (snapshot.step, snapshot.rows) == (other.step, other.rows)
+        assert snapshot.variance.numpy() == pytest.approx(other.variance.numpy(), rel=1e-5)
     every = [json.loads((tmp_path / f"run/values-{r}.json").read_text()) for r in range(world)]
     assert all(values == every[0] for values in every)
     every = [json.loads((tmp_path / f"run/seen-{r}.json").read_text()) for r in range(world)]

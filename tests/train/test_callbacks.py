@@ -19,9 +19,15 @@ from mic.metrics.geometry import alignment, covariance, effective_rank, mean_cos
 from mic.nested import prefix, unit
 from mic.tracking.snapshots import read_snapshots
 from mic.train import trainer as fit_module
-from mic.train.callbacks import CollapseAlarm, SpectralIsotropy, TermBalance, Throughput
-from mic.train.callbacks.collapse_alarm import collapse, thresholds
-from mic.train.callbacks.geometry import nearest
+from mic.train.callbacks import (
+    CollapseAlarm,
+    FirstValidation,
+    SpectralIsotropy,
+    TermBalance,
+    Throughput,
+)
+from mic.train.callbacks.collapse_alarm import collapse_reason, thresholds
+from mic.train.callbacks.geometry import nearest_width
 from mic.train.callbacks.gradient_balance import gradient_norms
 from mic.train.module import MICModule
 from mic.train.run import read_data, train
@@ -65,8 +71,8 @@ def test_the_geometry_is_that_of_all_validation_texts(run, model_folder):
                 "alignment": alignment(prefix(queries, dim), prefix(keys, dim)),
             }
             for measure, value in expected.items():
-                found = values(run, f"geometry/{measure}/d{dim}")[step]
-                assert found == pytest.approx(float(value), rel=1e-3, abs=1e-4), (measure, dim)
+                actual = values(run, f"geometry/{measure}/d{dim}")[step]
+                assert actual == pytest.approx(float(value), rel=1e-3, abs=1e-4), (measure, dim)
     assert values(run, "geometry/rows") == {0: 120, 2: 120, 4: 120}
     assert values(run, "correlation/floor")[4] == pytest.approx(119**-0.5)
     assert names(run, "correlation/rms/") == {f"correlation/rms/d{dim}" for dim in DIMS[:-1]}
@@ -78,21 +84,26 @@ def test_retrieval_among_the_validation_rows_is_the_task_on_their_texts(run):
     embeddings = Encoder.from_pretrained(run, max_length=16).embed(task.texts)
     for metric, expected in task.score(embeddings, DIMS).items():
         for dim, value in expected.items():
-            found = values(run, f"val/pairs/{metric}/d{dim}")[4]
-            assert found == pytest.approx(value, abs=0.5), (metric, dim)  # near ties
+            actual = values(run, f"val/pairs/{metric}/d{dim}")[4]
+            assert actual == pytest.approx(value, abs=0.5), (metric, dim)  # near ties
 
 
 def test_texts_that_are_encoded_already_are_not_encoded_again(
     run, tiny_config, pairs_file, tmp_path, monkeypatch
 ):
     recalled = []
-    validate = MICModule.validation_step
 
-    def watched(module, batch, batch_idx):
-        recalled.append(bool(module.trainer.sanity_checking and module.known))
-        return validate(module, batch, batch_idx)
+    def watch(owner: type, name: str, known: bool) -> None:
+        function = getattr(owner, name)
 
-    monkeypatch.setattr(MICModule, "validation_step", watched)
+        def watched(*args: object) -> object:
+            recalled.append(known)
+            return function(*args)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(FirstValidation, "recall", True)
+    watch(MICModule, "validation_step", False)
     task = "evaluation.validation.pairs.held={path: '%s', columns: [anchor, positive], limit: 60}"
     train(load(tiny_config, "name=known", NAMED % pairs_file, task % pairs_file))
     known = tmp_path / "runs" / "known"
@@ -106,7 +117,7 @@ def test_texts_that_are_encoded_already_are_not_encoded_again(
 
 def test_snapshots_keep_spectra_variances_and_the_map(run):
     first, middle, last = read_snapshots(run)
-    assert [one.step for one in (first, middle, last)] == [0, 2, 4]
+    assert [snapshot.step for snapshot in (first, middle, last)] == [0, 2, 4]
     assert {dim: len(spectrum) for dim, spectrum in last.spectra.items()} == dict(
         zip(DIMS, DIMS, strict=True)
     )
@@ -167,11 +178,11 @@ class Norms(Callback):
         self.expected = {}
         for term in self.found:
             encoded = [pl_module.encoder(tokens, [1, 2]) for tokens in batch.columns]
-            for one in encoded:
-                one.hidden[1].retain_grad()
+            for view in encoded:
+                view.hidden[1].retain_grad()
             loss = pl_module.finish(pl_module.summarise_views(batch, encoded), None)
             loss.weighted[term].backward()
-            squares = [one.hidden[1].grad.square().sum() for one in encoded]
+            squares = [view.hidden[1].grad.square().sum() for view in encoded]
             self.expected[term] = float(torch.stack(squares).sum().sqrt())
         pl_module.zero_grad()
         pl_module.train()
@@ -216,8 +227,8 @@ def test_time_that_is_paused_is_in_no_figure():
         for _ in range(10):
             throughput.now()
     throughput.mark("encoder")
-    assert throughput._parts["data"] == 1
-    assert throughput._parts["encoder"] <= 2
+    assert throughput._spent["data"] == 1
+    assert throughput._spent["encoder"] <= 2
 
 
 COLLAPSING = (  # every text is pushed towards every other
@@ -234,7 +245,7 @@ COLLAPSING = (  # every text is pushed towards every other
 
 def test_a_run_that_collapses_stops_with_its_reason_and_state(tiny_config, tmp_path, capsys):
     config = load(tiny_config, *COLLAPSING, "monitor.alarm={checks: 2, stop: true}")
-    with pytest.raises(RunError, match=r"the first \d+ numbers .* have collapsed") as error:
+    with pytest.raises(RunError, match=r"the first \d+ dimensions .* have collapsed") as error:
         train(config)
     run = tmp_path / "runs" / "tiny"
     saved = list((run / "checkpoints").iterdir())
@@ -252,7 +263,7 @@ def test_a_run_that_collapses_stops_with_its_reason_and_state(tiny_config, tmp_p
         dim: [
             step
             for step in sorted(values(run, f"geometry/mean_cosine/d{dim}"))
-            if step and collapse(figures(run, step), dim, thresholds(before, dim, alarm))
+            if step and collapse_reason(figures(run, step), dim, thresholds(before, dim, alarm))
         ]
         for dim in DIMS
     }
@@ -266,14 +277,15 @@ def figures(run: Path, step: int) -> dict[str, float]:
     return {name: values(run, name)[step] for name in names(run, "geometry/")}
 
 
+@pytest.mark.slow
 def test_ten_healthy_seeds_trip_no_alarm(fork, tiny_config):
     alarm = ("monitor.alarm={checks: 1, stop: true}", "monitor.balance_every=0")
     steps = ("trainer.max_steps=6", "trainer.validate_every=1")
     for seed in range(10):
-        own = (f"seed={seed}", f"name=seed{seed}")
-        codes, said = fork("train", str(tiny_config), *own, *alarm, *steps)
-        assert codes == [0], said
-        assert "collapse" not in said
+        seeded = (f"seed={seed}", f"name=seed{seed}")
+        codes, output = fork("train", str(tiny_config), *seeded, *alarm, *steps)
+        assert codes == [0], output
+        assert "collapse" not in output
 
 
 HEALTHY = {"effective_rank_share": 0.8, "dead_share": 0.0, "mean_cosine": 0.1}
@@ -291,8 +303,8 @@ HEALTHY = {"effective_rank_share": 0.8, "dead_share": 0.0, "mean_cosine": 0.1}
 )
 def test_each_threshold_is_looked_at(wrong, word):
     figures = {f"geometry/{name}/d8": value for name, value in (HEALTHY | wrong).items()}
-    found = collapse(figures, 8, AlarmConfig())
-    assert (found is None) if word is None else (word in found)
+    reason = collapse_reason(figures, 8, AlarmConfig())
+    assert (reason is None) if word is None else (word in reason)
 
 
 def tell(alarm: CollapseAlarm, narrow: float) -> str | None:
@@ -315,7 +327,7 @@ def test_checks_count_in_a_row_and_one_nan_is_enough(tmp_path):
     assert [tell(alarm, cosine) for cosine in (0.99, 0.99, 0.5, 0.99, 0.99)] == [None] * 5
     resumed = new()
     resumed.load_state_dict(alarm.state_dict())  # two in a row already
-    assert "the first 8 numbers" in tell(resumed, 0.99)
+    assert "the first 8 dimensions" in tell(resumed, 0.99)
     assert "not a number" in tell(new(), math.nan)
     late = new()  # a NaN after a check that was bad already
     assert [tell(late, 0.99), "not a number" in tell(late, math.nan)] == [None, True]
@@ -325,17 +337,17 @@ def test_what_was_poor_before_training_is_an_alarm_only_once_it_is_worse():
     poor = {"effective_rank_share": 0.02, "dead_share": 0.6, "mean_cosine": 0.98}
     before = {f"geometry/{name}/d8": value for name, value in poor.items()}
     limits = thresholds(before, 8, AlarmConfig())
-    assert collapse(before, 8, AlarmConfig()) is not None
-    assert collapse(before, 8, limits) is None
+    assert collapse_reason(before, 8, AlarmConfig()) is not None
+    assert collapse_reason(before, 8, limits) is None
     for name, worse in (("effective_rank_share", 0.01), ("dead_share", 0.7), ("mean_cosine", 1.0)):
-        assert name in collapse(before | {f"geometry/{name}/d8": worse}, 8, limits)
+        assert name in collapse_reason(before | {f"geometry/{name}/d8": worse}, 8, limits)
     assert thresholds({}, 8, AlarmConfig()) == AlarmConfig()
 
 
 def test_the_map_is_that_of_the_nearest_width_below_the_full():
-    assert nearest([16, 128, 256, 768], 128) == 128
-    assert nearest([16, 64, 384], 128) == 64
-    assert nearest([384], 128) is None
+    assert nearest_width([16, 128, 256, 768], 128) == 128
+    assert nearest_width([16, 64, 384], 128) == 64
+    assert nearest_width([384], 128) is None
 
 
 def test_balance_is_measured_every_so_many_steps(tiny_config, tmp_path):

@@ -27,13 +27,13 @@ TAUGHT = ("teacher.kind=cached", "objective.distillation.weight=1")
 def run(tiny_config, still_folder, tmp_path, monkeypatch):
     """Trains the tiny BERT, without dropout, with a cache of its own; a run's folder."""
     monkeypatch.setenv("MIC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mic.train.run.draw", lambda *_: None)
+    monkeypatch.setattr("mic.train.run.draw_figures", lambda *_: None)
 
-    def one(name: str, *overrides: str) -> Path:
+    def train_tiny(name: str, *overrides: str) -> Path:
         train(load(tiny_config, f"encoder.name={still_folder}", f"name={name}", *overrides))
         return tmp_path / "runs" / name
 
-    return one
+    return train_tiny
 
 
 def logged(folder: Path, name: str) -> list[float]:
@@ -58,12 +58,12 @@ def test_the_backbone_sees_every_text_once_and_no_step(run, encoded, tmp_path, m
 
     steps: list[bool] = []
     monkeypatch.setattr(BertModel, "__call__", counting(BertModel.__call__, seen_in_training))
-    kept = f"teacher.folder={tmp_path / 'kept'}"
-    run("first", *FROZEN, kept)
+    folder = f"teacher.folder={tmp_path / 'kept'}"
+    run("first", *FROZEN, folder)
     assert (tmp_path / "kept" / "vectors.f16").stat().st_size == 2 * WIDTH * 400
     first = sum(map(len, encoded))
     encoded.clear()
-    run("again", *FROZEN, kept, "seed=1", "monitor.balance_every=2")
+    run("again", *FROZEN, folder, "seed=1", "monitor.balance_every=2")
     assert steps
     assert not any(steps)
     assert first - sum(map(len, encoded)) == 400  # 200 pairs, in the second run looked up
@@ -134,11 +134,11 @@ def test_the_model_behind_a_trained_head_learns_on_from_there(run, still_folder)
     still = ("encoder.freeze_embeddings=true", "encoder.freeze_layers=1")
     on = (f"encoder.name={first}", *HEAD, *still, *TAUGHT, f"teacher.name={still_folder}")
     second = run("second", *on)
-    ended, began = (json.loads((one / "results.json").read_text()) for one in (first, second))
+    ended, began = (json.loads((folder / "results.json").read_text()) for folder in (first, second))
     start = began["meta"]["baselines"]["raw truncation"]["sts"]["spearman"]
     assert start == pytest.approx(ended["sts"]["spearman"], abs=0.5)  # fp16 on disk
     before, after = (
-        Encoder.from_pretrained(one / "encoder").state_dict() for one in (first, second)
+        Encoder.from_pretrained(folder / "encoder").state_dict() for folder in (first, second)
     )
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert "projection.weight" in moved
@@ -150,5 +150,5 @@ def test_the_model_behind_a_trained_head_learns_on_from_there(run, still_folder)
 def test_texts_that_were_not_given_are_missed_with_the_cure(tiny_config):
     module = MICModule(load(tiny_config, *FROZEN))
     tokens = module.encoder.tokenize(["the cat sees a house"])
-    with pytest.raises(RunError, match=r"call fill_teacher\(data.texts\(\)\) before training"):
+    with pytest.raises(RunError, match=r"give trainer.fit a PairDataModule, or call fill"):
         module(Batch([tokens, tokens]))

@@ -1,4 +1,4 @@
-"""An encoder that ranks share out (FSDP2, here on CPUs) trains as one that each of them holds."""
+"""A sharded encoder (FSDP2, here on CPUs) trains as one that every rank holds whole."""
 
 import json
 import shutil
@@ -33,8 +33,8 @@ def config(tiny_config: Path, model_folder: Path, tmp_path: Path) -> Path:
 
 def train(fork: Forked, config: Path, name: str, *options: str, **plan: object) -> list[int]:
     steps = ("trainer.max_steps=6", "trainer.save_every=2", "monitor.balance_every=0", EXACT)
-    codes, said = fork("train", str(config), f"name={name}", *steps, *options, ranks=2, **plan)
-    assert codes in ([0, 0], [143, 143]), said
+    codes, output = fork("train", str(config), f"name={name}", *steps, *options, ranks=2, **plan)
+    assert codes in ([0, 0], [143, 143]), output
     return codes
 
 
@@ -51,22 +51,23 @@ def lines(config: Path, name: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_shared_encoder_learns_what_a_whole_one_learns(fork, config, way):
+def test_a_sharded_encoder_learns_what_a_whole_one_learns(fork, config, way):
     still = f"encoder.name={config.parent / 'still'}"
     train(fork, config, "ddp", still, *WAYS[way])
     train(fork, config, "fsdp", still, *WAYS[way], "trainer.strategy=fsdp")
-    expected, found = weights(config, "ddp"), weights(config, "fsdp")
-    assert found.keys() == expected.keys()
+    expected, actual = weights(config, "ddp"), weights(config, "fsdp")
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
-    for one, other in zip(lines(config, "ddp"), lines(config, "fsdp"), strict=True):
-        assert one.keys() == other.keys()
-        for key in one:
+        torch.testing.assert_close(actual[name], value, rtol=1e-4, atol=1e-6)
+    for line, other in zip(lines(config, "ddp"), lines(config, "fsdp"), strict=True):
+        assert line.keys() == other.keys()
+        for key in line:
             if key.startswith(("train/", "val/loss")):  # a rank turns at a rounding error
-                assert other[key] == pytest.approx(one[key], rel=1e-4, abs=1e-6), key
+                assert other[key] == pytest.approx(line[key], rel=1e-4, abs=1e-6), key
 
 
-def test_a_shared_encoder_is_resumed_to_the_bit_and_by_ddp(fork, config):
+@pytest.mark.slow
+def test_a_sharded_encoder_is_resumed_to_the_bit_and_by_ddp(fork, config):
     shared = "trainer.strategy=fsdp"
     stop = [{"where": "batch", "nth": 3, "by": "SIGTERM"}]
     train(fork, config, "whole", shared)
@@ -75,8 +76,8 @@ def test_a_shared_encoder_is_resumed_to_the_bit_and_by_ddp(fork, config):
     shutil.copytree(runs / "resumed", runs / "other")
     train(fork, config, "resumed", shared)
     assert lines(config, "resumed") == lines(config, "whole")
-    found, expected = weights(config, "resumed"), weights(config, "whole")
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    actual, expected = weights(config, "resumed"), weights(config, "whole")
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
     train(fork, config, "other")
     begun, gone_on = json.loads((runs / "other" / "run.json").read_text())["segments"]
     assert begun["step"] == 0 < gone_on["step"]
@@ -84,13 +85,13 @@ def test_a_shared_encoder_is_resumed_to_the_bit_and_by_ddp(fork, config):
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
 
 
-def test_what_cannot_be_shared_is_refused(fork, config, capsys):
+def test_what_cannot_be_sharded_is_refused(fork, config, capsys):
     uneven = ("trainer.strategy=fsdp", "trainer.devices=3", "trainer.batch_size=16")
     assert main(["train", str(config), *uneven]) == 2
-    said = capsys.readouterr().err
-    assert "3 ranks must have as many rows each; set trainer.batch_size=15 or" in said
-    assert "trainer.batch_size=18" in said
+    output = capsys.readouterr().err
+    assert "3 ranks must have as many rows each; set trainer.batch_size=15 or" in output
+    assert "trainer.batch_size=18" in output
     teacher = ("teacher.kind=ema", "objective.distillation.weight=1", "trainer.strategy=fsdp")
-    codes, said = fork("train", str(config), "name=ema", *teacher, ranks=2)
+    codes, output = fork("train", str(config), "name=ema", *teacher, ranks=2)
     assert codes == [2, 2]
-    assert "trainer.strategy=fsdp: shares the encoder alone" in said
+    assert "trainer.strategy=fsdp: shards the encoder alone" in output

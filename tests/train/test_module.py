@@ -25,7 +25,6 @@ def fitted(module: MICModule, **options: object) -> Trainer:
     data = PairDataModule(
         module.config.data, module.encoder.tokenize, batch_size=settings.batch_size
     )
-    data.prepare = module.teacher.prepare if module.teacher else None
     trainer = Trainer(
         max_steps=settings.max_steps,
         logger=False,
@@ -59,16 +58,16 @@ def test_columns_of_one_length_take_one_forward_pass_and_give_the_same(tiny_conf
     texts = ["the cat sees a house", "a dog likes the river"], ["a dog and a cat", "the bird"]
     equal = [module.encoder.tokenize(column) for column in texts]
     assert equal[0]["input_ids"].shape == equal[1]["input_ids"].shape
-    found = module.encode(Batch(equal))
+    together = module.encode(Batch(equal))
     assert passes == [4]
     unequal = [equal[0], module.encoder.tokenize.widen(equal[1], 9)]
-    for one, other in zip(found, module.encode(Batch(unequal)), strict=True):
-        assert one.hidden.keys() == other.hidden.keys() == {1, 2}
-        torch.testing.assert_close(one.pooled, other.pooled, rtol=1e-10, atol=1e-10)
-        for layer, states in one.hidden.items():
-            width = one.mask.shape[1]
-            kept = other.hidden[layer][:, :width][one.mask]
-            torch.testing.assert_close(states[one.mask], kept, rtol=1e-10, atol=1e-10)
+    for view, other in zip(together, module.encode(Batch(unequal)), strict=True):
+        assert view.hidden.keys() == other.hidden.keys() == {1, 2}
+        torch.testing.assert_close(view.pooled, other.pooled, rtol=1e-10, atol=1e-10)
+        for layer, states in view.hidden.items():
+            width = view.mask.shape[1]
+            unpadded = other.hidden[layer][:, :width][view.mask]
+            torch.testing.assert_close(states[view.mask], unpadded, rtol=1e-10, atol=1e-10)
     assert passes == [4, 2, 2]
 
 
@@ -182,15 +181,11 @@ def test_a_frozen_teacher_stays_as_it_was_and_out_of_the_checkpoint(tiny_config,
     fitted(module).save_checkpoint(tmp_path / "last.ckpt")
     assert not [name for name in module.state_dict() if name.startswith("teacher")]
     restored = MICModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    for one in (module, restored):
-        found = one.teacher(tokens, one.teacher.prepare(texts), torch.zeros(2, 32))
-        torch.testing.assert_close(found, before, rtol=0, atol=0)
-
-
-def test_a_cached_teacher_without_its_texts_says_what_to_call(tiny_config):
-    module = taught(tiny_config, "cached")
-    with pytest.raises(RunError, match=r"fill_teacher\(data.texts\(\)\)"):
-        fitted(module)
+    for taught_module in (module, restored):
+        embeddings = taught_module.teacher(
+            tokens, taught_module.teacher.prepare(texts), torch.zeros(2, 32)
+        )
+        torch.testing.assert_close(embeddings, before, rtol=0, atol=0)
 
 
 def test_regression_on_a_teacher_of_another_width_is_refused(tiny_config):

@@ -26,10 +26,10 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for one in processes:
+        for process in processes:
             with suppress(subprocess.TimeoutExpired):
-                one.send_signal(number)
-                one.wait(10)
+                process.send_signal(number)
+                process.wait(10)
 
 
 def free_port(address: str) -> int:
@@ -62,21 +62,24 @@ def logged(run: Path) -> list[dict[str, Any]]:
     """A run's log without what depends on the time it took, and on the machine."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     timed = ("speed/", "memory/")
-    return [{key: one for key, one in line.items() if not key.startswith(timed)} for line in lines]
+    return [
+        {key: value for key, value in line.items() if not key.startswith(timed)} for line in lines
+    ]
 
 
+@pytest.mark.slow
 def test_two_nodes_train_what_two_ranks_on_one_train(
     fork, trial_server, tiny_config, tmp_path, started
 ):
     runs, addresses = tmp_path / "runs", ("127.0.0.1", "127.0.0.2")
     ports = [free_port(address) for address in addresses]
-    codes, words = fork("train", str(tiny_config), "name=one", ranks=2)
-    assert codes == [0, 0], words
+    codes, output = fork("train", str(tiny_config), "name=one", ranks=2)
+    assert codes == [0, 0], output
     for address in addresses:
         started.append(node(trial_server, address, ports[0], str(tiny_config), "name=two"))
-    said = [one.communicate(timeout=180)[0] for one in started]
-    assert [one.returncode for one in started] == [0, 0], "\n".join(said)
-    assert sum("sts: spearman" in text for text in said) == 1  # the table, by rank 0
+    outputs = [node_process.communicate(timeout=180)[0] for node_process in started]
+    assert [node_process.returncode for node_process in started] == [0, 0], "\n".join(outputs)
+    assert sum("sts: spearman" in text for text in outputs) == 1  # the table, by rank 0
     (segment,) = json.loads((runs / "two/run.json").read_text())["segments"]
     assert segment["ranks"] == 2
     assert logged(runs / "two") == logged(runs / "one")

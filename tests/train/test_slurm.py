@@ -67,12 +67,12 @@ def test_only_a_job_that_was_stopped_comes_back(submit, codes, expected, requeue
     assert job.wait(20) == expected
     assert job.requeued() == requeued
     for rank in (0, 1):
-        said = json.loads((job.folder / f"said.{rank}").read_text())
-        assert said["arguments"] == [
+        seen = json.loads((job.folder / f"said.{rank}").read_text())
+        assert seen["arguments"] == [
             *("train", "my config.yaml"),
             *("name=mine", "seed=1", "data.a.path=x y"),
         ]
-        assert said["threads"] == "1"
+        assert seen["threads"] == "1"
 
 
 def test_all_ranks_are_told_of_the_limit_and_the_log_goes_on(submit):
@@ -131,11 +131,11 @@ def steps(run: Path) -> int:
 def log(run: Path) -> list[dict[str, float]]:
     """What is the same wherever and whenever a run is trained."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found = [
-        {key: one for key, one in line.items() if not key.startswith(("speed/", "memory/"))}
+    lines = [
+        {key: value for key, value in line.items() if not key.startswith(("speed/", "memory/"))}
         for line in lines
     ]
-    return [line for line in found if line.keys() > {"step", "epoch"}]
+    return [line for line in lines if line.keys() > {"step", "epoch"}]
 
 
 def test_a_run_stopped_at_the_limit_ends_as_one_that_was_left_alone(
@@ -162,12 +162,15 @@ def test_a_run_stopped_at_the_limit_ends_as_one_that_was_left_alone(
     assert job.wait() == 0, job.log.read_text()
     assert not job.requeued()
 
-    codes, said = fork("train", *arguments, "name=whole", ranks=2)
-    assert codes == [0, 0], said
+    codes, output = fork("train", *arguments, "name=whole", ranks=2)
+    assert codes == [0, 0], output
 
     about = json.loads((runs / "stopped/run.json").read_text())
     assert about["id"] == before["id"]
-    assert [(one["step"], one["ranks"]) for one in about["segments"]] == [(0, 2), (reached, 2)]
+    assert [(segment["step"], segment["ranks"]) for segment in about["segments"]] == [
+        (0, 2),
+        (reached, 2),
+    ]
     mirrors = {folder.name for folder in (runs / "stopped/wandb").glob("offline-run-*")}
     assert len(mirrors) == 2
     assert {name.rpartition("-")[2] for name in mirrors} == {about["id"]}

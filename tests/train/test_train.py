@@ -77,8 +77,8 @@ def test_the_saved_encoder_scores_what_the_results_say(tiny_run, tiny_config):
         (config.encoder.name, stated["meta"]["baselines"]["raw truncation"]),
     ):
         embeddings = embed_tasks(Encoder.from_pretrained(name), tasks, 7, "again")
-        found = score_tasks(tasks, embeddings, [int(dim) for dim in DIMS])
-        for task, scores in found.items():
+        again = score_tasks(tasks, embeddings, [int(dim) for dim in DIMS])
+        for task, scores in again.items():
             for metric, per_width in scores.items():
                 assert list(per_width.values()) == pytest.approx(
                     list(expected[task][metric].values()), abs=1e-3
@@ -95,7 +95,7 @@ def test_metrics_count_the_steps_taken_and_carry_every_promised_name(tiny_run):
     assert f"train/correlation/d{WIDTH}" not in names  # no residual at full width
     weighted = [values(tiny_run, name) for name in names if name.endswith("/weighted")]
     for step, loss in values(tiny_run, "train/loss").items():
-        assert sum(one[step] for one in weighted) == pytest.approx(loss, rel=1e-5)
+        assert sum(term[step] for term in weighted) == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_learning_rate_warms_up_and_decays_along_a_cosine(tiny_run):
@@ -238,9 +238,9 @@ def test_a_cached_teacher_is_asked_once_and_teaches_like_the_frozen_one(
         monkeypatch.undo()
         monkeypatch.setenv("MIC_CACHE", str(tmp_path / "cache"))
         losses = [
-            one["train/distillation"]
-            for one in lines(tmp_path / "runs" / name)
-            if "train/loss" in one
+            line["train/distillation"]
+            for line in lines(tmp_path / "runs" / name)
+            if "train/loss" in line
         ]
         runs[name] = (sum(asked), losses)
     texts = {text for n in range(200) for text in (sentence(n), answer(n))}
@@ -267,10 +267,10 @@ def count_embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("kind", ["self", "ema", "frozen"])
 def test_every_teacher_trains_and_logs_what_it_taught(tiny_config, tmp_path, kind):
     train(load(tiny_config, *LEARN, f"teacher.kind={kind}", "trainer.chunk_size=6"))
-    logged = [one for one in lines(tmp_path / "runs" / "tiny") if "train/loss" in one]
-    assert [one["step"] for one in logged] == [1, 2, 3, 4]
-    for one in logged:
-        parts = [value for name, value in one.items() if name.endswith("/weighted")]
-        assert one["train/loss"] == pytest.approx(sum(parts), rel=1e-5)
-        assert {f"train/distillation/d{dim}" for dim in (4, 8, 16, 32)} <= one.keys()
-        assert 14 <= one["train/negatives"] <= 15  # beside 16 rows, of which few share a text
+    logged = [line for line in lines(tmp_path / "runs" / "tiny") if "train/loss" in line]
+    assert [line["step"] for line in logged] == [1, 2, 3, 4]
+    for line in logged:
+        parts = [value for name, value in line.items() if name.endswith("/weighted")]
+        assert line["train/loss"] == pytest.approx(sum(parts), rel=1e-5)
+        assert {f"train/distillation/d{dim}" for dim in (4, 8, 16, 32)} <= line.keys()
+        assert 14 <= line["train/negatives"] <= 15  # beside 16 rows, of which few share a text

@@ -4,9 +4,13 @@ Every one of them runs on all ranks alike; where ranks have to exchange somethin
 """
 
 from mic.train.callbacks.batch_log import BatchRecord
-from mic.train.callbacks.best import BestSoFar
 from mic.train.callbacks.collapse_alarm import CollapseAlarm
-from mic.train.callbacks.evaluation import LastValidation, NestedEvaluation
+from mic.train.callbacks.evaluation import (
+    BestSoFar,
+    FirstValidation,
+    LastValidation,
+    NestedEvaluation,
+)
 from mic.train.callbacks.geometry import CrossCorrelationMap, SpectralIsotropy
 from mic.train.callbacks.gradient_balance import TermBalance
 from mic.train.callbacks.progress import Progress
@@ -20,6 +24,7 @@ __all__ = [
     "CollapseAlarm",
     "CrossCorrelationMap",
     "ExactResume",
+    "FirstValidation",
     "LastValidation",
     "NestedEvaluation",
     "NestedRetrievalEval",

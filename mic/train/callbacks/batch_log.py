@@ -1,4 +1,4 @@
-"""Which rows a run trained on, batch by batch: to see that two runs saw the same."""
+"""Write the rows of every training batch to a file, so that two runs can be compared."""
 
 import json
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ BATCHES = "batches.jsonl"
 class BatchRecord(Callback):
     """Write {"batch": n, "rows": [...]} of every global batch, in its order, into batches.jsonl.
 
-    A row is its number among those of all training corpora; of a stream, which has no numbers, that
-    of its first text. On several processes it is what all of them really got.
+    A row is given by its number among those of all training corpora; in a stream, which has no
+    numbers, by the id of its first text. The rows are those that all ranks really trained on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,10 +33,10 @@ class BatchRecord(Callback):
     ) -> None:
         """Drop the batches after the checkpoint, which come once more."""
         loops: Any = checkpoint["loops"]["fit_loop"]
-        kept = loops["epoch_loop.batch_progress"]["total"]["processed"]
+        processed = loops["epoch_loop.batch_progress"]["total"]["processed"]
         if trainer.is_global_zero and self.file.is_file():
             lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(self.file, "".join(lines[:kept]))
+            write_text(self.file, "".join(lines[:processed]))
 
     def on_train_batch_end(
         self,
@@ -46,23 +46,23 @@ class BatchRecord(Callback):
         batch: Batch,
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        rows = interleaved(gather_objects(numbers(batch)))
+        rows = interleaved(gather_objects(row_numbers(batch)))
         if trainer.is_global_zero:
-            at = trainer.fit_loop.epoch_loop.total_batch_idx
+            number = trainer.fit_loop.epoch_loop.total_batch_idx
             with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"batch": at, "rows": rows}) + "\n")
+                stream.write(json.dumps({"batch": number, "rows": rows}) + "\n")
 
 
-def numbers(batch: Batch) -> list[int]:
+def row_numbers(batch: Batch) -> list[int]:
     if batch.row_numbers is not None:
         return batch.row_numbers
     return [] if batch.ids is None else batch.ids[:, 0].tolist()
 
 
-def interleaved(parts: Sequence[Sequence[int]]) -> list[int]:
+def interleaved(shares: Sequence[Sequence[int]]) -> list[int]:
     """The global batch, of which rank r has every W-th row from the r-th on.
 
     >>> interleaved([[0, 2, 4], [1, 3]])
     [0, 1, 2, 3, 4]
     """
-    return [one for row in zip_longest(*parts) for one in row if one is not None]
+    return [number for turn in zip_longest(*shares) for number in turn if number is not None]

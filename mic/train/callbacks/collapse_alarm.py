@@ -1,4 +1,4 @@
-"""An alarm when a prefix collapses."""
+"""Raise an alarm when a prefix of the embedding collapses."""
 
 import math
 from collections.abc import Mapping
@@ -20,16 +20,16 @@ NOT_A_NUMBER = "its geometry is not a number"
 
 
 class CollapseAlarm(Callback):
-    """Say which prefix has collapsed once it did at `config.checks` validations in a row.
+    """Name a prefix that has collapsed at `config.checks` validations in a row.
 
     A prefix has collapsed when its effective rank, as a share of its width, its share of dead
     coordinates or the mean cosine of its rows cross their thresholds; one that is not a number
     counts at once. A language model that was never trained for similarity may be beyond them before
-    training: then what it had is the threshold. Said once a prefix, on standard error and as a W&B
-    alert. With `config.stop` the state is saved into `folder`/checkpoints and training stops;
-    `reason` says why.
+    training: then its own value before training is the threshold. Each prefix is named once, on
+    standard error and as a W&B alert. With `config.stop` the state is saved into
+    `folder`/checkpoints and training stops; `reason` has the message.
 
-    The figures are those of `spectral`, an earlier callback of the trainer, and the same on every
+    The values are those of `spectral`, an earlier callback of the trainer, and the same on every
     rank, so that all stop together.
     """
 
@@ -41,7 +41,7 @@ class CollapseAlarm(Callback):
         self.saved: Path | None = None
         self._bad: dict[int, int] = {}
         self._before: dict[str, float] = {}
-        self._said: set[int] = set()
+        self._alarmed: set[int] = set()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         if trainer.sanity_checking:
@@ -50,23 +50,23 @@ class CollapseAlarm(Callback):
             return
         for dim in self.spectral.dims:
             limits = thresholds(self._before, dim, self.config)
-            wrong = collapse(self.spectral.values, dim, limits)
-            self._bad[dim] = self._bad.get(dim, 0) + 1 if wrong else 0
-            if wrong is None:
-                self._said.discard(dim)
-            elif dim not in self._said and (
-                wrong == NOT_A_NUMBER or self._bad[dim] >= self.config.checks
+            reason = collapse_reason(self.spectral.values, dim, limits)
+            self._bad[dim] = self._bad.get(dim, 0) + 1 if reason else 0
+            if reason is None:
+                self._alarmed.discard(dim)
+            elif dim not in self._alarmed and (
+                reason == NOT_A_NUMBER or self._bad[dim] >= self.config.checks
             ):
-                self._said.add(dim)
-                self.sound(trainer, dim, wrong)
+                self._alarmed.add(dim)
+                self.sound(trainer, dim, reason)
 
-    def sound(self, trainer: Trainer, dim: int, wrong: str) -> None:
-        """Say it, and stop the run if the config wants that."""
-        checks = "" if wrong == NOT_A_NUMBER else f" at {self._bad[dim]} validations in a row"
+    def sound(self, trainer: Trainer, dim: int, reason: str) -> None:
+        """Give the alarm for a prefix, and stop the run if the config says so."""
+        checks = "" if reason == NOT_A_NUMBER else f" at {self._bad[dim]} validations in a row"
         text = (
-            f"step {trainer.global_step}: the first {dim} numbers of the embedding have collapsed: "
-            f"{wrong}{checks}; lower trainer.learning_rate, look at the weights of the objective "
-            "(balance/ in metrics.jsonl), or set monitor.alarm"
+            f"step {trainer.global_step}: the first {dim} dimensions of the embedding have "
+            f"collapsed: {reason}{checks}; lower trainer.learning_rate, look at the weights of the "
+            "objective (balance/ in metrics.jsonl), or set monitor.alarm"
         )
         first, self.reason = self.reason is None, self.reason or text
         if trainer.is_global_zero:
@@ -76,48 +76,48 @@ class CollapseAlarm(Callback):
                     logger.alert(f"collapse of the first {dim}", text)
         if self.config.stop and first:
             self.saved = self.folder / CHECKPOINTS / f"collapse-step={trainer.global_step}.ckpt"
-            save(trainer, self.saved)
+            save_state(trainer, self.saved)
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "bad": dict(self._bad),
             "before": dict(self._before),
-            "said": sorted(self._said),
+            "said": sorted(self._alarmed),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._bad, self._before = dict(state_dict["bad"]), dict(state_dict["before"])
-        self._said = set(state_dict["said"])
+        self._alarmed = set(state_dict["said"])
 
 
 def thresholds(before: Mapping[str, float], dim: int, config: AlarmConfig) -> AlarmConfig:
-    """The config's thresholds, or what a prefix had before training where that was worse.
+    """The config's thresholds, or a prefix's values before training where those were worse.
 
     >>> thresholds({"geometry/mean_cosine/d16": 0.98}, 16, AlarmConfig()).mean_cosine
     0.98
     """
 
-    def had(name: str, otherwise: float) -> float:
+    def before_training(name: str, otherwise: float) -> float:
         value = before.get(f"geometry/{name}/d{dim}", otherwise)
         return value if math.isfinite(value) else otherwise
 
     rank, dead, cosine = config.effective_rank, config.dead_share, config.mean_cosine
     return replace(
         config,
-        effective_rank=min(rank, had("effective_rank_share", rank)),
-        dead_share=max(dead, had("dead_share", dead)),
-        mean_cosine=max(cosine, had("mean_cosine", cosine)),
+        effective_rank=min(rank, before_training("effective_rank_share", rank)),
+        dead_share=max(dead, before_training("dead_share", dead)),
+        mean_cosine=max(cosine, before_training("mean_cosine", cosine)),
     )
 
 
-def collapse(values: Mapping[str, float], dim: int, limits: AlarmConfig) -> str | None:
-    """What is wrong with a prefix, with its figure and threshold; None if nothing is.
+def collapse_reason(values: Mapping[str, float], dim: int, limits: AlarmConfig) -> str | None:
+    """Why a prefix counts as collapsed, with its value and threshold; None if it does not.
 
     >>> healthy = {"effective_rank_share": 0.8, "dead_share": 0.0, "mean_cosine": 0.1}
     >>> named = {f"geometry/{name}/d16": value for name, value in healthy.items()}
-    >>> collapse(named, 16, AlarmConfig())
-    >>> collapse(named | {"geometry/mean_cosine/d16": 0.99}, 16, AlarmConfig())
+    >>> collapse_reason(named, 16, AlarmConfig())
+    >>> collapse_reason(named | {"geometry/mean_cosine/d16": 0.99}, 16, AlarmConfig())
     'mean_cosine 0.990 (above 0.95)'
     """
     rank, dead, cosine = (
@@ -135,7 +135,7 @@ def collapse(values: Mapping[str, float], dim: int, limits: AlarmConfig) -> str 
     return None
 
 
-def save(trainer: Trainer, file: Path) -> None:
+def save_state(trainer: Trainer, file: Path) -> None:
     """Save the whole state, whole or not at all; all ranks have to call it.
 
     Raises RunError where the disk does not take it.

@@ -1,7 +1,7 @@
-"""The geometry of every prefix over the validation rows, at each validation and before training.
+"""Log the geometry of every prefix of the validation rows, before training and at each validation.
 
-Both views of a pair are rows. They come from the validation's own forward pass: nothing is encoded
-for them. On several ranks the figures are those of all rows together.
+Both views of a pair are rows. Their embeddings are those of the validation's own forward pass:
+nothing is encoded again. On several ranks the values are those of all rows together.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class SpectralIsotropy(Callback):
     Unit vectors at the full width make the second moment, of which every prefix is a leading block.
     Uniformity, alignment and mean cosine are of the prefixes as they are used: cut, then scaled to
     length 1; uniformity compares the first `pair_rows` rows of each view with each other.
-    `moment` is the last one, `values` its figures, `snapshot` its arrays.
+    `moment` is that of the last validation, `values` its measures, `snapshot` its arrays.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class SpectralIsotropy(Callback):
         folder: Path | None = None,
     ) -> None:
         self.dims = tuple(dims)
-        self.map_dim = nearest(dims, map_dim)
+        self.map_dim = nearest_width(dims, map_dim)
         self.pair_rows = pair_rows
         self.folder = folder
         self.moments: Moments | None = None
@@ -81,9 +81,9 @@ class SpectralIsotropy(Callback):
         if self.moments is None:
             return
         self.moment = self.moments.compute()
-        found = {**self.moment.measures(self.dims), **self.spread.compute()}
+        measures = {**self.moment.measures(self.dims), **self.spread.compute()}
         rows, covariance = self.moment.rows, self.moment.covariance
-        self.values = {f"geometry/{name}": float(value) for name, value in found.items()}
+        self.values = {f"geometry/{name}": float(value) for name, value in measures.items()}
         record(trainer, {**self.values, "geometry/rows": rows})
         steps = 0 if trainer.sanity_checking else trainer.global_step
         self.snapshot = Snapshot(
@@ -98,7 +98,7 @@ class SpectralIsotropy(Callback):
             return
         if self.folder is not None:
             write_snapshot(self.folder, self.snapshot)
-        for logger in pictured(trainer):
+        for logger in picture_loggers(trainer):
             for name, values in histograms(self.snapshot).items():
                 logger.log_histogram(name, values, steps)
 
@@ -106,8 +106,8 @@ class SpectralIsotropy(Callback):
 class CrossCorrelationMap(Callback):
     """Log correlation/<measure>/d<dim> of prefix and residual; draw the map of one width.
 
-    From the moments that `spectral`, an earlier callback of the trainer, has gathered. The picture
-    is `figures/cross_correlation_map.png` of `folder`, drawn where a logger shows pictures.
+    The moments are those of `spectral`, an earlier callback of the trainer. The picture, drawn
+    where a logger shows pictures, is `figures/cross_correlation_map.png` of `folder`.
     """
 
     def __init__(self, spectral: SpectralIsotropy, folder: Path | None = None) -> None:
@@ -131,7 +131,7 @@ class CrossCorrelationMap(Callback):
         }
         floor = max(rows - 1, 1) ** -0.5
         record(trainer, {**values, "correlation/floor": floor})
-        loggers = pictured(trainer)
+        loggers = picture_loggers(trainer)
         if not trainer.is_global_zero or not loggers or snapshot.correlation is None:
             return
         assert self.folder is not None
@@ -142,16 +142,16 @@ class CrossCorrelationMap(Callback):
             logger.log_image(f"correlation/map/d{snapshot.map_dim}", file, snapshot.step)
 
 
-def nearest(dims: Sequence[int], wanted: int | None) -> int | None:
+def nearest_width(dims: Sequence[int], wanted: int | None) -> int | None:
     """The nested width nearest to the wanted one, below the full width, which has no residual.
 
-    >>> nearest([16, 64, 256, 384], 128)
+    >>> nearest_width([16, 64, 256, 384], 128)
     64
     """
     below = list(dims)[:-1]
     return min(below, key=lambda dim: abs(dim - wanted)) if below and wanted else None
 
 
-def pictured(trainer: Trainer) -> list[Any]:
+def picture_loggers(trainer: Trainer) -> list[Any]:
     """The loggers that show pictures and histograms."""
-    return [one for one in trainer.loggers if getattr(one, "has_pictures", False)]
+    return [logger for logger in trainer.loggers if getattr(logger, "has_pictures", False)]

@@ -1,4 +1,4 @@
-"""How much of the gradient each term of the objective makes."""
+"""Log the share of the gradient norm that each term of the objective has."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,9 +21,9 @@ from mic.train.step_metrics import record
 class TermBalance(Callback):
     """Log balance/<term>, a term's share of the gradient norms, and balance/<term>/norm.
 
-    Every `every` steps, from the first on, by a forward pass of its own before the step; the
-    random state is put back, so that training goes on as if nobody had looked. Where the batch is
-    encoded in chunks, of the first chunk. Its time is left out of `throughput`.
+    Every `every` steps, from the first on, an extra forward pass is made before the step; the
+    random state is restored after it, so that training is unchanged. Of a batch that is encoded in
+    chunks the first chunk is taken. The time is left out of `throughput`.
     """
 
     def __init__(self, every: int, throughput: Throughput) -> None:
@@ -49,12 +49,12 @@ class TermBalance(Callback):
 
 
 def gradient_norms(module: MICModule, batch: Batch) -> dict[str, float]:
-    """The norm of each weighted term's gradient by the states where all terms still meet.
+    """The norm of each weighted term's gradient with respect to the states that all terms share.
 
-    These are the hidden states of the lowest layer that the objective looks at and that learns,
-    those of all views; below it every term's gradient takes the same way. (By the activations and
-    not by the weights as in GradNorm, Chen et al. 2018, for that costs a fraction.) On several
-    ranks the norm is that of the joined batch.
+    These are the hidden states, of all views, of the lowest layer that the objective reads and that
+    learns; below it every term's gradient takes the same path. (With respect to activations, not to
+    weights as in GradNorm, Chen et al. 2018: that costs a fraction.) On several ranks the norm is
+    that of the joined batch.
     """
     eager = torch.compiler.set_stance("force_eager")  # no gradient inside a compiled graph
     # in autocast as the step itself
@@ -62,15 +62,15 @@ def gradient_norms(module: MICModule, batch: Batch) -> dict[str, float]:
     with torch.enable_grad(), replayed(generator_state()), eager:
         with autocast:
             views, loss = encoded_loss(module, batch)
-        shared = meeting_points(views)
-        found = {
+        shared = shared_states(views)
+        gradients = {
             name: torch.autograd.grad(part, shared, retain_graph=True, allow_unused=True)
             for name, part in loss.weighted.items()
             if part.requires_grad
         }
-    squares = torch.stack([squared_norm(gradients, shared) for gradients in found.values()])
+    squares = torch.stack([squared_norm(tensors, shared) for tensors in gradients.values()])
     norms = (total(squares).sqrt() / world_size()).tolist()
-    return dict(zip(found, norms, strict=True))
+    return dict(zip(gradients, norms, strict=True))
 
 
 def encoded_loss(module: MICModule, batch: Batch) -> tuple[list[Encoded], Loss]:
@@ -80,7 +80,7 @@ def encoded_loss(module: MICModule, batch: Batch) -> tuple[list[Encoded], Loss]:
     return views, module.finish(module.summarise_views(batch, views), batch.sizes)
 
 
-def meeting_points(views: Sequence[Encoded]) -> list[Tensor]:
+def shared_states(views: Sequence[Encoded]) -> list[Tensor]:
     """The states of the lowest layer of all that learns; the embeddings, if none does."""
     layers = {layer for view in views for layer, x in view.hidden.items() if x.requires_grad}
     if not layers:
@@ -89,9 +89,9 @@ def meeting_points(views: Sequence[Encoded]) -> list[Tensor]:
 
 
 def squared_norm(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:
-    place = exact_device(like[0].device)
-    found = torch.zeros((), dtype=torch.double, device=place)
-    for one in gradients:
-        if one is not None:
-            found += one.to(place).double().square().sum()
-    return found
+    device = exact_device(like[0].device)
+    squares = torch.zeros((), dtype=torch.double, device=device)
+    for gradient in gradients:
+        if gradient is not None:
+            squares += gradient.to(device).double().square().sum()
+    return squares

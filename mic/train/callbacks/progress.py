@@ -1,4 +1,4 @@
-"""Progress of training."""
+"""Show the progress of training."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +12,7 @@ from mic.train.callbacks.throughput import Throughput
 class Progress(Callback):
     """Show steps, loss, the pairs per second that `throughput` counts, and the time left.
 
-    The loss is that of every `every`-th step: to read it, a GPU must be waited for.
+    The loss is that of every `every`-th step: reading it waits for a GPU.
     """
 
     def __init__(self, every: int, throughput: Throughput) -> None:

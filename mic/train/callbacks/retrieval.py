@@ -1,4 +1,4 @@
-"""Retrieval at every width among the validation rows."""
+"""Log retrieval at every width among the validation rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from mic.train.step_metrics import record
 
 
 class NestedRetrievalEval(Callback):
-    """Log val/pairs/<metric>/d<dim>: every query of the validation rows looks for its keys.
+    """Log val/pairs/<metric>/d<dim>: every query of the validation rows searches for its keys.
 
-    Equal texts are one text. The embeddings are those of the validation's own forward pass. Each
-    rank ranks its own keys for all queries. Nothing is logged where all keys are their queries, as
-    with sentences that stand twice.
+    Equal texts count as one. The embeddings are those of the validation's own forward pass. Each
+    rank ranks its keys for all queries. Nothing is logged where every key is its query, as with
+    single sentences, whose two views have one text.
     """
 
     def __init__(self, dims: Sequence[int]) -> None:
@@ -52,23 +52,23 @@ class NestedRetrievalEval(Callback):
         queries, keys, ids = (torch.cat(parts) for parts in zip(*self._rows, strict=True))
         self._rows = []
         sizes = counts(len(ids), ids.device)
-        everyone, all_ids = gather_columns([queries, ids], sizes)
+        all_queries, all_ids = gather_columns([queries, ids], sizes)
         pairs = [(query, key) for query, key in all_ids.tolist()]
         if all(query == key for query, key in pairs):
             return
-        asked = first_places(query for query, _ in pairs)
-        sought = first_places(key for _, key in pairs)
-        relevant, own = judgements(pairs, asked, sought)
-        distinct = everyone[list(asked.values())].to(exact_device(queries.device))
-        metric = NestedRetrieval(distinct, relevant, self.dims, excluded=own)
+        asked = first_rows(query for query, _ in pairs)
+        sought = first_rows(key for _, key in pairs)
+        relevant, self_keys = relevance(pairs, asked, sought)
+        distinct = all_queries[list(asked.values())].to(exact_device(queries.device))
+        metric = NestedRetrieval(distinct, relevant, self.dims, excluded=self_keys)
         first = sum(sizes[: rank()])
         mine = [  # a key that several ranks hold is that of the first
-            (at - first, number)
-            for number, at in enumerate(sought.values())
-            if first <= at < first + len(ids)
+            (row - first, number)
+            for number, row in enumerate(sought.values())
+            if first <= row < first + len(ids)
         ]
         numbers = torch.tensor([number for _, number in mine], dtype=torch.long)
-        metric.update(keys[[at for at, _ in mine]], numbers)
+        metric.update(keys[[row for row, _ in mine]], numbers)
         scores = metric.compute()
         record(
             trainer,
@@ -80,24 +80,24 @@ class NestedRetrievalEval(Callback):
         )
 
 
-def first_places(ids: Any) -> dict[int, int]:
-    """Every distinct id with the row that has it first."""
-    places: dict[int, int] = {}
-    for at, one in enumerate(ids):
-        places.setdefault(one, at)
-    return places
+def first_rows(ids: Any) -> dict[int, int]:
+    """Every distinct id with the first row that has it."""
+    rows: dict[int, int] = {}
+    for row, text in enumerate(ids):
+        rows.setdefault(text, row)
+    return rows
 
 
-def judgements(
+def relevance(
     pairs: Sequence[tuple[int, int]], asked: Mapping[int, int], sought: Mapping[int, int]
 ) -> tuple[list[dict[int, float]], list[int | None]]:
-    """Which keys answer each query, and which key is the query itself and no answer."""
+    """The keys relevant to each query, and the key that is the query itself and not relevant."""
     numbers = {key: number for number, key in enumerate(sought)}
     relevant: dict[int, dict[int, float]] = {query: {} for query in asked}
     for query, key in pairs:
         relevant[query][numbers[key]] = 1.0
-    own = [
-        None if numbers.get(query) in found else numbers.get(query)
-        for query, found in relevant.items()
+    self_keys = [
+        None if numbers.get(query) in keys else numbers.get(query)
+        for query, keys in relevant.items()
     ]
-    return list(relevant.values()), own
+    return list(relevant.values()), self_keys

@@ -1,4 +1,4 @@
-"""How fast a run trains, and what takes the time."""
+"""Log how fast a run trains, and how its time divides among the phases of a step."""
 
 import resource
 import sys
@@ -16,7 +16,7 @@ from mic.metrics.moments import exact_device
 from mic.train.module import MICModule
 from mic.train.step_metrics import record
 
-PARTS = ("data", "encoder", "objective", "backward", "optimizer")
+PHASES = ("data", "encoder", "objective", "backward", "optimizer")
 
 
 class Throughput(Callback):
@@ -25,9 +25,9 @@ class Throughput(Callback):
     `pairs_per_second` and `tokens_per_second` (padding not counted) are those of all ranks since
     the last line. The shares of the time: `data` is waiting for a batch, `encoder` its forward
     passes, `objective` the losses with their collectives and a teacher, `backward` the gradients,
-    `optimizer` the rest of the step. They are rank 0's; a GPU has to be waited for between the
-    parts, so there they are of the logged steps alone. `memory/mib` is the largest so far: on a GPU
-    torch's, else the process's.
+    `optimizer` the rest of the step. They are rank 0's; on a GPU, which has to be waited for
+    between the phases, they are those of the logged steps alone. `memory/mib` is the peak so far:
+    of torch's allocator on a GPU, else of the process.
 
     `pairs` and `seconds` are those of the whole training so far, `earlier` the seconds before a
     resume.
@@ -37,7 +37,7 @@ class Throughput(Callback):
         self.every = every
         self.pairs = 0
         self.seconds = self.earlier = 0.0
-        self._parts = dict.fromkeys(PARTS, 0.0)
+        self._spent = dict.fromkeys(PHASES, 0.0)
         self._before = (0, 0.0)  # pairs and seconds at the last line
         self._tokens: Any = 0
         self._started = self._marked = 0.0
@@ -50,7 +50,7 @@ class Throughput(Callback):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time of what is done within out of every figure."""
+        """Leave the time spent in the block out of all values."""
         began, timing, self._timing = self.now(), self._timing, False
         yield
         passed = self.now() - began
@@ -110,22 +110,22 @@ class Throughput(Callback):
             self._started = self._marked = self.now()
 
     def write(self, trainer: Trainer) -> None:
-        """Log what passed since the last line, and begin anew."""
+        """Log the values since the last line, and start counting again."""
         counted = torch.as_tensor(self._tokens)
         tokens = float(total(counted.to(exact_device(counted.device)).double()))
         pairs, seconds = self.pairs - self._before[0], self.seconds - self._before[1]
-        timed = sum(self._parts.values())
+        timed = sum(self._spent.values())
         record(
             trainer,
             {
                 "speed/pairs_per_second": pairs / seconds,
                 "speed/tokens_per_second": tokens / seconds,
-                **{f"speed/{part}": spent / timed for part, spent in self._parts.items()},
+                **{f"speed/{phase}": spent / timed for phase, spent in self._spent.items()},
                 "memory/mib": peak_memory(),
             },
         )
         self._before, self._tokens = (self.pairs, self.seconds), 0
-        self._parts = dict.fromkeys(PARTS, 0.0)
+        self._spent = dict.fromkeys(PHASES, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "seconds": self.seconds}
@@ -146,14 +146,14 @@ class Throughput(Callback):
             hook.remove()
         self._hooks = []
 
-    def mark(self, part: str) -> None:
-        """What passed since the last mark was spent on `part`."""
+    def mark(self, phase: str) -> None:
+        """Count the time since the last mark as that of `phase`."""
         if not self._timing:
             return
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = self.now()
-        self._parts[part] += now - self._marked
+        self._spent[phase] += now - self._marked
         self._marked = now
 
     @staticmethod

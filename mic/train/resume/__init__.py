@@ -1,1 +1,1 @@
-"""Exact resume: which state is saved, its files, and what may differ when a run goes on."""
+"""Exact resume: the state that is saved, its files, and the settings that may change."""

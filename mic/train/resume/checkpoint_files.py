@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole, named by what they hold, found again even if one is damaged.
+"""Write checkpoints whole, name them by step and SHA-256, and find the newest undamaged one.
 
 RUN/checkpoints/step-00000045-<SHA-256, 16 digits>.ckpt, and latest.json, which names the newest
 with its whole hash and step. They hold tensors, numbers and text only.
@@ -33,15 +33,15 @@ class Checkpoint(NamedTuple):
     step: int
 
     def read(self) -> dict[str, Any]:
-        """What it holds; tensors stay on the disk until they are looked at."""
-        found: dict[str, Any] = torch.load(self.path, "cpu", weights_only=True, mmap=True)
-        return found
+        """Its content; tensors are read from the disk when they are used."""
+        content: dict[str, Any] = torch.load(self.path, "cpu", weights_only=True, mmap=True)
+        return content
 
 
 class WholeFile(TorchCheckpointIO):
-    """Writes a checkpoint through to the disk and takes its hash on the way.
+    """Writes a checkpoint through to the disk and computes its SHA-256 on the way.
 
-    What goes wrong is kept in `error` and not raised: the other ranks wait until this one comes.
+    A failure is stored in `error` and not raised, since the other ranks wait for this one.
     """
 
     def __init__(self) -> None:
@@ -82,36 +82,36 @@ class Hashed:
 
 
 def publish(partial: Path, io: WholeFile | None, step: int, keep: int) -> Checkpoint:
-    """Give a file that `io` (or another) has written its name, point latest.json to it, drop all
-    but `keep`.
+    """Rename a file that `io` (or another plugin) has written, point latest.json to it, and remove
+    all but the newest `keep`.
 
     Raises RunError when it could not be written; the checkpoints before it are as they were.
     """
     folder = partial.parent
     if io is not None and io.error is not None:
         partial.unlink(missing_ok=True)
-        raise RunError(unwritten(folder, step, io.error))
-    content = sha256(partial) if io is None else io.sha256
-    path = folder / f"step-{step:08d}-{content[:DIGITS]}.ckpt"
-    found = Checkpoint(path, content, step)
+        raise RunError(write_failure(folder, step, io.error))
+    digest = sha256(partial) if io is None else io.sha256
+    path = folder / f"step-{step:08d}-{digest[:DIGITS]}.ckpt"
+    checkpoint = Checkpoint(path, digest, step)
     try:
         partial.replace(path)
         flush_folder(folder)
-        write_json(folder / LATEST, {"path": path.name, "sha256": found.sha256, "step": step})
+        write_json(folder / LATEST, {"path": path.name, "sha256": digest, "step": step})
         flush_folder(folder)
     except OSError as error:
-        raise RunError(unwritten(folder, step, error)) from error
+        raise RunError(write_failure(folder, step, error)) from error
     for old in [*candidates(folder)][keep:]:
         old.path.unlink()
-    return found
+    return checkpoint
 
 
-def unwritten(folder: Path, step: int, error: Exception) -> str:
+def write_failure(folder: Path, step: int, error: Exception) -> str:
     before = next(iter(candidates(folder)), None)
-    kept = f"that of step {before.step} is whole" if before else "there is none before it"
+    fallback = f"that of step {before.step} is whole" if before else "there is none before it"
     why = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return (
-        f"{folder}: the checkpoint of step {step} could not be written: {why}; {kept}. "
+        f"{folder}: the checkpoint of step {step} could not be written: {why}; {fallback}. "
         f"Make room, then: mic resume {folder.parent}"
     )
 
@@ -119,38 +119,38 @@ def unwritten(folder: Path, step: int, error: Exception) -> str:
 def candidates(folder: Path) -> Iterator[Checkpoint]:
     """The checkpoints by their names, newest first; their hashes are the names' digits."""
     named = [(NAME.fullmatch(file.name), file) for file in folder.glob("step-*.ckpt")]
-    found = [(int(name[1]), name[2], file) for name, file in named if name]
-    for step, digits, file in sorted(found, key=lambda one: (one[0], one[2].stat().st_mtime))[::-1]:
+    files = [(int(name[1]), name[2], file) for name, file in named if name]
+    files.sort(key=lambda item: (item[0], item[2].stat().st_mtime), reverse=True)
+    for step, digits, file in files:
         yield Checkpoint(file, digits, step)
 
 
 def newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose bytes are those that were written; None where there is none.
 
-    A damaged one is said, set aside under another name, and passed over for the one before.
+    A damaged one is reported, renamed, and passed over for the one before it.
     """
-    latest = pointed(folder)
-    ahead = [*candidates(folder)]
-    if latest is not None and latest.path in {one.path for one in ahead}:
-        first = next(one for one in ahead if one.path == latest.path)
-        ahead.remove(first)
-        ahead.insert(0, latest)
-    for one in ahead:
-        found = sha256(one.path)
-        if found.startswith(one.sha256):
-            return Checkpoint(one.path, found, one.step)
+    latest = read_latest(folder)
+    checkpoints = [*candidates(folder)]
+    if latest is not None and latest.path in {checkpoint.path for checkpoint in checkpoints}:
+        others = [checkpoint for checkpoint in checkpoints if checkpoint.path != latest.path]
+        checkpoints = [latest, *others]
+    for path, expected, step in checkpoints:
+        digest = sha256(path)
+        if digest.startswith(expected):
+            return Checkpoint(path, digest, step)
         notice(
-            f"{one.path}: damaged: its SHA-256 begins with {found[:DIGITS]}; set aside as "
-            f"damaged-{one.path.name}, going on from the one before"
+            f"{path}: damaged: its SHA-256 begins with {digest[:DIGITS]}; set aside as "
+            f"damaged-{path.name}, going on from the one before"
         )
-        one.path.rename(one.path.with_name(f"damaged-{one.path.name}"))
+        path.rename(path.with_name(f"damaged-{path.name}"))
     return None
 
 
-def pointed(folder: Path) -> Checkpoint | None:
-    """What latest.json says; None where it is not there or damaged: the files' names say enough."""
+def read_latest(folder: Path) -> Checkpoint | None:
+    """The checkpoint in latest.json; None if that is missing or damaged: file names suffice."""
     try:
-        said = json.loads((folder / LATEST).read_text(encoding="utf-8"))
-        return Checkpoint(folder / said["path"], str(said["sha256"]), int(said["step"]))
+        latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))
+        return Checkpoint(folder / latest["path"], str(latest["sha256"]), int(latest["step"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

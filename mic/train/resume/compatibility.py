@@ -1,4 +1,4 @@
-"""Whether a run directory holds a run to go on with, and what may be different when it does."""
+"""Decide how a run starts: anew, from a checkpoint, or not at all, and refuse changed settings."""
 
 import json
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from mic.train.resume.checkpoint_files import CHECKPOINTS, Checkpoint, newest
 
 
 class Start(NamedTuple):
-    """How a run begins: anew, at a checkpoint, or not at all, since it is finished.
+    """How a run begins: anew, from a checkpoint, or not at all, since it is finished.
 
-    `changed` has the old and the new value of every key that is not as it was.
+    `changed` has the old and the new value of every key whose value differs.
     """
 
     checkpoint: Checkpoint | None = None
@@ -26,11 +26,10 @@ class Start(NamedTuple):
 
 
 def examine(config: Config, overwrite: bool, allow_change: Sequence[str] = ()) -> Start:
-    """Look at the run's folder, which `overwrite` means to replace.
+    """How the run in its folder starts; with `overwrite` it starts anew.
 
     Raises InputError when it holds something else than this run: another program's files, or a run
-    with other settings, each of which is named. `allow_change` has the keys, or the sections, that
-    may be different.
+    with other settings, which are named. `allow_change` lists the keys or sections that may differ.
     """
     folder = run_directory.path_of(config)
     run_directory.refuse_foreign(folder)
@@ -41,22 +40,22 @@ def examine(config: Config, overwrite: bool, allow_change: Sequence[str] = ()) -
     wrong = {
         key: values
         for key, values in changed.items()
-        if not (harmless(key, values) or any(within(key, one) for one in allow_change))
+        if not (harmless(key, values) or any(within(key, section) for section in allow_change))
     }
     if wrong:
         state = "an unfinished run" if done is None else "a finished run"
         raise InputError(f"{folder}: holds {state} {refusal(wrong)}")
     if done is not None and done >= config.trainer.max_steps:
         return Start(None, True, changed)
-    found = newest(folder / CHECKPOINTS)
-    if found is None and done is not None:
+    checkpoint = newest(folder / CHECKPOINTS)
+    if checkpoint is None and done is not None:
         raise InputError(
             f"trainer.max_steps={config.trainer.max_steps}: {folder} is finished after {done} "
             "steps, and its checkpoints are gone; add --overwrite to begin anew"
         )
-    if found is None:
+    if checkpoint is None:
         notice(f"{folder}: an unfinished run without a checkpoint: begun anew")
-    return Start(found, False, changed)
+    return Start(checkpoint, False, changed)
 
 
 def steps_done(folder: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Exact resume: a run that was interrupted ends with the bits of one that was not."""
+"""Save and resume a Lightning run exactly: it ends with the bits of one never interrupted."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,23 +15,28 @@ from mic.errors import Preempted
 from mic.files import partial_path
 from mic.train.resume import loop_state
 from mic.train.resume.checkpoint_files import WholeFile, newest, publish
-from mic.train.resume.loop_state import Place
-from mic.train.resume.random_state import RandomState, random_state, restore, seed_rank
+from mic.train.resume.loop_state import SavePoint
+from mic.train.resume.random_state import (
+    RandomState,
+    capture_random_state,
+    restore_random_state,
+    seed_rank,
+)
 
-AGREE = 4  # batches between two times that ranks ask each other whether one was told to stop
+AGREE = 4  # batches between two checks on all ranks whether one was asked to stop
 
 
 class ExactResume(CheckpointCallback):
     """Save the whole state every `every` steps, at the last one, and when asked to stop.
 
-    Any Lightning run can have it: `Trainer(callbacks=[exact, ...])` and `trainer.fit(module, data,
+    It works in any Lightning run: `Trainer(callbacks=[exact, ...])` and `trainer.fit(module, data,
     ckpt_path=exact.path())`. Beside what Lightning saves (weights, optimisers, schedulers, scaler,
-    loops, callbacks) a checkpoint holds the random state of every rank, each with a stream of its
-    own, and counters from which Lightning goes on at the very batch or validation. Validation
-    leaves no trace in the random state. The newest `keep` are kept.
+    loops, callbacks) a checkpoint holds the random state of every rank, which each has its own, and
+    counters from which Lightning goes on at the very batch or validation. Validation leaves the
+    random state unchanged. The newest `keep` checkpoints stay on disk.
 
-    `stop` is set by a signal; ranks agree on it every few batches of training and validation. Then
-    the state is saved at the step's end, and Preempted raised on all of them.
+    A signal sets `stop`; ranks agree on it every few batches of training and validation. Then the
+    state is saved at the step's end, and all of them raise Preempted.
 
     Raises RunError on all ranks when a checkpoint cannot be written.
     """
@@ -51,7 +56,7 @@ class ExactResume(CheckpointCallback):
         self.seed = seed
         self.stop = stop or Stop()
         self._io = WholeFile()
-        self._place: Place = "batch"
+        self._place: SavePoint = "batch"
         self._saved = 0  # steps
         self._now: RandomState | None = None  # after a batch; None between two epochs
         self._loader: RandomState | None = None  # before this epoch's loader began
@@ -64,8 +69,8 @@ class ExactResume(CheckpointCallback):
 
     def path(self) -> Path | None:
         """The newest checkpoint that is whole, for `trainer.fit(ckpt_path=...)`."""
-        found = newest(self.folder)
-        return found.path if found else None
+        checkpoint = newest(self.folder)
+        return checkpoint.path if checkpoint else None
 
     # ------------------------------------------------------------- beginning, anew or again
 
@@ -77,20 +82,20 @@ class ExactResume(CheckpointCallback):
         device = trainer.strategy.root_device
         if self._loaded is None:
             seed_rank(self.seed, rank())
-            self._loader = random_state(device)
+            self._loader = capture_random_state(device)
             return
         if self._loader is not None:
-            restore(self._loader, device)
+            restore_random_state(self._loader, device)
         self.keep_open(trainer, self._loaded)
 
     def begin_again(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
-        device, own = trainer.strategy.root_device, rank()
-        if own < len(state["ranks"]):
-            self._now, self._loader = state["ranks"][own]["now"], state["ranks"][own]["loader"]
-            restore(self._loader, device)
+        device, this = trainer.strategy.root_device, rank()
+        if this < len(state["ranks"]):
+            self._now, self._loader = state["ranks"][this]["now"], state["ranks"][this]["loader"]
+            restore_random_state(self._loader, device)
         else:  # a rank that was not there: a stream of its own from here on
-            seed_rank(self.seed, own, state["batches"])
-            self._loader = random_state(device)
+            seed_rank(self.seed, this, state["batches"])
+            self._loader = capture_random_state(device)
             self._now = None if state["place"] == "epoch" else self._loader
 
     def keep_open(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
@@ -127,12 +132,12 @@ class ExactResume(CheckpointCallback):
             return
         self._entered = self._loaded["place"] != "epoch"  # Lightning goes on within it
         if self._now is not None:
-            restore(self._now, trainer.strategy.root_device)
+            restore_random_state(self._now, trainer.strategy.root_device)
         if self._loaded["place"] == "validation due":
             self._check, trainer.val_check_batch = trainer.val_check_batch, 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        self._lines = position(trainer)
+        self._lines = log_position(trainer)
         if self._due is not None:
             trainer.fit_loop.epoch_loop.max_steps, self._due = self._due, None
             trainer.val_check_batch = self._check
@@ -166,7 +171,7 @@ class ExactResume(CheckpointCallback):
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
         validated = validates(trainer)
         if validated:
-            self._now = random_state(trainer.strategy.root_device)
+            self._now = capture_random_state(trainer.strategy.root_device)
         if trainer.fit_loop._should_accumulate():
             return
         if validated:
@@ -188,7 +193,7 @@ class ExactResume(CheckpointCallback):
         if amid or not self.asked():
             return
         if trainer.sanity_checking:
-            raise stopped(f"{self.stop.why()} before the first step; nothing is half done")
+            raise preempted(f"{self.stop.why()} before the first step; nothing is half done")
         self.save(trainer, "validation due")
         self.leave(trainer)
 
@@ -196,19 +201,19 @@ class ExactResume(CheckpointCallback):
         if trainer.sanity_checking:
             return
         if self._now is not None:
-            restore(self._now, trainer.strategy.root_device)
+            restore_random_state(self._now, trainer.strategy.root_device)
         if not trainer.fit_loop._should_accumulate():
             self.boundary(trainer, "validated")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         if self._entered:
-            self._loader, self._now = random_state(trainer.strategy.root_device), None
+            self._loader, self._now = capture_random_state(trainer.strategy.root_device), None
             self.boundary(trainer, "epoch")
         self._entered = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         if not trainer.should_stop and self._saved < trainer.global_step:
-            self._loader, self._now = random_state(trainer.strategy.root_device), None
+            self._loader, self._now = capture_random_state(trainer.strategy.root_device), None
             self.save(trainer, "epoch")
         if any_rank(self.stop.asked is not None):
             self.leave(trainer)
@@ -222,7 +227,7 @@ class ExactResume(CheckpointCallback):
     ) -> None:
         self.stop.waits = False
 
-    def boundary(self, trainer: Trainer, place: Place) -> None:
+    def boundary(self, trainer: Trainer, place: SavePoint) -> None:
         """A place to save at: for the interval, the end of training, or somebody who asks."""
         step, asked = trainer.global_step, self.asked()
         ended = 0 <= trainer.max_steps <= step
@@ -242,12 +247,12 @@ class ExactResume(CheckpointCallback):
         for logger in trainer.loggers:
             if hasattr(logger, "preempting"):
                 logger.preempting()
-        raise stopped(
+        raise preempted(
             f"{self.stop.why()} after step {trainer.global_step}; the state is saved. Go on with: "
             f"mic resume {self.folder.parent}"
         )
 
-    def save(self, trainer: Trainer, place: Place) -> None:
+    def save(self, trainer: Trainer, place: SavePoint) -> None:
         """Write a checkpoint; all ranks have to call it."""
         self._place = place
         partial = partial_path(self.folder / "saving")
@@ -268,21 +273,21 @@ class ExactResume(CheckpointCallback):
         checkpoint: dict[str, Any],
     ) -> None:
         if self._place == "batch" and not trainer.validating:
-            self._now = random_state(trainer.strategy.root_device)
+            self._now = capture_random_state(trainer.strategy.root_device)
         broken_off = self._place == "validation due" and trainer.validating
-        loop_state.put(checkpoint["loops"]["fit_loop"], self._place, trainer.current_epoch)
+        loop_state.set_counters(checkpoint["loops"]["fit_loop"], self._place, trainer.current_epoch)
         checkpoint["callbacks"][self.state_key] = {
             "place": self._place,
             "batches": trainer.fit_loop.epoch_loop.total_batch_idx + 1,
             "ranks": gather_objects({"now": self._now, "loader": self._loader}),
-            "lines": self._lines if broken_off else position(trainer),
+            "lines": self._lines if broken_off else log_position(trainer),
         }
         self._place = "batch"  # for whoever saves next, as ModelCheckpoint
 
 
-def position(trainer: Trainer) -> int | None:
-    """Where the run's log ends, if a logger says that."""
-    return next((one.position() for one in trainer.loggers if hasattr(one, "position")), None)
+def log_position(trainer: Trainer) -> int | None:
+    """The line at which the run's log ends, if a logger has `position`."""
+    return next((log.position() for log in trainer.loggers if hasattr(log, "position")), None)
 
 
 def validates(trainer: Trainer) -> bool:
@@ -292,8 +297,8 @@ def validates(trainer: Trainer) -> bool:
     return trainer.enable_validation and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
-def stopped(text: str) -> Preempted:
-    """What every rank raises and one says."""
+def preempted(text: str) -> Preempted:
+    """The error that every rank raises and rank 0 prints."""
     error = Preempted(text)
     error.reported = rank() > 0
     return error

@@ -1,4 +1,4 @@
-"""Change the counters of Lightning's loops in a checkpoint, so that a run goes on from its place.
+"""Set the loop counters of a checkpoint so that Lightning goes on at the right batch.
 
 Lightning (2.6) tells from its counters where a checkpoint was taken, and is right about two places:
 after a batch in the middle of an epoch, and after a validation. The two others are written here:
@@ -7,15 +7,15 @@ before a validation that is due, and between two epochs.
 
 from typing import Any, Literal
 
-Place = Literal["batch", "validation due", "validated", "epoch"]
+SavePoint = Literal["batch", "validation due", "validated", "epoch"]
 Counters = dict[str, Any]
 
 BATCHES = "epoch_loop.batch_progress"
 VALIDATION = "epoch_loop.val_loop.batch_progress"
 
 
-def put(loops: Counters, place: Place, epoch: int) -> None:
-    """Change the counters of a fit loop so that they say `place`.
+def set_counters(loops: Counters, place: SavePoint, epoch: int) -> None:
+    """Change the counters of a fit loop to those of a checkpoint taken at `place`.
 
     `epoch` counts the epochs that are over; it matters between two of them alone.
     """
@@ -25,8 +25,8 @@ def put(loops: Counters, place: Place, epoch: int) -> None:
     elif place == "validated":
         finish_validation(loops[VALIDATION])
     elif place == "epoch":
-        for part in ("total", "current"):
-            loops["epoch_progress"][part] = dict.fromkeys(loops["epoch_progress"][part], epoch)
+        for span in ("total", "current"):
+            loops["epoch_progress"][span] = dict.fromkeys(loops["epoch_progress"][span], epoch)
         finish_batch(loops[BATCHES])
         rewind(loops[BATCHES])
         rewind(loops[VALIDATION])
@@ -34,8 +34,8 @@ def put(loops: Counters, place: Place, epoch: int) -> None:
 
 
 def finish_batch(batches: Counters) -> None:
-    for part in ("total", "current"):
-        batches[part]["completed"] = batches[part]["processed"]
+    for span in ("total", "current"):
+        batches[span]["completed"] = batches[span]["processed"]
 
 
 def begin_validation(batches: Counters) -> None:

@@ -1,6 +1,6 @@
-"""The random state of a process: torch's on the CPU and on its device, numpy's and Python's.
+"""Capture and restore the random state of a process: torch (CPU and device), numpy and Python.
 
-As tensors and numbers, so that a checkpoint that holds it loads without unpickling.
+It consists of tensors and numbers, so that a checkpoint that holds it loads without unpickling.
 """
 
 import random
@@ -15,11 +15,11 @@ from mic.data.order.permutation import derive_key
 RandomState = dict[str, Any]
 
 
-def random_state(device: torch.device) -> RandomState:
-    """All that the next random numbers depend on."""
+def capture_random_state(device: torch.device) -> RandomState:
+    """The state that the next random numbers depend on."""
     version, internal, gauss = random.getstate()
-    found: Any = np.random.get_state()
-    kind, keys, position, has_gauss, cached = found
+    state: Any = np.random.get_state()
+    kind, keys, position, has_gauss, cached = state
     assert (version, kind) == (3, "MT19937")
     return {
         "torch": torch.get_rng_state(),
@@ -29,8 +29,8 @@ def random_state(device: torch.device) -> RandomState:
     }
 
 
-def restore(state: RandomState, device: torch.device) -> None:
-    """Draw from now on what was drawn after `random_state` found this."""
+def restore_random_state(state: RandomState, device: torch.device) -> None:
+    """Draw from now on the numbers that were drawn after `capture_random_state`."""
     torch.set_rng_state(state["torch"].cpu())
     if state["device"] is not None and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(state["device"].cpu())
@@ -41,12 +41,12 @@ def restore(state: RandomState, device: torch.device) -> None:
 
 
 def device_state(device: torch.device) -> Tensor:
-    found: Tensor = torch.get_device_module(device).get_rng_state()
-    return found
+    state: Tensor = torch.get_device_module(device).get_rng_state()
+    return state
 
 
 def seed_rank(seed: int, rank: int, batch: int = 0) -> None:
-    """A stream of a rank's own, from a batch on: two ranks' dropout must not be the same."""
+    """Seed a rank's random stream, from a batch on: two ranks' dropout must not be the same."""
     key = derive_key(seed, rank, batch)
     torch.manual_seed(key % 2**63)
     np.random.seed(key % 2**32)

@@ -20,7 +20,11 @@ from mic.errors import RunError
 from mic.train.module import MICModule
 from mic.train.resume import exact_resume
 from mic.train.resume.checkpoint_files import WholeFile, newest, publish
-from mic.train.resume.random_state import random_state, restore, seed_rank
+from mic.train.resume.random_state import (
+    capture_random_state,
+    restore_random_state,
+    seed_rank,
+)
 from mic.train.run import train
 
 CPU = torch.device("cpu")
@@ -50,10 +54,10 @@ def test_the_newest_are_kept(tmp_path, keep):
         "latest.json",
         *(file.name for file in saved[-keep:]),
     }
-    found = newest(saved[0].parent)
-    assert (found.path, found.step) == (saved[-1], 120)
+    checkpoint = newest(saved[0].parent)
+    assert (checkpoint.path, checkpoint.step) == (saved[-1], 120)
     latest = json.loads((saved[0].parent / "latest.json").read_text())
-    assert latest == {"path": found.path.name, "sha256": found.sha256, "step": 120}
+    assert latest == {"path": checkpoint.path.name, "sha256": checkpoint.sha256, "step": 120}
 
 
 def damages() -> dict[str, Any]:
@@ -74,9 +78,9 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(two, capsys, damag
     before, last = two
     damage(last)
     assert newest(last.parent).step == 5
-    said = capsys.readouterr().err
-    assert said.startswith(f"mic: {last}: damaged: its SHA-256 begins with ")
-    assert f"; set aside as damaged-{last.name}, going on from the one before\n" in said
+    output = capsys.readouterr().err
+    assert output.startswith(f"mic: {last}: damaged: its SHA-256 begins with ")
+    assert f"; set aside as damaged-{last.name}, going on from the one before\n" in output
     assert {file.name for file in last.parent.iterdir()} == {
         "latest.json",
         before.name,
@@ -181,9 +185,9 @@ def test_a_run_loses_one_interval_to_a_damaged_checkpoint(finished, capsys):
     file = newest(run / "checkpoints").path
     damages()["one bit flipped"](file)
     assert main(["resume", str(run)]) == 0
-    said = capsys.readouterr().err
-    assert "goes on after step 4" in said
-    assert f"set aside as damaged-{file.name}" in said
+    output = capsys.readouterr().err
+    assert "goes on after step 4" in output
+    assert f"set aside as damaged-{file.name}" in output
     assert weights(run) == weights(finished.parent / "runs" / "tiny")
 
 
@@ -195,9 +199,9 @@ def test_a_checkpoint_is_loaded_without_trust_and_is_a_module(finished):
     module = MICModule.load_from_checkpoint(file, map_location="cpu", weights_only=True)
     assert module.config == load(finished)
     trained = load_file(run / "encoder" / "model.safetensors")
-    found = module.encoder.backbone.state_dict()
-    assert trained.keys() <= found.keys()
-    assert all(torch.equal(found[name], value) for name, value in trained.items())
+    weights = module.encoder.backbone.state_dict()
+    assert trained.keys() <= weights.keys()
+    assert all(torch.equal(weights[name], value) for name, value in trained.items())
 
 
 @pytest.fixture
@@ -260,10 +264,10 @@ def test_the_random_state_comes_back_also_from_a_file(tmp_path):
     seed_rank(3, 0)
     draw()
     file = tmp_path / "state.pt"
-    torch.save(random_state(CPU), file)
+    torch.save(capture_random_state(CPU), file)
     drawn = draw()
     assert drawn != draw()
-    restore(torch.load(file, weights_only=True), CPU)
+    restore_random_state(torch.load(file, weights_only=True), CPU)
     assert draw() == drawn
 
 
@@ -272,5 +276,5 @@ def test_ranks_draw_different_numbers():
     for rank, batch in ((0, 0), (1, 0), (1, 7)):
         seed_rank(3, rank, batch)
         drawn.append(draw())
-    for own, other in ((0, 1), (0, 2), (1, 2)):
-        assert all(a != b for a, b in zip(drawn[own], drawn[other], strict=True))
+    for rank, other in ((0, 1), (0, 2), (1, 2)):
+        assert all(a != b for a, b in zip(drawn[rank], drawn[other], strict=True))

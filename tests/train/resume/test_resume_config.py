@@ -22,7 +22,7 @@ Made = Callable[..., Config]
 
 
 @pytest.fixture
-def made(tiny_config: Path) -> Made:
+def begun(tiny_config: Path) -> Made:
     """Makes the folder of a run of four steps, with a checkpoint, and perhaps results."""
 
     def make(saved: int | None = 2, finished: int | None = None) -> Config:
@@ -44,33 +44,33 @@ def test_where_nothing_is_a_run_begins(tiny_config):
     assert examine(load(tiny_config), overwrite=False) == Start()
 
 
-def test_an_unfinished_run_goes_on_at_its_checkpoint(made):
-    config = made()
-    found = examine(config, overwrite=False)
-    assert (found.checkpoint.step, found.finished, found.changed) == (2, False, {})
+def test_an_unfinished_run_goes_on_at_its_checkpoint(begun):
+    config = begun()
+    start = examine(config, overwrite=False)
+    assert (start.checkpoint.step, start.finished, start.changed) == (2, False, {})
     assert examine(config, overwrite=True) == Start()
 
 
-def test_a_run_without_a_checkpoint_begins_anew(made, capsys):
-    config = made(saved=None)
+def test_a_run_without_a_checkpoint_begins_anew(begun, capsys):
+    config = begun(saved=None)
     assert examine(config, overwrite=False) == Start()
     assert "tiny: an unfinished run without a checkpoint: begun anew" in capsys.readouterr().err
 
 
-def test_a_finished_run_is_left_alone(made):
-    assert examine(made(finished=4), overwrite=False) == Start(finished=True)
+def test_a_finished_run_is_left_alone(begun):
+    assert examine(begun(finished=4), overwrite=False) == Start(finished=True)
 
 
-def test_results_that_cannot_be_read_are_refused(made):
-    config = made()
+def test_results_that_cannot_be_read_are_refused(begun):
+    config = begun()
     (run_directory.path_of(config) / "results.json").write_text("{")
     with pytest.raises(InputError, match=r"results\.json: not the results of a run; remove it, or"):
         examine(config, overwrite=False)
 
 
 @pytest.mark.parametrize("finished", [None, 4], ids=["an unfinished run", "a finished run"])
-def test_other_settings_are_refused_with_old_and_new_value_and_the_flag(made, request, finished):
-    config = made(finished=finished)
+def test_other_settings_are_refused_with_old_and_new_value_and_the_flag(begun, request, finished):
+    config = begun(finished=finished)
     config.seed = 3
     config.trainer.learning_rate = 2e-3
     config.data.train["pairs"].columns = ["positive", "anchor"]
@@ -100,28 +100,28 @@ def test_other_settings_are_refused_with_old_and_new_value_and_the_flag(made, re
         ("trainer.max_steps=5", "trainer.max_steps"),
     ],
 )
-def test_what_changes_no_result_may_change(made, tiny_config, override, key):
-    made()
-    found = examine(load(tiny_config, override), overwrite=False)
-    assert found.checkpoint.step == 2
-    assert list(found.changed) == [key]
-    old, new = found.changed[key]
+def test_what_changes_no_result_may_change(begun, tiny_config, override, key):
+    begun()
+    start = examine(load(tiny_config, override), overwrite=False)
+    assert start.checkpoint.step == 2
+    assert list(start.changed) == [key]
+    old, new = start.changed[key]
     assert old != new
 
 
-def test_steps_are_added_but_not_taken_away(made, tiny_config):
-    made(saved=4, finished=4)
-    found = examine(load(tiny_config, "trainer.max_steps=9"), overwrite=False)
-    assert (found.checkpoint.step, found.finished) == (4, False)
-    assert found.changed == {"trainer.max_steps": [4, 9]}
+def test_steps_are_added_but_not_taken_away(begun, tiny_config):
+    begun(saved=4, finished=4)
+    start = examine(load(tiny_config, "trainer.max_steps=9"), overwrite=False)
+    assert (start.checkpoint.step, start.finished) == (4, False)
+    assert start.changed == {"trainer.max_steps": [4, 9]}
     with pytest.raises(InputError, match=r"a finished run with .* trainer\.max_steps was 4, is 3"):
         examine(load(tiny_config, "trainer.max_steps=3"), overwrite=False)
     fewer = load(tiny_config, "trainer.max_steps=3")
     assert examine(fewer, overwrite=False, allow_change=["trainer.max_steps"]).finished
 
 
-def test_steps_cannot_be_added_without_a_checkpoint(made, tiny_config):
-    made(saved=None, finished=4)
+def test_steps_cannot_be_added_without_a_checkpoint(begun, tiny_config):
+    begun(saved=None, finished=4)
     with pytest.raises(InputError, match=r"max_steps=9: .* its checkpoints are gone; add --overw"):
         examine(load(tiny_config, "trainer.max_steps=9"), overwrite=False)
 
@@ -137,13 +137,13 @@ def test_steps_cannot_be_added_without_a_checkpoint(made, tiny_config):
         ([], False),
     ],
 )
-def test_a_setting_or_a_section_may_be_allowed_to_change(made, tiny_config, allowed, goes_on):
-    made()
+def test_a_setting_or_a_section_may_be_allowed_to_change(begun, tiny_config, allowed, goes_on):
+    begun()
     config = load(tiny_config, "trainer.learning_rate=0.1", "trainer.warmup=0.5")
     if goes_on:
-        found = examine(config, overwrite=False, allow_change=allowed)
-        assert found.checkpoint.step == 2
-        assert set(found.changed) == {"trainer.learning_rate", "trainer.warmup"}
+        start = examine(config, overwrite=False, allow_change=allowed)
+        assert start.checkpoint.step == 2
+        assert set(start.changed) == {"trainer.learning_rate", "trainer.warmup"}
         return
     with pytest.raises(InputError, match="other settings"):
         examine(config, overwrite=False, allow_change=allowed)
@@ -201,9 +201,9 @@ def test_a_run_that_was_moved_and_its_data_go_on(trained, capsys):
     run = (trained / "runs" / "tiny").rename(trained / "moved")
     rows = (trained / "pairs.jsonl").rename(trained / "rows.jsonl")
     code = main(["resume", str(run), f"data.train.pairs.path={rows}", "trainer.max_steps=6"])
-    said = capsys.readouterr().err
-    assert code == 0, said
-    assert f"{run}: goes on after step 4" in said
+    output = capsys.readouterr().err
+    assert code == 0, output
+    assert f"{run}: goes on after step 4" in output
     assert json.loads((run / "results.json").read_text())["meta"]["steps"] == 6
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
@@ -222,9 +222,9 @@ def test_other_rows_under_the_same_name_are_refused(trained, capsys):
     rows.write_text(rows.read_text().replace("cat", "cow", 1))
     more = ["resume", str(run), f"data.train.pairs.path={rows}", "trainer.max_steps=5"]
     names = ("config.yaml", "run.json", "metrics.jsonl")
-    kept = [(run / name).read_bytes() for name in names]
+    contents = [(run / name).read_bytes() for name in names]
     assert main(more) == 2
-    assert [(run / name).read_bytes() for name in names] == kept
+    assert [(run / name).read_bytes() for name in names] == contents
     assert capsys.readouterr().err.splitlines()[-1] == (
         "mic: error: data.train.pairs: holds other rows than when the run began; give it those, "
         "begin anew, or go on all the same with --allow-change data"

@@ -121,6 +121,6 @@ def compare(folder: Path, steps: Sequence[int], **settings: Any) -> None:
     seen: list[float] = []
     for step in steps:
         seen += fit(folder / "stopped", step, **settings)[1]
-    found, rest = fit(folder / "stopped", **settings)
+    weights, rest = fit(folder / "stopped", **settings)
     assert seen + rest == every
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())

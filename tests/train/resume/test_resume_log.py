@@ -29,7 +29,7 @@ def logged(run: Path) -> list[dict]:
 def steady(run: Path) -> list[dict]:
     """The log without what a clock or a meter said."""
     return [
-        {name: one for name, one in line.items() if not name.startswith(("speed/", "memory/"))}
+        {name: value for name, value in line.items() if not name.startswith(("speed/", "memory/"))}
         for line in logged(run)
     ]
 
@@ -45,7 +45,7 @@ def resumed(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "trainer.validate_every=4",
     )
     run = tmp_path / "runs" / "tiny"
-    told: list[str] = []
+    calls: list[str] = []
     with monkeypatch.context() as patch:
         shown = Progress.on_train_batch_end
 
@@ -55,10 +55,10 @@ def resumed(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 os.kill(os.getpid(), signal.SIGTERM)
 
         patch.setattr(Progress, "on_train_batch_end", ask)
-        patch.setattr(mirror.WandbMirror, "preempting", lambda _: told.append("preempting"))
+        patch.setattr(mirror.WandbMirror, "preempting", lambda _: calls.append("preempting"))
         with pytest.raises(Preempted, match=rf"stopped by SIGTERM after step {STOPPED}; "):
             train(load(tiny_config, *overrides))
-    assert told == ["preempting"]
+    assert calls == ["preempting"]
     with (run / "metrics.jsonl").open("a") as stream:  # of steps that the checkpoint does not have
         stream.write('{"step": 4, "epoch": 0, "train/loss": 17.0}\n')
     train(load(tiny_config, *overrides))
@@ -84,7 +84,7 @@ def test_a_resumed_run_has_every_line_once_in_every_mirror(resumed, tiny_config,
     board.Reload()
     shown = board.Scalars("train/loss")
     assert len(shown) == STEPS
-    assert {one.step: one.value for one in shown} == pytest.approx(losses, rel=1e-6)
+    assert {point.step: point.value for point in shown} == pytest.approx(losses, rel=1e-6)
 
     segments = json.loads((resumed / "run.json").read_text())["segments"]
     assert segments == [
@@ -98,7 +98,7 @@ def test_a_resumed_run_has_every_line_once_in_every_mirror(resumed, tiny_config,
     assert first.id == second.id == json.loads((resumed / "run.json").read_text())["id"]
     assert sorted(first.values("train/loss")) == [1, 2, 3]
     assert sorted(second.values("train/loss")) == [4, 5, 6]
-    assert [json.loads(str(one.summary["segment"])) for one in (first, second)] == [1, 2]
+    assert [json.loads(str(run.summary["segment"])) for run in (first, second)] == [1, 2]
     assert (first.exit_code, second.exit_code) == (1, 0)
 
     best = [line for line in lines if "best/loss" in line]  # it outlives the resume

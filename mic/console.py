@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, a line now and then in a log file."""
+"""Print the progress of long work (a bar on a terminal, lines in a log file) and notices."""
 
 import sys
 import time
@@ -16,13 +16,13 @@ Advance = Callable[..., None]  # (pieces done, note="")
 
 @contextmanager
 def bar(label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
-    """Show on standard error how much of the work is done; call what it yields as pieces end.
+    """Show progress on standard error; call the yielded function when pieces of the work are done.
 
-    A total of None is one that nobody knows yet; `done` is what an earlier process did of it.
+    A total of None is not known yet; `done` pieces were done by an earlier process.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lines(label, total, console.print, done)
+        yield progress_lines(label, total, console.print, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -41,8 +41,10 @@ def bar(label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
         yield advance
 
 
-def lines(label: str, total: int | None, write: Callable[[str], None], done: int = 0) -> Advance:
-    """An `Advance` that writes a line every 15 seconds; none for work that is sooner done."""
+def progress_lines(
+    label: str, total: int | None, write: Callable[[str], None], done: int = 0
+) -> Advance:
+    """An `Advance` that writes a line every 15 seconds; none for work that ends sooner."""
     start = last = time.monotonic()
     count = done
 
@@ -63,5 +65,5 @@ def lines(label: str, total: int | None, write: Callable[[str], None], done: int
 
 
 def notice(text: str) -> None:
-    """A line for people on standard error."""
+    """Print a line on standard error."""
     sys.stderr.write(f"mic: {text}\n")

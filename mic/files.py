@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, locks, hashes, free disk, and the user's cache."""
+"""Write files whole or not at all, lock and hash them; find free disk and the user's cache."""
 
 import fcntl
 import hashlib
@@ -46,7 +46,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """A value as JSON knows it: text keys, and null for a number that is not finite."""
+    """A value as JSON allows it: text keys, and null for a number that is not finite."""
     if isinstance(value, Mapping):
         return {str(key): json_value(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -57,13 +57,13 @@ def json_value(value: Any) -> Any:
 
 
 def flush(file: Path) -> None:
-    """To the disk itself, so that a name that is there after a crash has its content."""
+    """Force a file's content to the disk, so that it is complete after a crash."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames in a folder last through a crash."""
+    """Force a folder's entries to the disk, so that renames survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -78,7 +78,7 @@ def sha256(file: Path) -> str:
 
 
 def free_bytes(place: Path) -> int:
-    """The bytes free on the disk of a place that may not be there yet."""
+    """The bytes free on the disk of a path that may not exist yet."""
     folder = place.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -87,7 +87,7 @@ def free_bytes(place: Path) -> int:
 
 @contextmanager
 def locked(file: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a file; it ends with the process, however that ends.
+    """Hold a lock on a file; it is released when the process ends, however that happens.
 
     Raises BlockingIOError when another process holds it and `wait` is false.
     """
@@ -104,12 +104,12 @@ def cache_folder() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """A folder that `make` fills once for all: it is there whole, or not at all.
+    """A folder that `make` fills once; it exists complete or not at all.
 
-    Of several processes that begin together, as the ranks of a run do, one makes it and the others
-    wait. What `make` raises leaves nothing behind.
+    Of several processes that start together, as the ranks of a run do, one fills it and the others
+    wait. When `make` raises, nothing is left behind.
 
-    Raises RunError where the disk does not take it.
+    Raises RunError where the disk cannot be written.
     """
     if folder.is_dir():
         return folder

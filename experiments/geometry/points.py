@@ -20,7 +20,7 @@ from mic.evaluation.significance import (
     mean_of,
 )
 from mic.evaluation.tasks.tasks import TaskScores
-from mic.tracking.reader import OWN, scores
+from mic.tracking.reader import OWN, parse_scores
 
 MEAN = "all tasks"
 KINDS = {  # of a task, by its headline
@@ -205,7 +205,7 @@ def alike(one: Results, other: Results) -> bool:
 
 def geometry_of(one: Evaluation) -> dict[str, TaskScores]:
     """What is known of a model's geometry and its baselines': method -> measure -> width."""
-    return getattr(one, "geometry", None) or scores(one.meta.get("geometry", {}))
+    return getattr(one, "geometry", None) or parse_scores(one.meta.get("geometry", {}))
 
 
 def predictors(of: Path, geometry: TaskScores, width: int) -> dict[str, float]:

@@ -29,9 +29,9 @@ def add_dashboard(actions: Any) -> None:
 def run_dashboard(options: argparse.Namespace) -> None:
     from mic.tracking.wandb import dashboard
 
-    dashboard.refuse_missing()
+    dashboard.require_workspaces_package()
     if options.print:
-        workspace = dashboard.build(options.project, options.entity or "", options.dims)
-        print(dashboard.as_json(workspace))
+        workspace = dashboard.build_workspace(options.project, options.entity or "", options.dims)
+        print(dashboard.workspace_json(workspace))
     else:
-        print(dashboard.save(options.project, options.entity, options.dims))
+        print(dashboard.save_workspace(options.project, options.entity, options.dims))

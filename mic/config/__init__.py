@@ -1,4 +1,4 @@
-"""What is asked for: the typed schema, YAML files over it, and what sets two configs apart."""
+"""Define the settings of mic, load them from YAML files, and compare them."""
 
 from mic.config.loading import load
 from mic.config.schema import Config

@@ -1,4 +1,4 @@
-"""A setting: a dataclass field with its meaning and its bounds."""
+"""Define settings as dataclass fields that carry their meaning and bounds."""
 
 from dataclasses import field
 from typing import Any

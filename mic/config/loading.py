@@ -1,7 +1,7 @@
-"""Reading configs: YAML files over the schema's defaults, `key=value` overrides over both.
+"""Load configs: YAML files over the schema's defaults, `key=value` overrides over both.
 
 `load(path, *overrides)` merges, in this order, the defaults, the files that `base:` names, the
-file itself and the overrides. Nothing heavy is imported here, so that `mic --help` answers at once.
+file itself and the overrides. Nothing heavy is imported here, to keep `mic --help` fast.
 """
 
 import math
@@ -35,25 +35,25 @@ def load(path: str | Path, *overrides: str) -> Config:
     or not YAML, an unknown key, a value of the wrong type or out of bounds, widths not increasing.
     """
     merged = defaults()
-    for file, content in layers(find(path), ()):
+    for file, content in config_layers(find_config(path), ()):
         if content and content.keys() <= {item.name for item in fields(TasksConfig)}:
             raise InputError(f"{file}: a suite; use it with `mic evaluate MODEL --suite {file}`")
-        merged = merge(merged, content, str(file))
+        merged = merge_config(merged, content, str(file))
     for text in overrides:
         content = with_nulls(merged, parse_override(text))
-        merged = merge(merged, content, f"override {text!r}")
-    return finish(merged, str(path))
+        merged = merge_config(merged, content, f"override {text!r}")
+    return resolve_config(merged, str(path))
 
 
 @cache
 def defaults() -> DictConfig:
-    """Every setting at its default; a merge copies them, so that they are made once."""
-    made = OmegaConf.structured(Config)
-    assert isinstance(made, DictConfig)
-    return made
+    """Every setting at its default; made once, because a merge copies them."""
+    config = OmegaConf.structured(Config)
+    assert isinstance(config, DictConfig)
+    return config
 
 
-def finish(merged: DictConfig, origin: str) -> Config:
+def resolve_config(merged: DictConfig, origin: str) -> Config:
     """Resolve and check a merged config."""
     try:
         missing = OmegaConf.missing_keys(merged)
@@ -64,7 +64,7 @@ def finish(merged: DictConfig, origin: str) -> Config:
         key = f"{error.full_key}: " if error.full_key else ""
         raise InputError(f"{origin}: {key}{first_line(error)}") from None
     assert isinstance(config, Config)
-    check(config)
+    check_config(config)
     return config
 
 
@@ -73,8 +73,10 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
-def find(path: str | Path, what: str = "config", example: str = "configs/quickstart.yaml") -> Path:
-    """The file itself, or the one of that name among the configs that mic brings along."""
+def find_config(
+    path: str | Path, what: str = "config", example: str = "configs/quickstart.yaml"
+) -> Path:
+    """The file itself, or the one of that name among the configs that come with mic."""
     name = Path(path).as_posix().removeprefix("configs/")
     for candidate in (Path(path), *(folder / name for folder in BROUGHT)):
         if candidate.is_file():
@@ -82,11 +84,11 @@ def find(path: str | Path, what: str = "config", example: str = "configs/quickst
     raise InputError(f"{what} {path}: no such file; start from {example}")
 
 
-def layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, DictConfig]]:
+def config_layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, DictConfig]]:
     """The files that make up a config, bases first, each with its content."""
     if path in above:
         raise InputError(f"{path}: is its own base by way of {above[-1]}; remove one `base:`")
-    content = read(path)
+    content = read_yaml(path)
     if "parameters" in content and "method" in content:
         raise InputError(f"{path}: a sweep file; run it with `mic sweep {path}`")
     plain: dict[str, Any] = OmegaConf.to_container(content)  # type: ignore[assignment]
@@ -98,15 +100,15 @@ def layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, DictConf
         file = (path.parent / base).resolve()
         if not file.is_file():
             raise InputError(f"{path}: base {base!r}: no such file (paths start at this file)")
-        yield from layers(file, (*above, path.resolve()))
+        yield from config_layers(file, (*above, path.resolve()))
     yield path, OmegaConf.create(plain)
 
 
-def read(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
     try:
         content = OmegaConf.load(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML: {one_line(error)}") from None
+        raise InputError(f"{path}: not readable as YAML: {joined_lines(error)}") from None
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {error.full_key}: {first_line(error)}") from None
     except OSError as error:
@@ -125,22 +127,22 @@ def parse_override(text: str) -> DictConfig:
     try:
         return OmegaConf.from_dotlist([text])
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"override {text!r}: not readable: {one_line(error)}") from None
+        raise InputError(f"override {text!r}: not readable: {joined_lines(error)}") from None
 
 
 def with_nulls(base: DictConfig, content: DictConfig) -> DictConfig:
-    """An override's content with None, as W&B's agents write null, where a key may be null.
+    """An override's content with null for the text None, which W&B's agents write for it.
 
-    Elsewhere it is a text, or refused as one.
+    Where a key cannot be null, None stays a text.
     """
-    found = content
-    for path, value in values(OmegaConf.to_container(content)):
-        if value == "None" and takes(base, path, None):
-            found = OmegaConf.merge(found, nested(path, None))  # type: ignore[assignment]
-    return found
+    merged = content
+    for path, value in leaf_values(OmegaConf.to_container(content)):
+        if value == "None" and accepts(base, path, None):
+            merged = OmegaConf.merge(merged, nested(path, None))  # type: ignore[assignment]
+    return merged
 
 
-def takes(base: DictConfig, path: tuple[Any, ...], value: Any) -> bool:
+def accepts(base: DictConfig, path: tuple[Any, ...], value: Any) -> bool:
     """Whether a config takes a value at a key."""
     try:
         OmegaConf.merge(base, nested(path, value))
@@ -153,54 +155,54 @@ def nested(path: tuple[Any, ...], value: Any) -> dict[Any, Any]:
     """A value below the keys that lead to it."""
     for key in reversed(path):
         value = {key: value}
-    found: dict[Any, Any] = value
-    return found
+    section: dict[Any, Any] = value
+    return section
 
 
-def merge(base: DictConfig, content: DictConfig, origin: str) -> DictConfig:
+def merge_config(base: DictConfig, content: DictConfig, origin: str) -> DictConfig:
     """`content` over `base`, or an InputError that names origin, key and the nearest known key."""
     try:
         merged = OmegaConf.merge(base, content)
     except ConfigKeyError as error:
         key = str(error.full_key or error.key)
-        raise InputError(f"{origin}: unknown key {key!r}{suggestion(key)}") from None
+        raise InputError(f"{origin}: unknown key {key!r}{suggest_key(key)}") from None
     except (OmegaConfBaseException, TypeError) as error:  # TypeError: a list over a section
-        key, reason = refused(base, content), first_line(error)
+        key, reason = first_refused(base, content), first_line(error)
         if "is not a ListConfig" in reason:
             reason = LIST
         elif "is not a subclass" in reason or "incompatible container" in reason:
-            reason = expectation(base, key)
+            reason = expected_kind(base, key)
         raise InputError(f"{origin}: {key}: {reason}") from None
     assert isinstance(merged, DictConfig)
     return merged
 
 
-def expectation(base: DictConfig, key: str) -> str:
-    """What belongs at a key where a list, a section and a single value were mixed up."""
+def expected_kind(base: DictConfig, key: str) -> str:
+    """What a key expects, where a list, a section and a single value were mixed up."""
     for above in accumulate(key.split("."), "{}.{}".format):  # dims.0=3: the list is at dims
         if isinstance(OmegaConf.select(base, above), ListConfig):
             return LIST
     return "is a section; set the keys in it (`mic train --help` lists them)"
 
 
-def refused(base: DictConfig, content: DictConfig) -> str:
+def first_refused(base: DictConfig, content: DictConfig) -> str:
     """The key of the first value in `content` that `base` does not take."""
-    for path, value in values(OmegaConf.to_container(content)):
-        if not takes(base, path, value):
+    for path, value in leaf_values(OmegaConf.to_container(content)):
+        if not accepts(base, path, value):
             return ".".join(map(str, path))
     raise AssertionError("no value is refused alone")
 
 
-def values(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def leaf_values(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """The values of nested dicts, each with the keys that lead to it."""
     if not isinstance(node, dict) or not node:
         yield above, node
         return
     for key, value in node.items():
-        yield from values(value, (*above, key))
+        yield from leaf_values(value, (*above, key))
 
 
-def suggestion(key: str) -> str:
+def suggest_key(key: str) -> str:
     """The nearest known key as a question."""
     known = [name for name, _, _ in keys(Config)]
     known += sorted({name.partition(".")[0] for name in known if "." in name})  # sections
@@ -223,8 +225,8 @@ def keys(schema: type, above: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield name, kind, item
 
 
-def check(config: Config) -> None:
-    """Refuse values that no run could use, naming key, value and cure."""
+def check_config(config: Config) -> None:
+    """Raise an InputError, with key, value and cure, for values that no run could use."""
     check_bounds(config, "")
     for key, dims in (
         ("dims", config.dims),
@@ -255,15 +257,15 @@ def check(config: Config) -> None:
 
 
 def check_teacher(config: Config) -> None:
-    """Refuse an objective that waits for a teacher, and a teacher that nobody listens to."""
+    """Raise an InputError for an objective without its teacher, and an unused teacher."""
     objective, kind = config.objective, config.teacher.kind
-    listens = [name for name in ("distillation", "regression") if getattr(objective, name).weight]
-    listens += ["teacher_margin"] if objective.teacher_margin is not None else []
-    if listens and kind == "none":
+    terms = [name for name in ("distillation", "regression") if getattr(objective, name).weight]
+    terms += ["teacher_margin"] if objective.teacher_margin is not None else []
+    if terms and kind == "none":
         raise InputError(
-            f"objective.{listens[0]}: needs a teacher; set teacher.kind=self, ema, frozen or cached"
+            f"objective.{terms[0]}: needs a teacher; set teacher.kind=self, ema, frozen or cached"
         )
-    if kind != "none" and not listens:
+    if kind != "none" and not terms:
         raise InputError(
             f"teacher.kind={kind}: no term learns from it; set objective.distillation.weight=1, or "
             "teacher.kind=none"
@@ -295,5 +297,5 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def one_line(error: Exception) -> str:
+def joined_lines(error: Exception) -> str:
     return " ".join(str(error).split())

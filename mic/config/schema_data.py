@@ -1,4 +1,4 @@
-"""Settings of what is read: corpora to train on and the tasks' files."""
+"""Define the settings of what is read: corpora to train on and the tasks' files."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -87,12 +87,12 @@ class RetrievalFiles:
 @dataclass
 class ClassificationFiles:
     train: Source = option(Source, "rows a classifier is fitted on; columns: a text, its label")
-    test: Source = option(Source, "rows it is judged by, with the same columns")
+    test: Source = option(Source, "rows it is evaluated on, with the same columns")
 
 
 @dataclass
 class PairClassificationFiles:
-    test: Source = option(Source, "judged pairs; columns: two texts, a label of 0 or 1")
+    test: Source = option(Source, "pairs to evaluate on; columns: two texts, a label of 0 or 1")
     tune: Source | None = option(None, "pairs to tune accuracy's threshold on; null: no accuracy")
 
 
@@ -103,6 +103,6 @@ class TasksConfig:
     )
     pairs: dict[str, Source] = option({}, "named files of pairs: the first column finds the second")
     retrieval: dict[str, RetrievalFiles] = option({}, "named sets of corpus, queries and qrels")
-    classification: dict[str, ClassificationFiles] = option({}, "labelled texts, to be told apart")
+    classification: dict[str, ClassificationFiles] = option({}, "labelled texts, for a classifier")
     pair_classification: dict[str, PairClassificationFiles] = option({}, "pairs, alike or not")
     clustering: dict[str, Source] = option({}, "named files to group; columns: a text, its label")

@@ -28,7 +28,7 @@ from mic.evaluation.scoring import RAW, Results, score_tasks
 from mic.evaluation.tasks.tasks import Task, TaskScores, build_tasks, fingerprints
 from mic.nested import check_dims
 from mic.tracking.reader import OWN
-from mic.tracking.run_directory import git_commit, versions
+from mic.tracking.run_directory import git_commit, package_versions
 
 
 class Suite(NamedTuple):
@@ -187,7 +187,7 @@ def evaluate_model(
             "baselines": time.monotonic() - measured,
         },
         "data": suite.data,
-        "versions": versions(),
+        "versions": package_versions(),
         "git_commit": git_commit(),
     }
     evaluated = Evaluation(

@@ -14,7 +14,7 @@ from mic.errors import InputError
 from mic.files import sha256
 from mic.nested import with_full
 from mic.tracking import run_directory
-from mic.tracking.seed_groups import but_for_seed, digest
+from mic.tracking.seed_groups import config_digest, values_without_seed
 
 WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors")
 FROM = 16  # the narrowest width of a model that does not say which it was trained for
@@ -113,7 +113,7 @@ def seed_group_key(model: Model, weights: str) -> str:
     """A key that runs have in common which differ by their seed alone; of others, the weights."""
     if model.config is None:
         return weights
-    return digest(but_for_seed(model.config))
+    return config_digest(values_without_seed(model.config))
 
 
 USUAL = 64  # the width whose cost is shown, where it was measured

@@ -20,7 +20,7 @@ from mic.evaluation.tasks.tasks import TaskScores
 from mic.files import partial_path, write_json
 from mic.metrics.bootstrap import Items, Statistic
 from mic.tracking import run_directory
-from mic.tracking.reader import OWN, read_results, scores
+from mic.tracking.reader import OWN, parse_scores, read_results
 
 ITEMS = "items.safetensors"
 
@@ -71,7 +71,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     meta, methods = read_results(folder / run_directory.RESULTS)
     items = {}
     try:
-        geometry = scores(meta.pop("geometry", {}))
+        geometry = parse_scores(meta.pop("geometry", {}))
     except (ValueError, AttributeError, TypeError):
         raise InputError(
             f"{folder / run_directory.RESULTS}: its geometry is not readable; evaluate anew"

@@ -13,7 +13,7 @@ from mic.evaluation.scoring import Results
 from mic.metrics.bootstrap import DRAWS, LEVEL, Difference, bootstrap_scores, holm, score_difference
 from mic.report.scores import SeedScores, scores_over_seeds
 from mic.report.tables import Table
-from mic.tracking.seed_groups import common
+from mic.tracking.seed_groups import common_name
 
 ALL, MEAN = "all tasks", "mean"  # the tasks' headlines averaged, as a task with one metric
 
@@ -47,7 +47,7 @@ def group_evaluations(evaluations: Sequence[Evaluation]) -> list[EvaluationGroup
             raise InputError(f"{evaluation.name} and {first} have the same weights; name one")
         weights[evaluation.meta["weights"]] = evaluation.name
         groups.setdefault(evaluation.meta["group"], []).append(evaluation)
-    labels = [common([evaluation.name for evaluation in group]) for group in groups.values()]
+    labels = [common_name([evaluation.name for evaluation in group]) for group in groups.values()]
     return [
         EvaluationGroup(label if labels.count(label) == 1 else label_with_hash(group[0]), group)
         for label, group in zip(labels, groups.values(), strict=True)

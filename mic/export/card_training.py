@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 from pathlib import Path
 
-from mic.config.diff import config_diff, dotted
+from mic.config.diff import config_diff, flat_values
 from mic.config.schema_data import Source as Corpus
 from mic.export.source import Source
 from mic.report.tables import numeric_markdown
-from mic.tracking.reader import Run, widths
+from mic.tracking.reader import Run, logged_widths
 
 MEASURES = {  # logged name: what the card calls it, and its format
     "geometry/effective_rank": ("effective rank", ".1f"),
@@ -28,7 +28,7 @@ def geometry(source: Source, dims: Sequence[int]) -> Iterator[str]:
     run, step = source.run, source.step
     if run is None or step is None or source.teacher:
         return
-    shown = [dim for dim in widths([run], "geometry/effective_rank") if dim <= dims[-1]]
+    shown = [dim for dim in logged_widths([run], "geometry/effective_rank") if dim <= dims[-1]]
     if not shown:
         return
 
@@ -90,7 +90,7 @@ def objective(run: Run) -> Iterator[str]:
     changed = {
         key: value for key, value in config_diff(run.config).items() if key.startswith(SECTIONS)
     }
-    changed = {"objective.dims": dotted(run.config).get("objective.dims"), **changed}
+    changed = {"objective.dims": flat_values(run.config).get("objective.dims"), **changed}
     rows = [[key, cell(value)] for key, value in changed.items()]
     yield "### Objective"
     yield "What differs from mic's defaults:"

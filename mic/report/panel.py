@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from mic.report.plotting import Cell, Line
 from mic.report.tables import Table
-from mic.tracking.reader import Run, widths
-from mic.tracking.seed_groups import Group
+from mic.tracking.reader import Run, logged_widths
+from mic.tracking.seed_groups import SeedGroup
 
 SPLITS = {"train": "training", "validation": "validation"}
 
@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 class View(NamedTuple):
     """The groups of runs that a report shows, and the command that makes it."""
 
-    groups: list[Group]
+    groups: list[SeedGroup]
     command: str
 
     @property
@@ -57,7 +57,7 @@ class View(NamedTuple):
         return " ".join(part for part in parts if part)
 
     def widths(self, above: str) -> list[int]:
-        return widths(self.runs, above)
+        return logged_widths(self.runs, above)
 
     def cells(self, above: str, title: str, ylabel: str, scale: str = "linear") -> list[Cell]:
         """A measure over training: one diagram with a line a width; or, where groups are compared,

@@ -12,7 +12,7 @@ from mic.report.panel import View
 from mic.report.panels import geometry, overview, quality, training
 from mic.tracking import run_directory
 from mic.tracking.reader import read_run
-from mic.tracking.seed_groups import grouped
+from mic.tracking.seed_groups import group_by_seed
 
 PAGE = "report.html"
 PANELS = (
@@ -47,7 +47,7 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
     runs = [read_run(folder) for folder in folders]
     place = [] if to is None else ["--to", str(to)]
     command = shlex.join(["mic", "report", *map(str, folders), *place])
-    view = View(grouped(runs), command)
+    view = View(group_by_seed(runs), command)
     panels = [panel(view) for panel in PANELS]
     pictures = draw_pictures(panels)
     top = runs[0].name if len(runs) == 1 else " · ".join(view.labels)

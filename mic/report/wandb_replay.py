@@ -23,8 +23,15 @@ from mic.files import write_json
 from mic.report import figures
 from mic.tracking import run_directory
 from mic.tracking.snapshots import Snapshot, histograms, read_snapshots
-from mic.tracking.wandb.mirror import STEP, finish, first_line, histogram, image, open_run
-from mic.tracking.wandb.server import dead_server, no_key
+from mic.tracking.wandb.mirror import (
+    STEP,
+    error_line,
+    finish_wandb_run,
+    init_wandb_run,
+    wandb_histogram,
+    wandb_image,
+)
+from mic.tracking.wandb.server import dead_server, missing_key
 
 PATIENCE = (60.0, 600.0)  # seconds for an answer and for the last upload: nobody trains
 
@@ -38,11 +45,11 @@ def sync(folder: Path) -> str:
     if not run_directory.is_run(folder) or not (folder / run_directory.METRICS).is_file():
         raise InputError(f"{folder}: no run; name a folder that `mic train` made, with its log")
     config = load(folder / "config.yaml")
-    known = run_directory.about(folder)
+    known = run_directory.run_info(folder)
     lines = merged(folder / run_directory.METRICS)
     pictures = {snapshot.step: snapshot for snapshot in read_snapshots(folder)}
     offline = os.environ.get("WANDB_MODE") == "offline"
-    if not offline and (reason := no_key()):
+    if not offline and (reason := missing_key()):
         raise InputError(f"W&B: {reason}")
     if not offline and (reason := dead_server()):
         raise RunError(f"W&B: {reason}; try again later")
@@ -55,12 +62,12 @@ def sync(folder: Path) -> str:
                 run.log({**lines.get(step, {}), **drawn, STEP: step})
                 advance(1)
         address = str(run.settings.sync_dir if offline else run.url)
-        finish(run, folder, steps[-1] if steps else 0)
+        finish_wandb_run(run, folder, steps[-1] if steps else 0)
     except Exception as error:  # W&B's are of many kinds
-        raise RunError(f"W&B: {first_line(error)}; try again later: mic sync {folder}") from error
+        raise RunError(f"W&B: {error_line(error)}; try again later: mic sync {folder}") from error
     if not offline:
         synced = [*known.get("synced", ()), run.id]
-        write_json(folder / run_directory.ABOUT, {**known, "synced": synced})
+        write_json(folder / run_directory.RUN_INFO, {**known, "synced": synced})
     return address
 
 
@@ -90,12 +97,12 @@ def begin(config: Config, folder: Path, known: Mapping[str, Any], offline: bool)
     import wandb
 
     if offline:
-        return open_run(config, folder, known["id"], "offline", patience=PATIENCE)
+        return init_wandb_run(config, folder, known["id"], "offline", patience=PATIENCE)
     for run_id in ids(known["id"]):
         if run_id in known.get("synced", ()):
             continue
         try:
-            return open_run(config, folder, run_id, "online", "never", PATIENCE)
+            return init_wandb_run(config, folder, run_id, "online", "never", PATIENCE)
         except wandb.errors.UsageError as error:
             if "already exists" not in str(error):
                 raise
@@ -113,9 +120,9 @@ def ids(first: str) -> Iterator[str]:
 
 def shown(snapshot: Snapshot, place: Path) -> dict[str, Any]:
     """What a validation's callbacks show: spectra, variances, and the map of one width."""
-    found = {name: histogram(one) for name, one in histograms(snapshot).items() if one}
+    found = {name: wandb_histogram(one) for name, one in histograms(snapshot).items() if one}
     if snapshot.correlation is not None:
         file = place / f"{snapshot.step}.png"
         figures.save(figures.snapshot_map(snapshot), file)
-        found[f"correlation/map/d{snapshot.map_dim}"] = image(file)
+        found[f"correlation/map/d{snapshot.map_dim}"] = wandb_image(file)
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from mic.config.diff import differences, harmless
+from mic.config.diff import changed_values, may_change
 from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError
@@ -33,11 +33,11 @@ def lay_out(sweep: Sweep) -> Path:
         raise InputError(f"{folder}: is a run; give the sweep another `name:`")
     known = folder / BASE
     if known.is_file():
-        changed = differences(load(known), sweep.base)
+        changed = changed_values(load(known), sweep.base)
         wrong = [
             f"{key} was {old}, is {new}"
             for key, (old, new) in changed.items()
-            if key == "trainer.max_steps" or not harmless(key, [old, new])
+            if key == "trainer.max_steps" or not may_change(key, [old, new])
         ]
         if wrong:
             raise InputError(

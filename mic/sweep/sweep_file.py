@@ -18,7 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from mic.config import loading as configs
-from mic.config.loading import find, load, suggestion
+from mic.config.loading import find_config, load, suggest_key
 from mic.config.schema import Config
 from mic.errors import InputError
 from mic.sweep.search_space import Parameter, Point, parameters
@@ -92,8 +92,8 @@ def read_sweep(path: str | Path, base: str | Path | None = None) -> Sweep:
     `base` is a config in the place of the command's. Raises InputError naming file, key, value and
     cure.
     """
-    file = find(path, "sweep", "configs/sweep/regularization.yaml")
-    content: dict[Any, Any] = OmegaConf.to_container(configs.read(file))  # type: ignore[assignment]
+    file = find_config(path, "sweep", "configs/sweep/regularization.yaml")
+    content: dict[Any, Any] = OmegaConf.to_container(configs.read_yaml(file))  # type: ignore[assignment]
     for key in content:
         if key not in (*KEYS, *OURS):
             near = get_close_matches(str(key), (*KEYS, *OURS), 1)
@@ -272,7 +272,7 @@ def refuse_wrong(sweep: Sweep) -> None:
                 load(sweep.config, *sweep.overrides, f"{axis.key}={as_override(value)}")
             except InputError as error:
                 if "unknown key" in str(error):
-                    raise InputError(f"{origin}: unknown key{suggestion(axis.key)}") from None
+                    raise InputError(f"{origin}: unknown key{suggest_key(axis.key)}") from None
                 alone = error
             else:
                 continue

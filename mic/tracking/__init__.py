@@ -1,1 +1,1 @@
-"""The run directory, its metrics log, and the mirrors of it."""
+"""Write a run's directory and logs, mirror them, and read runs back."""

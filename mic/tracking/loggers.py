@@ -1,4 +1,4 @@
-"""The run's log: metrics.jsonl is the truth, W&B, TensorBoard and CSV are its mirrors."""
+"""Log a run to metrics.jsonl, and to W&B, TensorBoard and CSV, which mirror it."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from mic.console import notice
 from mic.errors import InputError
 from mic.files import flush, json_value
 from mic.tracking.run_directory import METRICS
-from mic.tracking.wandb.mirror import WandbMirror, start
+from mic.tracking.wandb.mirror import WandbMirror, start_wandb_run
 
 Line = dict[str, Any]
 
@@ -33,7 +33,7 @@ class TensorBoardMirror:
         self.logger = TensorBoardLogger(folder, name=None, version="tensorboard")
 
     def cut(self, lines: Sequence[Line], steps: int) -> None:  # noqa: ARG002
-        """Have TensorBoard forget what it was told of later steps."""
+        """Have TensorBoard drop the values of later steps."""
         self.logger = TensorBoardLogger(
             self.folder, name=None, version="tensorboard", purge_step=steps + 1
         )
@@ -59,7 +59,7 @@ class CsvMirror:
         self.logger = CSVLogger(folder, name=None, version="csv")
 
     def cut(self, lines: Sequence[Line], steps: int) -> None:  # noqa: ARG002
-        """Write the table anew from the lines that are left."""
+        """Write the table again from the remaining lines."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for line in lines:
             values = {name: value for name, value in line.items() if name != "step"}
@@ -105,7 +105,7 @@ class RunLogger(Logger):
 
     @property
     def has_pictures(self) -> bool:
-        """Whether anybody shows the pictures and histograms that one logs here."""
+        """Whether any mirror shows pictures and histograms."""
         return any(mirror.has_pictures for mirror in self.mirrors)
 
     @rank_zero_only
@@ -144,14 +144,14 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def alert(self, heading: str, text: str) -> None:
-        """Tell whoever asked W&B to be told."""
+        """Send an alert to W&B, which notifies its subscribers."""
         for mirror in self.mirrors:
             if isinstance(mirror, WandbMirror):
                 mirror.alert(heading, text)
 
     @rank_zero_only
     def position(self) -> int:
-        """The bytes of metrics.jsonl, which are on the disk when this returns."""
+        """The size of metrics.jsonl in bytes; the content is on the disk when this returns."""
         if not self.file.exists():
             return 0
         flush(self.file)
@@ -159,7 +159,7 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def cut(self, position: int | None, steps: int) -> None:
-        """Drop what was logged after a checkpoint, of `steps` steps, whose run goes on."""
+        """Drop what was logged after the checkpoint of `steps` steps that is resumed."""
         held = self.file.stat().st_size if self.file.exists() else 0
         if position is None or held < position:
             notice(
@@ -175,7 +175,7 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def preempting(self) -> None:
-        """Tell W&B, whose sweeps then start the run again."""
+        """Mark the run as preempted at W&B, whose sweeps then start it again."""
         for mirror in self.mirrors:
             if isinstance(mirror, WandbMirror):
                 mirror.preempting()
@@ -187,7 +187,7 @@ class RunLogger(Logger):
             mirror.finish()
 
 
-def refuse_missing(config: Config) -> None:
+def require_mirror_packages(config: Config) -> None:
     """Raise an InputError for a mirror whose package is not installed."""
     if config.logging.tensorboard and find_spec("tensorboard") is None:
         raise InputError(
@@ -197,17 +197,17 @@ def refuse_missing(config: Config) -> None:
 
 
 @rank_zero_only
-def mirrors_of(config: Config, folder: Path) -> list[Mirror]:
-    wanted, found = config.logging, list[Mirror]()
+def build_mirrors(config: Config, folder: Path) -> list[Mirror]:
+    wanted, mirrors = config.logging, list[Mirror]()
     if wanted.tensorboard:
-        found.append(TensorBoardMirror(folder))
+        mirrors.append(TensorBoardMirror(folder))
     if wanted.csv:
-        found.append(CsvMirror(folder))
+        mirrors.append(CsvMirror(folder))
     if wanted.wandb != "disabled":
-        found += [mirror] if (mirror := start(config, folder, wanted.wandb)) else []
-    return found
+        mirrors += [mirror] if (mirror := start_wandb_run(config, folder, wanted.wandb)) else []
+    return mirrors
 
 
 def build_logger(config: Config, folder: Path) -> RunLogger:
     """The log of a run in its folder, with the mirrors that `config.logging` asks for."""
-    return RunLogger(folder, mirrors_of(config, folder) or ())
+    return RunLogger(folder, build_mirrors(config, folder) or ())

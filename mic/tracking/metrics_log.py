@@ -1,4 +1,4 @@
-"""What a run has logged so far: its metrics.jsonl as series by name."""
+"""Read metrics.jsonl, the values that a run has logged so far, as a series for each name."""
 
 import json
 from math import nan
@@ -11,13 +11,14 @@ Series = dict[int, float]  # step -> value; NaN where null was logged
 
 
 def read_metrics(file: Path) -> dict[str, Series]:
-    """Every logged name with its values by step; of a step that was logged twice, the last.
+    """Every logged name with its values by step; of a step that was logged twice, the last value.
 
-    A last line without its end is one that is being written, and left out.
+    A last line without a line end is still being written, and left out. Raises InputError for a
+    line that is no log line.
     """
     if not file.is_file():
         return {}
-    found: dict[str, Series] = {}
+    metrics: dict[str, Series] = {}
     *lines, _ = file.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         try:
@@ -27,5 +28,5 @@ def read_metrics(file: Path) -> dict[str, Series]:
             raise InputError(f"{file}: line {number} is no log line; remove it") from None
         values.pop("epoch", None)
         for name, value in values.items():
-            found.setdefault(name, {})[step] = nan if value is None else float(value)
-    return {name: dict(sorted(series.items())) for name, series in found.items()}
+            metrics.setdefault(name, {})[step] = nan if value is None else float(value)
+    return {name: dict(sorted(series.items())) for name, series in metrics.items()}

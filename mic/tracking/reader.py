@@ -1,4 +1,4 @@
-"""Run directories as data: whatever a run has written so far, also while it trains."""
+"""Read run directories: whatever a run has written so far, also while it trains."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from mic.config.schema import Config
 from mic.errors import InputError
 from mic.tracking import run_directory
 from mic.tracking.metrics_log import Series, read_metrics
-from mic.tracking.snapshots import Snapshot, read_snapshots, width
+from mic.tracking.snapshots import Snapshot, read_snapshots, width_in_name
 
 Scores = dict[str, dict[str, dict[int, float]]]  # task -> metric -> width -> value
 
@@ -33,7 +33,7 @@ class Run(NamedTuple):
     @property
     def step(self) -> int:
         """The last step that anything was logged at."""
-        return max((step for one in self.metrics.values() for step in one), default=0)
+        return max((step for series in self.metrics.values() for step in series), default=0)
 
     @property
     def finished(self) -> bool:
@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path, geometry: bool = True) -> Run:
-    """What a run's folder holds; its spectra and maps only with `geometry`.
+    """Read a run's folder; its spectra and correlation maps only with `geometry`.
 
     Raises InputError where there is no run, or a damaged file.
     """
@@ -59,32 +59,35 @@ def read_run(folder: Path, geometry: bool = True) -> Run:
 
 
 def read_results(file: Path) -> tuple[dict[str, Any], dict[str, Scores]]:
-    """What results.json says of the run, and the scores of every method; nothing without one."""
+    """The meta data of results.json and the scores of every method; empty without the file."""
     if not file.is_file():
         return {}, {}
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         meta: dict[str, Any] = content.pop("meta")
         methods = {**meta.pop("baselines"), OWN: content}
-        return meta, {name: scores(one) for name, one in methods.items()}
+        return meta, {name: parse_scores(tasks) for name, tasks in methods.items()}
     except (ValueError, KeyError, AttributeError, TypeError):
         raise InputError(f"{file}: not the results of a run; remove it, or train again") from None
 
 
-OWN = ""  # the run itself, among the methods that its results name
+OWN = ""  # the trained model's name among the methods of its results
 
 
-def scores(content: dict[str, dict[str, dict[str, float | None]]]) -> Scores:
+def parse_scores(content: dict[str, dict[str, dict[str, float | None]]]) -> Scores:
+    """Scores from JSON: widths as numbers, NaN for null."""
     return {
         task: {
-            metric: {int(dim): nan if one is None else one for dim, one in values.items()}
+            metric: {int(dim): nan if value is None else value for dim, value in values.items()}
             for metric, values in metrics.items()
         }
         for task, metrics in content.items()
     }
 
 
-def widths(runs: Sequence[Run], above: str) -> list[int]:
+def logged_widths(runs: Sequence[Run], above: str) -> list[int]:
     """The widths that `above`/d<width> was logged at, in any run."""
     names = {name for run in runs for name in run.metrics if name.startswith(f"{above}/d")}
-    return sorted(width(name) for name in names if name.removeprefix(f"{above}/d").isdigit())
+    return sorted(
+        width_in_name(name) for name in names if name.removeprefix(f"{above}/d").isdigit()
+    )

@@ -1,8 +1,8 @@
 """Create and describe a run directory: one folder a run, complete without any account or server.
 
-config.yaml, metrics.jsonl, results.json, figures/ and encoder/ are the contract between training,
-reports and people; results.json is written last, so that a folder with it is a finished run.
-run.json holds the run's id, and a segment for every time that it was begun or gone on with.
+config.yaml, metrics.jsonl, results.json, figures/ and encoder/ are what training, reports and users
+share; results.json is written last, so that a folder with it is a finished run. run.json holds the
+run's id, and a segment for every time that it was begun or resumed.
 """
 
 import json
@@ -27,7 +27,7 @@ from mic.files import free_bytes, write_json, write_text
 
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
-ABOUT = "run.json"
+RUN_INFO = "run.json"
 ENCODER = "encoder"
 FIGURES = "figures"
 PACKAGES = (
@@ -45,8 +45,8 @@ def path_of(config: Config) -> Path:
     return Path(config.runs) / config.name
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Raise an InputError when something else than a run is at the place of one."""
+def refuse_other_folder(folder: Path) -> None:
+    """Raise an InputError when the folder exists and is not a run of mic."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: is a file or a link; choose another name=...")
     if folder.exists() and any(folder.iterdir()) and not is_run(folder):
@@ -54,7 +54,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether mic wrote the folder's config.yaml: other programs' projects have one, too."""
+    """Whether mic wrote the folder's config.yaml: other programs write files of that name, too."""
     try:
         content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -63,9 +63,9 @@ def is_run(folder: Path) -> bool:
 
 
 def create(config: Config) -> Path:
-    """Make the run's folder anew with its config; whatever run was there is gone."""
+    """Create the run's folder with its config; an earlier run in it is removed."""
     folder = path_of(config)
-    refuse_foreign(folder)
+    refuse_other_folder(folder)
     if folder.exists():
         shutil.rmtree(folder)
     try:
@@ -76,7 +76,7 @@ def create(config: Config) -> Path:
     return folder
 
 
-def refuse_full_disk(config: Config, needed: int) -> None:
+def require_free_disk(config: Config, needed: int) -> None:
     """Raise an InputError when the disk of `runs` has less than `needed` bytes free."""
     free = free_bytes(path_of(config))
     if free < needed:
@@ -86,34 +86,34 @@ def refuse_full_disk(config: Config, needed: int) -> None:
         )
 
 
-def about(folder: Path) -> dict[str, Any]:
-    """What run.json says of a run: its id, made at the first call and kept, and what was synced.
+def run_info(folder: Path) -> dict[str, Any]:
+    """Read run.json: the run's id, its segments, and what was synced.
 
-    A sweep's agent names the run before it begins: then WANDB_RUN_ID is the id.
+    The first call creates the file and the id, which is WANDB_RUN_ID where a sweep's agent sets it.
     """
-    file = folder / ABOUT
+    file = folder / RUN_INFO
     if file.is_file():
         try:
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
             raise InputError(f"{file}: not JSON; remove it (W&B then makes a new run)") from None
-        return found
+        return info
     letters = string.ascii_lowercase + string.digits
     chosen = "".join(secrets.choice(letters) for _ in range(8))
-    found = {"id": os.environ.get("WANDB_RUN_ID") or chosen}
-    write_json(file, found)
-    return found
+    info = {"id": os.environ.get("WANDB_RUN_ID") or chosen}
+    write_json(file, info)
+    return info
 
 
 def begin_segment(folder: Path, segment: Mapping[str, Any]) -> int:
-    """Add to run.json where a process began or went on; how many have so far."""
-    known = about(folder)
-    segments = [*known.get("segments", []), segment]
-    write_json(folder / ABOUT, {**known, "segments": segments})
+    """Add a segment to run.json: a process that began or resumed the run. Return their number."""
+    info = run_info(folder)
+    segments = [*info.get("segments", []), segment]
+    write_json(folder / RUN_INFO, {**info, "segments": segments})
     return len(segments)
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """The versions of Python and of the packages that a result depends on."""
     return {
         "python": sys.version.split()[0],
@@ -124,7 +124,7 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """The commit of the checkout that mic runs from; None outside one."""
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "HEAD"],
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -133,4 +133,4 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return process.stdout.strip()

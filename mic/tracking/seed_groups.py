@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from scipy.stats import t
 
-from mic.config.diff import NAMES, dotted
+from mic.config.diff import NAMES, flat_values
 from mic.config.loading import load
 from mic.config.schema import Config
 from mic.errors import InputError
@@ -21,9 +21,9 @@ from mic.tracking.metrics_log import Series
 from mic.tracking.reader import Run
 
 LEVEL = 0.95
-LONGEST = 40  # letters of a label
+LONGEST = 40  # characters of a label
 MARKS = "-_.= "
-STARTS = ("encoder.name", "teacher.name")  # may be runs themselves, of a seed of their own
+STARTS = ("encoder.name", "teacher.name")  # may be runs, which have seeds too
 
 
 class Interval(NamedTuple):
@@ -34,7 +34,8 @@ class Interval(NamedTuple):
     runs: int
 
     def shown(self, digits: int) -> str:
-        """
+        """The mean and the half width as text.
+
         >>> Interval(81.25, 0.31, 3).shown(1), Interval(81.25, 0.0, 1).shown(2)
         ('81.2 ± 0.3', '81.25')
         """
@@ -42,19 +43,21 @@ class Interval(NamedTuple):
         return f"{self.mean:.{digits}f}{half}"
 
 
-class Group(NamedTuple):
+class SeedGroup(NamedTuple):
+    """Runs that differ by their seed alone, and a label for tables and figures."""
+
     label: str
     runs: list[Run]
 
     def series(self, name: str) -> dict[int, Interval]:
         """A logged name over the runs that have it, at the steps that all of these have."""
-        found = [run.metrics[name] for run in self.runs if name in run.metrics]
-        return over_runs(found)
+        return series_over_runs([run.metrics[name] for run in self.runs if name in run.metrics])
 
 
-def over_runs(found: Sequence[Series]) -> dict[int, Interval]:
-    steps = set(found[0]).intersection(*found) if found else set()
-    return {step: interval([one[step] for one in found]) for step in sorted(steps)}
+def series_over_runs(series: Sequence[Series]) -> dict[int, Interval]:
+    """Means and intervals over several runs' series, at the steps that all of them have."""
+    steps = set(series[0]).intersection(*series) if series else set()
+    return {step: interval([values[step] for values in series]) for step in sorted(steps)}
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -65,42 +68,42 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean(values), float(half), len(values))
 
 
-def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Runs of one config, whatever their seed, together; in the order of their first."""
-    found: dict[str, list[Run]] = {}
+def group_by_seed(runs: Iterable[Run]) -> list[SeedGroup]:
+    """Group the runs that differ by their seed alone, in the order of each group's first run."""
+    by_digest: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(digest(but_for_seed(run.config)), []).append(run)
-    groups = list(found.values())
-    labels = distinct(groups)
+        by_digest.setdefault(config_digest(values_without_seed(run.config)), []).append(run)
+    groups = list(by_digest.values())
+    labels = group_labels(groups)
     return [
-        Group(label, sorted(group, key=lambda run: run.config.seed))
+        SeedGroup(label, sorted(group, key=lambda run: run.config.seed))
         for label, group in zip(labels, groups, strict=True)
     ]
 
 
-def differences(groups: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:
-    """What sets every group apart: the values of the keys that not all groups agree on."""
-    configs = [but_for_seed(group[0].config) for group in groups]
-    shown = [dotted(group[0].config) for group in groups]
+def group_differences(groups: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:
+    """For each group, its values of the keys whose values differ between groups."""
+    configs = [values_without_seed(group[0].config) for group in groups]
+    shown = [flat_values(group[0].config) for group in groups]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     apart = [
         key
         for key in keys
-        if any(repr(one.get(key)) != repr(configs[0].get(key)) for one in configs)
+        if any(repr(config.get(key)) != repr(configs[0].get(key)) for config in configs)
     ]
     return [{key: config[key] for key in apart if key in config} for config in shown]
 
 
-def distinct(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A label a group: what sets it apart, where that is short, else the runs' common name."""
-    stems = [stem(group) for group in groups]
+def group_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A label for each group: its differing values, where these are short, else its common name."""
+    stems = [group_name(group) for group in groups]
     if len(groups) == 1:
         return stems
     apart = [
-        ", ".join(f"{key}={plain(value)}" for key, value in one.items())
-        for one in differences(groups)
+        ", ".join(f"{key}={format_value(value)}" for key, value in values.items())
+        for values in group_differences(groups)
     ]
-    if all(0 < len(one) <= LONGEST for one in apart):
+    if all(0 < len(label) <= LONGEST for label in apart):
         return apart
     taken = Counter(stems)
     return [
@@ -109,31 +112,33 @@ def distinct(groups: Sequence[Sequence[Run]]) -> list[str]:
     ]
 
 
-def plain(value: Any) -> str:
-    """A value as one writes it on the command line.
+def format_value(value: Any) -> str:
+    """A value as it is written on the command line.
 
-    >>> plain(None), plain(True), plain([16, 64]), plain(2.0), plain(1e-5), plain({"weight": 1})
-    ('null', 'true', '[16,64]', '2', '1e-05', '{weight:1}')
+    >>> [format_value(value) for value in (None, True, [16, 64], 2.0, 1e-5, {"weight": 1})]
+    ['null', 'true', '[16,64]', '2', '1e-05', '{weight:1}']
     """
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{plain(one)}' for key, one in value.items())}}}"
+        return f"{{{','.join(f'{key}:{format_value(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
-        return f"[{','.join(map(plain, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def stem(group: Sequence[Run]) -> str:
-    """The name of a group's runs without the number of the seed."""
-    return common([run.name for run in group])
+def group_name(group: Sequence[Run]) -> str:
+    """The common name of a group's runs, without the number of the seed."""
+    return common_name([run.name for run in group])
 
 
-def common(names: Sequence[str]) -> str:
-    """What names begin with, less the number that sets them apart; a single name as it is.
+def common_name(names: Sequence[str]) -> str:
+    """What names begin with, without a number at the end; a single name as it is.
 
-    >>> common(["mic-d16-seed0", "mic-d16-seed1"]), common(["mic-10", "mic-11"]), common(["mic-0"])
-    ('mic-d16', 'mic', 'mic-0')
+    >>> common_name(["mic-d16-seed0", "mic-d16-seed1"]), common_name(["mic-10", "mic-11"])
+    ('mic-d16', 'mic')
+    >>> common_name(["mic-0"])
+    'mic-0'
     """
     if len(names) == 1:
         return names[0]
@@ -143,22 +148,22 @@ def common(names: Sequence[str]) -> str:
     return start or names[0]
 
 
-def but_for_seed(config: Config, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Every value that decides what is trained, by its dotted key, but the seed.
+def values_without_seed(config: Config, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Every value that decides what is trained, by its dotted key, except the seed.
 
-    A start or a teacher that is a run counts as what that run is but for its seed. `above` are the
-    runs that start from this one.
+    An encoder or a teacher that is itself a run is named by the digest of its values without the
+    seed. `above` are the runs that start from this one.
     """
-    kept = {
+    values = {
         key: value
-        for key, value in dotted(config).items()
+        for key, value in flat_values(config).items()
         if key not in ("seed", *NAMES) and not key.startswith("logging.")
     }
-    return kept | {key: start_of(kept[key], above) for key in STARTS}
+    return values | {key: start_key(values[key], above) for key in STARTS}
 
 
-def start_of(name: str | None, above: tuple[Path, ...]) -> str | None:
-    """A model's name; of a run that is there, what its runs with other seeds have as well."""
+def start_key(name: str | None, above: tuple[Path, ...]) -> str | None:
+    """A model's name; for a run, a key that its runs with other seeds share."""
     folder = Path(name or "").expanduser().resolve()
     if name is None or folder in above or not run_directory.is_run(folder):
         return name
@@ -166,8 +171,9 @@ def start_of(name: str | None, above: tuple[Path, ...]) -> str | None:
         config = load(folder / "config.yaml")
     except InputError:  # of a version with other keys
         return name
-    return f"run:{digest(but_for_seed(config, (*above, folder)))}"
+    return f"run:{config_digest(values_without_seed(config, (*above, folder)))}"
 
 
-def digest(found: dict[str, Any]) -> str:
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+def config_digest(values: dict[str, Any]) -> str:
+    """The SHA-256 of a config's values."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()

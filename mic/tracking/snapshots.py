@@ -1,8 +1,8 @@
-"""Geometry of a run at its validations, as arrays on disk: RUN/geometry/step-00000045.safetensors.
+"""Write and read the geometry at a run's validations: RUN/geometry/step-00000045.safetensors.
 
-What metrics.jsonl cannot hold: `spectrum/d<dim>` [dim], the eigenvalues of every prefix's
-covariance, largest first; `variance` [D], each coordinate's; `correlation/d<dim>` [dim, D - dim],
-the correlations of one prefix with its residual. All fp32, of unit vectors; `rows` counts them.
+The arrays that metrics.jsonl cannot hold: `spectrum/d<dim>` [dim], the eigenvalues of every
+prefix's covariance, largest first; `variance` [D], each coordinate's; `correlation/d<dim>`
+[dim, D - dim], the correlations of one prefix with its residual. All fp32, of `rows` unit vectors.
 """
 
 from collections.abc import Mapping
@@ -31,18 +31,20 @@ class Snapshot(NamedTuple):
 
 
 def histograms(snapshot: Snapshot) -> dict[str, list[float]]:
-    """What loggers show of a snapshot as distributions: log10 of the eigenvalues of every prefix,
-    and each coordinate's share of the variance, 1 if it is an equal one."""
-    found = {
+    """The distributions of a snapshot, for loggers.
+
+    log10 of the eigenvalues of every prefix, and each coordinate's variance over their mean.
+    """
+    values_by_name = {
         f"geometry/spectrum/d{dim}": values[values > 0].log10()
         for dim, values in snapshot.spectra.items()
     }
-    found["geometry/variance"] = snapshot.variance / snapshot.variance.mean()
-    return {name: values[values.isfinite()].tolist() for name, values in found.items()}
+    values_by_name["geometry/variance"] = snapshot.variance / snapshot.variance.mean()
+    return {name: values[values.isfinite()].tolist() for name, values in values_by_name.items()}
 
 
 def write_snapshot(run: Path, snapshot: Snapshot) -> Path:
-    """Write whole or not at all; an earlier one of the same step is replaced."""
+    """Write a snapshot whole or not at all; an earlier one of the same step is replaced."""
     tensors: dict[str, Tensor] = {f"spectrum/d{dim}": x for dim, x in snapshot.spectra.items()}
     tensors["variance"] = snapshot.variance
     if snapshot.map_dim is not None and snapshot.correlation is not None:
@@ -57,7 +59,7 @@ def write_snapshot(run: Path, snapshot: Snapshot) -> Path:
 
 
 def read_snapshots(run: Path) -> list[Snapshot]:
-    """All snapshots of a run, by step; none where it was not watched.
+    """All snapshots of a run, by step; none where its geometry was not measured.
 
     Raises InputError for a damaged file.
     """
@@ -67,27 +69,31 @@ def read_snapshots(run: Path) -> list[Snapshot]:
 def read_snapshot(file: Path) -> Snapshot:
     try:
         with safe_open(file, framework="pt") as opened:
-            about: Mapping[str, str] = opened.metadata()
-            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            metadata: Mapping[str, str] = opened.metadata()
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file}: not readable: {error}; remove it") from None
-    spectra = {width(name): x for name, x in found.items() if name.startswith("spectrum/")}
-    maps = {width(name): x for name, x in found.items() if name.startswith("correlation/")}
+    spectra = {
+        width_in_name(name): x for name, x in tensors.items() if name.startswith("spectrum/")
+    }
+    maps = {
+        width_in_name(name): x for name, x in tensors.items() if name.startswith("correlation/")
+    }
     map_dim = next(iter(maps), None)
     return Snapshot(
-        int(about["step"]),
-        int(about["rows"]),
+        int(metadata["step"]),
+        int(metadata["rows"]),
         dict(sorted(spectra.items())),
-        found["variance"],
+        tensors["variance"],
         map_dim,
         None if map_dim is None else maps[map_dim],
     )
 
 
-def width(name: str) -> int:
+def width_in_name(name: str) -> int:
     """The width at the end of a name.
 
-    >>> width("geometry/effective_rank/d16")
+    >>> width_in_name("geometry/effective_rank/d16")
     16
     """
     return int(name.rpartition("/d")[2])

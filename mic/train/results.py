@@ -20,7 +20,7 @@ from mic.metrics.geometry import cross_correlation
 from mic.report import figures
 from mic.report.tables import rich_table
 from mic.tracking import run_directory
-from mic.tracking.run_directory import git_commit, versions
+from mic.tracking.run_directory import git_commit, package_versions
 from mic.train.callbacks import Throughput
 from mic.train.callbacks.geometry import nearest_width
 
@@ -50,7 +50,7 @@ def results_meta(
             **fingerprints(config.evaluation.validation),
             **fingerprints(config.evaluation.test),
         },
-        "versions": versions(),
+        "versions": package_versions(),
         "git_commit": git_commit(),
     }
 

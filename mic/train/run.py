@@ -26,7 +26,7 @@ from mic.evaluation.tasks.tasks import Task, build_tasks, retrieval_from_pairs
 from mic.files import json_value, write_json, write_text
 from mic.nested import with_full
 from mic.tracking import run_directory
-from mic.tracking.loggers import RunLogger, build_logger, refuse_missing
+from mic.tracking.loggers import RunLogger, build_logger, require_mirror_packages
 from mic.train import untrained_baselines
 from mic.train.callbacks.evaluation import flat_scores
 from mic.train.module import MICModule, load_encoder
@@ -72,7 +72,7 @@ def train_here(
     """Train in this process, which may be one of several ranks."""
     started = time.monotonic()
     folder = run_directory.path_of(config)
-    refuse_missing(config)
+    require_mirror_packages(config)
     start = from_rank_zero(lambda: examine(config, overwrite, allow_change))
     if start.finished:
         if rank() == 0:
@@ -102,7 +102,7 @@ def make_folder(config: Config, module: MICModule, start: Start) -> None:
     learning = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
     whole = sum(parameter.nbytes for parameter in parameters)
     needed = 4 * whole + 6 * learning  # three checkpoints and the encoder
-    run_directory.refuse_full_disk(config, needed)
+    run_directory.require_free_disk(config, needed)
     folder = run_directory.path_of(config)
     step = start.checkpoint.step if start.checkpoint else 0
     if start.checkpoint is None:
@@ -156,7 +156,7 @@ def run_training(
     spreads = {"untrained": before.spread, "trained": trained}
     draw_figures(folder, tasks, methods, spreads, dims, config.monitor.map_dim)
     seconds = time.monotonic() - started + speed.earlier
-    segments = len(run_directory.about(folder).get("segments", ()))
+    segments = len(run_directory.run_info(folder).get("segments", ()))
     meta = results_meta(config, data, before.baselines, trained_on, speed, seconds, segments)
     results = {**methods[TRAINED], "meta": meta}
     write_json(folder / run_directory.RESULTS, results)

@@ -1,4 +1,4 @@
-"""What a config claims: the merge order, every refusal with its cure, a cheap import."""
+"""Configs: the order of merging, every refusal with its cure, a light import."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mic.cli import main
-from mic.config.loading import find, keys, load, to_yaml
+from mic.config.loading import find_config, keys, load, to_yaml
 from mic.config.schema import (
     Config,
     EvaluationConfig,
@@ -60,8 +60,8 @@ def test_later_layers_win(tmp_path: Path) -> None:
         tmp_path / "file.yaml", "{base: [first.yaml, second.yaml], name: file, runs: file}"
     )
     config = load(file, "name=override", "name=last")
-    found = config.name, config.runs, config.seed, config.dims, config.trainer.max_steps
-    assert found == ("last", "file", 2, [1], Config().trainer.max_steps)
+    values = config.name, config.runs, config.seed, config.dims, config.trainer.max_steps
+    assert values == ("last", "file", 2, [1], Config().trainer.max_steps)
 
 
 def test_bases_nest_and_start_at_the_file_that_names_them(tmp_path: Path) -> None:
@@ -195,16 +195,16 @@ def test_widths_that_do_not_increase_are_refused(
 
 def bounded() -> list[tuple[str, str]]:
     """Every bounded key with a value just outside of each of its bounds."""
-    found = []
+    samples = []
     for name, _, item in keys(Config):
         sample = name.replace("NAME", "a")
         bounds = {bound: item.metadata.get(bound) for bound in ("least", "above", "below")}
         if bounds["least"] is not None:
-            found.append((sample, str(bounds["least"] - 1)))
-        found += [
+            samples.append((sample, str(bounds["least"] - 1)))
+        samples += [
             (sample, str(bounds[end])) for end in ("above", "below") if bounds[end] is not None
         ]
-    return found
+    return samples
 
 
 @pytest.mark.parametrize(("key", "value"), bounded())
@@ -269,7 +269,7 @@ def test_the_quickstart_is_found_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find("configs/quickstart.yaml") == find("quickstart.yaml")
+    assert find_config("configs/quickstart.yaml") == find_config("quickstart.yaml")
 
 
 def test_print_config_prints_the_resolved_config(

@@ -126,8 +126,8 @@ def serving() -> Iterator[FakeWandb]:
                 closing.wait(60)
                 self.close_connection = True
             elif self.path == "/graphql":
-                found = fake.graphql(content["query"], content.get("variables") or {})
-                self.answer({"data": found})
+                data = fake.graphql(content["query"], content.get("variables") or {})
+                self.answer({"data": data})
             else:
                 fake.stream(self.path.split("/")[-2], content.get("files") or {})
                 self.answer({"exitcode": None, "limits": {}})

@@ -91,7 +91,7 @@ def fail(error: Exception) -> None:
 
 
 def raised(call: Callable[[], Any]) -> list[Any]:
-    """The error of a call: its kind, its text, and whether another rank has said it."""
+    """The error of a call: its kind, its text, and whether another rank has reported it."""
     try:
         call()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What W&B's own reader finds in the files of an offline run."""
+"""Read the files of an offline run by W&B's own reader."""
 
 import json
 import subprocess
@@ -40,20 +40,24 @@ def read(folder: Path) -> WandbRun:
         [program, "leet", "inspect", "--json", folder], capture_output=True, text=True, check=True
     )
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    of = {kind: [one[kind] for one in records if one["type"] == kind] for kind in KINDS}
+    of = {kind: [record[kind] for record in records if record["type"] == kind] for kind in KINDS}
     summary: dict[str, Any] = {}
-    for one in of["summary"]:
-        summary |= one.get("update", {})
+    for record in of["summary"]:
+        summary |= record.get("update", {})
     (run,), (end,) = of["run"], of["exit"]
     return WandbRun(
         run["run_id"],
         run,
         run["config"]["update"],
-        [one["item"] for one in of["history"]],
+        [record["item"] for record in of["history"]],
         summary,
         of["alert"],
         end.get("exit_code", 0),
-        {(one["glob_name"], one["step_metric"]) for one in of["metric"] if "glob_name" in one},
+        {
+            (record["glob_name"], record["step_metric"])
+            for record in of["metric"]
+            if "glob_name" in record
+        },
     )
 
 

@@ -26,7 +26,7 @@ from mic.report.panels.training import terms
 from mic.report.run_report import PAGE, PANELS, report
 from mic.report.tables import Table
 from mic.tracking.reader import read_metrics, read_run
-from mic.tracking.seed_groups import grouped, interval
+from mic.tracking.seed_groups import group_by_seed, interval
 from mic.tracking.snapshots import Snapshot, write_snapshot
 
 DIMS = (4, 8, 16)
@@ -195,7 +195,7 @@ def test_every_panel_is_there_with_its_caption_and_as_a_picture(one):
 
 def test_lines_are_drawn_through_the_logged_values(one):
     run = read_run(one)
-    view = View(grouped([run]), "")
+    view = View(group_by_seed([run]), "")
     quality, loss = against_width(view), terms(view)
     (axis,) = quality.pictures["quality"].axes
     for line, method in zip(axis.lines, run.methods.values(), strict=True):
@@ -235,7 +235,7 @@ def test_one_run_has_no_interval():
 
 def test_the_bands_are_as_wide_as_the_interval(seeds):
     runs = seeds["objective.gamma=0.1"]
-    picture = against_width(View(grouped(map(read_run, runs)), "")).pictures["quality"]
+    picture = against_width(View(group_by_seed(map(read_run, runs)), "")).pictures["quality"]
     results = [json.loads((run / "results.json").read_text()) for run in runs]
     corners = picture.axes[0].collections[-1].get_paths()[0].vertices
     for dim in DIMS:
@@ -250,12 +250,12 @@ def test_the_bands_are_as_wide_as_the_interval(seeds):
 
 def test_runs_that_differ_by_their_seed_are_one_group(seeds):
     runs = [read_run(run) for group in seeds.values() for run in group]
-    groups = grouped([*runs[::2], *runs[1::2]])
+    groups = group_by_seed([*runs[::2], *runs[1::2]])
     assert {group.label for group in groups} == set(seeds)
     for group in groups:
         assert [run.folder for run in group.runs] == seeds[group.label]
-    assert [group.label for group in grouped(runs[:3])] == ["mrl"]
-    assert [group.label for group in grouped(runs[:1])] == ["mrl-0"]
+    assert [group.label for group in group_by_seed(runs[:3])] == ["mrl"]
+    assert [group.label for group in group_by_seed(runs[:1])] == ["mrl-0"]
 
 
 def test_groups_that_differ_in_much_have_their_runs_names(tmp_path):
@@ -264,7 +264,7 @@ def test_groups_that_differ_in_much_have_their_runs_names(tmp_path):
         config = load(run / "config.yaml")
         config.trainer.learning_rate, config.trainer.warmup, config.objective.t = 1e-3, 0.2, 3.0
         (run / "config.yaml").write_text(to_yaml(config))
-    assert [group.label for group in grouped(map(read_run, runs))] == ["a", "b"]
+    assert [group.label for group in group_by_seed(map(read_run, runs))] == ["a", "b"]
 
 
 def test_the_same_seed_twice_is_said_and_the_same_folder_twice_is_one(tmp_path):

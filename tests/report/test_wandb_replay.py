@@ -109,8 +109,8 @@ def test_a_run_synced_again_is_a_whole_new_one_beside_the_old(tmp_path, monkeypa
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with serving() as fake:
         monkeypatch.setenv("WANDB_BASE_URL", fake.address)
-        assert sync(folder).endswith(f"/me/mic/runs/{run_directory.about(folder)['id']}")
-        first = run_directory.about(folder)
+        assert sync(folder).endswith(f"/me/mic/runs/{run_directory.run_info(folder)['id']}")
+        first = run_directory.run_info(folder)
         own = first["id"]
         assert first == {"id": own, "synced": [own]}
         expected = [
@@ -130,7 +130,7 @@ def test_a_run_synced_again_is_a_whole_new_one_beside_the_old(tmp_path, monkeypa
         write_json(folder / "run.json", {"id": own})  # only W&B knows
         sync(folder)
         assert set(fake.rows) == {own, f"{own}-2", f"{own}-3"}
-        assert run_directory.about(folder) == {"id": own, "synced": [f"{own}-3"]}
+        assert run_directory.run_info(folder) == {"id": own, "synced": [f"{own}-3"]}
         wandb.teardown()
 
 
@@ -156,4 +156,4 @@ def test_a_server_that_falls_silent_ends_a_sync_with_the_reason(tmp_path, monkey
         with pytest.raises(RunError, match=r"W&B: .*; try again later: mic sync .*run"):
             sync(folder)
         wandb.teardown()
-    assert "synced" not in run_directory.about(folder)
+    assert "synced" not in run_directory.run_info(folder)

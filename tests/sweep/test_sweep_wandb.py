@@ -225,7 +225,7 @@ def test_a_run_that_wandb_ended_early_does_not_come_back(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
     with serving() as fake:
         monkeypatch.setenv("WANDB_BASE_URL", fake.address)
-        mirror = wandb_mirror.start(Config(), tmp_path, "online")
+        mirror = wandb_mirror.start_wandb_run(Config(), tmp_path, "online")
         monkeypatch.setattr(mirror.run, "mark_preempting", lambda: told.append("preempting"))
         fake.stopped.add(mirror.run.id)
         mirror.preempting()

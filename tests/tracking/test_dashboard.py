@@ -10,10 +10,10 @@ from fake_wandb import KEY, serving
 from tiny_model import WIDTH
 
 from mic.cli.main import main
-from mic.config.diff import dotted
+from mic.config.diff import flat_values
 from mic.config.loading import keys, load
 from mic.config.schema import Config
-from mic.tracking.wandb.dashboard import TERMS, as_json, build
+from mic.tracking.wandb.dashboard import TERMS, build_workspace, workspace_json
 from mic.train.run import train
 
 DIMS = [4, 8, 16, WIDTH]
@@ -21,7 +21,7 @@ DIMS = [4, 8, 16, WIDTH]
 
 @pytest.fixture(scope="module")
 def workspace() -> dict:
-    return json.loads(as_json(build("mic", "me", DIMS)))
+    return json.loads(workspace_json(build_workspace("mic", "me", DIMS)))
 
 
 def panels(workspace: dict) -> Iterator[tuple[str, dict]]:
@@ -38,10 +38,10 @@ LINE = "Run History Line Plot"
 
 
 def test_every_question_has_its_section(workspace):
-    found: dict[str, list[str]] = {}
+    sections: dict[str, list[str]] = {}
     for section, panel in panels(workspace):
-        found.setdefault(section, []).append(panel["viewType"])
-    assert list(found) == [
+        sections.setdefault(section, []).append(panel["viewType"])
+    assert list(sections) == [
         "Loss",
         "Collapse of every prefix",
         "Redundancy of prefix and residual",
@@ -50,13 +50,13 @@ def test_every_question_has_its_section(workspace):
         "Groups: mean and spread over seeds",
         "Sweep",
     ]
-    assert set(found["Sweep"]) == {
+    assert set(sections["Sweep"]) == {
         "Parallel Coordinates Plot",
         "Parameter Importance",
         "Scatter Plot",
     }
-    assert "Media Browser" in found["Redundancy of prefix and residual"]
-    assert "Bar Chart" in found["Quality against width"]
+    assert "Media Browser" in sections["Redundancy of prefix and residual"]
+    assert "Bar Chart" in sections["Quality against width"]
     about = (workspace["entity"], workspace["project"])
     assert about == ("me", "mic")
 
@@ -86,7 +86,7 @@ def test_groups_are_shown_as_mean_and_spread(workspace):
 def test_a_sweep_is_shown_by_keys_of_the_config(workspace):
     (config,) = of_kind(workspace, "Parallel Coordinates Plot")
     shown = [column["accessor"] for column in config["columns"]]
-    known = {f"config:{key.replace('.', '.value.', 1)}" for key in dotted(Config())}
+    known = {f"config:{key.replace('.', '.value.', 1)}" for key in flat_values(Config())}
     axes = {name for name in shown if name.startswith("config:")}
     assert axes <= known
     wanted = ["gamma", "threshold", "correlation.weight", "cv.weight", "uniformity.weight"]
@@ -125,9 +125,9 @@ def test_every_name_is_one_that_a_run_logs(workspace, tiny_config, tmp_path):
     ]
     assert len(patterns) == len(DIMS)
     for pattern, dim in zip(patterns, DIMS, strict=True):
-        found = {name for name in logged if re.match(pattern, name)}
-        assert {f"val/sts/spearman/d{dim}", f"val/pairs/ndcg@10/d{dim}"} <= found
-        assert all(name.endswith(f"/d{dim}") for name in found)
+        matches = {name for name in logged if re.match(pattern, name)}
+        assert {f"val/sts/spearman/d{dim}", f"val/pairs/ndcg@10/d{dim}"} <= matches
+        assert all(name.endswith(f"/d{dim}") for name in matches)
 
 
 @pytest.mark.usefixtures("no_wandb_account")

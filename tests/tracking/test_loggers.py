@@ -10,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from run_logs import LINES, log_everything, logged
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mic.config.diff import config_diff, title
+from mic.config.diff import config_diff, run_title
 from mic.config.schema import Config, LoggingConfig
 from mic.errors import InputError
-from mic.tracking.loggers import RunLogger, build_logger, refuse_missing
+from mic.tracking.loggers import RunLogger, build_logger, require_mirror_packages
 
 
 def test_every_mirror_holds_the_same_numbers_at_the_same_steps(tmp_path):
@@ -23,32 +23,32 @@ def test_every_mirror_holds_the_same_numbers_at_the_same_steps(tmp_path):
 
     assert logged(tmp_path) == [{"step": step, "epoch": 0, **line} for step, line in LINES]
 
-    board = EventAccumulator(str(tmp_path / "tensorboard"))
-    board.Reload()
-    names = set(board.Tags()["scalars"]) - {"epoch"}
-    found = {(name, one.step): one.value for name in names for one in board.Scalars(name)}
-    assert found == pytest.approx(expected, rel=1e-6)  # TensorBoard keeps fp32
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    names = set(events.Tags()["scalars"]) - {"epoch"}
+    values = {(name, event.step): event.value for name in names for event in events.Scalars(name)}
+    assert values == pytest.approx(expected, rel=1e-6)  # TensorBoard keeps fp32
 
     with (tmp_path / "csv" / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    found = {
+    values = {
         (name, int(row["step"])): float(value)
         for row in rows
         for name, value in row.items()
         if value and name not in ("step", "epoch")
     }
-    assert found == expected
+    assert values == expected
 
 
 def test_tensorboard_shows_pictures_and_the_finite_part_of_a_histogram(tmp_path):
     logger = build_logger(Config(logging=LoggingConfig(tensorboard=True)), tmp_path)
     assert logger.has_pictures
     log_everything(logger, tmp_path)
-    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
-    board.Reload()
-    (image,) = board.Images("correlation/map/d4")
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    (image,) = events.Images("correlation/map/d4")
     assert (image.step, image.encoded_image_string[:4]) == (2, b"\x89PNG")
-    (histogram,) = board.Histograms("geometry/variance")
+    (histogram,) = events.Histograms("geometry/variance")
     assert (histogram.step, histogram.histogram_value.num) == (2, 3)
     assert histogram.histogram_value.sum == pytest.approx(3.0)
 
@@ -95,9 +95,9 @@ def test_a_missing_package_is_named_with_its_cure_before_anything_runs(monkeypat
         "mic.tracking.loggers.find_spec",
         lambda name: None if name == "tensorboard" else find_spec(name),
     )
-    refuse_missing(Config())
+    require_mirror_packages(Config())
     with pytest.raises(InputError, match=r"pip install 'mic-embeddings\[tensorboard\]'"):
-        refuse_missing(Config(logging=LoggingConfig(tensorboard=True)))
+        require_mirror_packages(Config(logging=LoggingConfig(tensorboard=True)))
 
 
 def test_a_config_says_what_it_changes():
@@ -110,6 +110,6 @@ def test_a_config_says_what_it_changes():
         "objective.cv.weight": 0.0,
     }
     assert config_diff(config, config) == {}
-    assert title(config) == "mine seed=3 gamma=0.5 cv.weight=0.0"
+    assert run_title(config) == "mine seed=3 gamma=0.5 cv.weight=0.0"
     config.dims = list(np.arange(1, 100).tolist())
-    assert len(title(config)) == 120
+    assert len(run_title(config)) == 120

@@ -1,9 +1,9 @@
-"""Which runs are alike but for their seed, where they begin from runs with a seed of their own."""
+"""Runs that differ by their seed alone, where they start from runs that have a seed too."""
 
 from pathlib import Path
 
 from mic.config.loading import Config, load, to_yaml
-from mic.tracking.seed_groups import but_for_seed
+from mic.tracking.seed_groups import values_without_seed
 
 
 def run(folder: Path, name: str, *overrides: str) -> Config:
@@ -15,8 +15,8 @@ def run(folder: Path, name: str, *overrides: str) -> Config:
     return config
 
 
-def alike(one: Config, other: Config) -> bool:
-    return but_for_seed(one) == but_for_seed(other)
+def alike(first: Config, second: Config) -> bool:
+    return values_without_seed(first) == values_without_seed(second)
 
 
 def test_a_seed_a_name_and_a_place_are_no_difference(tmp_path):
@@ -48,6 +48,6 @@ def test_starts_and_teachers_that_differ_by_their_seed_are_alike(tmp_path):
 def test_runs_that_begin_from_each_other_or_cannot_be_read_count_by_their_place(tmp_path):
     first = run(tmp_path, "first", f"encoder.name={tmp_path / 'second'}")
     second = run(tmp_path, "second", f"encoder.name={tmp_path / 'first'}")
-    assert but_for_seed(second)["encoder.name"] != but_for_seed(first)["encoder.name"]
+    assert values_without_seed(second)["encoder.name"] != values_without_seed(first)["encoder.name"]
     (tmp_path / "second" / "config.yaml").write_text("name: [", encoding="utf-8")
-    assert but_for_seed(first)["encoder.name"] == str(tmp_path / "second")
+    assert values_without_seed(first)["encoder.name"] == str(tmp_path / "second")

@@ -39,7 +39,7 @@ from mic.encoder.pretrained import (
     write_json,
 )
 from mic.errors import InputError
-from mic.tracking.run_directory import versions
+from mic.tracking.run_directory import package_versions
 
 WINDOW = 64  # batches that are sorted by length together
 KEPT = "stopped.pt"
@@ -182,7 +182,9 @@ def pretrain(settings: Pretraining) -> None:
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "seconds": round(state["seconds"]),
             "threads": torch.get_num_threads(),
-            "versions": {name: versions()[name] for name in ("python", "torch", "transformers")},
+            "versions": {
+                name: package_versions()[name] for name in ("python", "torch", "transformers")
+            },
         },
     )
     notice(f"{to}: loss {state['before']['loss']} -> {after['loss']} on held-out texts")

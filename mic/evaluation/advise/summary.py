@@ -19,7 +19,7 @@ from mic.metrics.bootstrap import DRAWS, LEVEL
 from mic.metrics.quantization import PRECISIONS
 from mic.report import figures
 from mic.report.tables import Table, rich_table, titled_markdown
-from mic.tracking.run_directory import git_commit, versions
+from mic.tracking.run_directory import git_commit, package_versions
 
 LESS = (0.98, 0.95, 0.9, 0.8)  # smaller shares whose cost is shown as well
 QUICK = 1000  # searches a second of the full vectors beyond which speed is no reason
@@ -293,7 +293,7 @@ def advice_json(report: AdviceReport) -> dict[str, Any]:
             for point, share in report.shares.items()
         ],
         "searched_for_speed": report.speeds.rows,
-        "versions": versions(),
+        "versions": package_versions(),
         "git_commit": git_commit(),
     }
 

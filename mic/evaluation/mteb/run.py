@@ -32,7 +32,7 @@ from mic.evaluation.mteb.score import score_task, subtasks_of
 from mic.evaluation.mteb.suite import find_tasks
 from mic.evaluation.results import Evaluation, is_evaluation, read_evaluation, write_evaluation
 from mic.nested import check_dims
-from mic.tracking.run_directory import git_commit, versions
+from mic.tracking.run_directory import git_commit, package_versions
 
 RESULTS = "mteb"  # in the folder of --to: mteb's own result files
 PROTOCOL = "mteb"
@@ -93,7 +93,7 @@ def evaluate_model_by_mteb(
         "prompts": prompts._asdict(),
         "texts_encoded": progress.texts,
         "data": {task.metadata.name: task.metadata.revision for task in tasks},
-        "versions": {**versions(), "mteb": version("mteb")},
+        "versions": {**package_versions(), "mteb": version("mteb")},
         "git_commit": git_commit(),
     }
     evaluated = Evaluation(model.name, results, {}, {}, meta)

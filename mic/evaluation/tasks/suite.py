@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mic.config.loading import check_bounds, find, layers, merge
+from mic.config.loading import check_bounds, config_layers, find_config, merge_config
 from mic.config.schema_data import RetrievalFiles, Source, TasksConfig
 from mic.data.sources.files import file_format
 from mic.errors import InputError
@@ -24,15 +24,15 @@ def read_suite(name: str, data: Path | None) -> TasksConfig:
     """
     brought = f"configs/suite/{name}.yaml"
     if name.endswith(".yaml"):
-        file = find(name, "suite", "configs/suite/paper.yaml")
+        file = find_config(name, "suite", "configs/suite/paper.yaml")
     else:
-        file = find(
+        file = find_config(
             brought, "suite", f"configs/suite/paper.yaml; a benchmark of mteb is mteb:{name}"
         )
     merged = OmegaConf.structured(TasksConfig)
     assert isinstance(merged, DictConfig)
-    for layer, content in layers(file, ()):
-        merged = merge(merged, content, str(layer))
+    for layer, content in config_layers(file, ()):
+        merged = merge_config(merged, content, str(layer))
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise InputError(f"{file}: {', '.join(missing)}: not set; give it a value")

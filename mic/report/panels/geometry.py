@@ -10,7 +10,7 @@ from mic.report import figures
 from mic.report.panel import Panel, View, chosen, kept, last, span
 from mic.report.plotting import Cell, curves, spectra
 from mic.report.tables import Table
-from mic.tracking.seed_groups import Group, Interval, over_runs
+from mic.tracking.seed_groups import Interval, SeedGroup, series_over_runs
 from mic.tracking.snapshots import Snapshot
 
 UNWATCHED = "The geometry was not measured: monitor.geometry is off, or nothing was validated yet."
@@ -64,11 +64,11 @@ def spectra_over_training(view: View) -> Panel:
     return Panel(title, {"spectra": picture}, view.caption(what, rows, intervals=view.compared))
 
 
-def spectrum(group: Group, dim: int) -> dict[int, Interval]:
+def spectrum(group: SeedGroup, dim: int) -> dict[int, Interval]:
     """The last spectra of a group's runs as a line over the ranks."""
     found = [run.snapshots[-1].spectra.get(dim) for run in group.runs if run.snapshots]
     series = [dict(enumerate(one.tolist(), 1)) for one in found if one is not None]
-    return {rank: value for rank, value in over_runs(series).items() if value.mean > 0}
+    return {rank: value for rank, value in series_over_runs(series).items() if value.mean > 0}
 
 
 def collapse(view: View) -> Panel:
@@ -95,7 +95,7 @@ def collapse(view: View) -> Panel:
 
 
 def measures(
-    view: View, group: Group, above: str, names: Sequence[str], dims: Sequence[int]
+    view: View, group: SeedGroup, above: str, names: Sequence[str], dims: Sequence[int]
 ) -> Table:
     """The last values of a group: a row a measure, a column a width."""
     rows = [

@@ -4,12 +4,12 @@ from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from mic.config.diff import config_diff, dotted
+from mic.config.diff import config_diff, flat_values
 from mic.config.loading import Config
 from mic.report.panel import Panel, View
 from mic.report.tables import Table
 from mic.tracking.reader import Run
-from mic.tracking.seed_groups import differences, plain
+from mic.tracking.seed_groups import format_value, group_differences
 
 
 def runs(view: View) -> Table:
@@ -52,10 +52,10 @@ def config(view: View) -> Panel:
     """The config's differences from the defaults, or the groups' from each other."""
     first = view.groups[0].runs[0]
     usual = unset(first.config, Config())
-    defaults, changed = dotted(usual), config_diff(first.config, usual)
+    defaults, changed = flat_values(usual), config_diff(first.config, usual)
     tables = []
     if view.compared:
-        apart = differences([group.runs for group in view.groups])
+        apart = group_differences([group.runs for group in view.groups])
         keys = list(dict.fromkeys(key for one in apart for key in one))
         rows = [[key, *(value(one, key) for one in apart)] for key in keys]
         tables.append(Table("Differences of the groups", ["key", *view.labels], rows))
@@ -64,7 +64,7 @@ def config(view: View) -> Panel:
         Table(
             "Shared differences from the defaults" if view.compared else "Config diff",
             ["key", "value", "default"],
-            [[key, plain(one), value(defaults, key)] for key, one in changed.items()],
+            [[key, format_value(one), value(defaults, key)] for key, one in changed.items()],
         )
     )
     return Panel(
@@ -87,7 +87,7 @@ def unset(of: Any, usual: Any) -> Any:
 
 
 def value(of: dict[str, Any], key: str) -> str:
-    return plain(of[key]) if of.get(key, "???") != "???" else "-"
+    return format_value(of[key]) if of.get(key, "???") != "???" else "-"
 
 
 def about_data(view: View) -> Table:

@@ -9,7 +9,7 @@ from mic.report.figures import legend, panels
 from mic.report.panel import Panel, View, kept, last
 from mic.report.plotting import Cell, Line, curves, sideways, stacked
 from mic.report.tables import Table
-from mic.tracking.seed_groups import Group
+from mic.tracking.seed_groups import SeedGroup
 
 PARTS = ("data", "encoder", "objective", "backward", "optimizer")
 RATES = {
@@ -45,7 +45,7 @@ def terms(view: View) -> Panel:
     )
 
 
-def last_terms(view: View, group: Group, names: Sequence[str]) -> Table:
+def last_terms(view: View, group: SeedGroup, names: Sequence[str]) -> Table:
     of = f"{group.label}: " if view.compared else ""
     rows = [["loss", last(group.series("train/loss")), last(group.series("train/loss"))]]
     rows += [

@@ -13,8 +13,8 @@ from mic.console import notice
 from mic.errors import InputError, RunError
 from mic.sweep.folder import write_down
 from mic.sweep.sweep_file import MACRO, Sweep, parse_command
-from mic.tracking.wandb.mirror import first_line
-from mic.tracking.wandb.server import dead_server, no_key
+from mic.tracking.wandb.mirror import error_line
+from mic.tracking.wandb.server import dead_server, missing_key
 
 METHODS = ("grid", "random", "bayes")
 # an agent that is told to stop tells its trial, and waits for it to save itself
@@ -30,7 +30,7 @@ def register(sweep: Sweep) -> str:
     Raises InputError for what W&B cannot do and where there is no key, RunError when W&B fails.
     """
     content = for_wandb(sweep)
-    if reason := no_key():
+    if reason := missing_key():
         raise InputError(f"W&B: {reason}, {OURS}")
     if reason := dead_server():
         raise RunError(f"W&B: {reason}; try again later")
@@ -42,7 +42,7 @@ def register(sweep: Sweep) -> str:
         try:
             number = wandb.sweep(content, entity=entity, project=project)
         except Exception as error:  # W&B's are of many kinds
-            raise RunError(f"W&B: {sweep.file}: {first_line(error)}") from error
+            raise RunError(f"W&B: {sweep.file}: {error_line(error)}") from error
         # where the server put it, which for no entity is the key's own
         place = [os.environ.get(name) for name in ("WANDB_ENTITY", "WANDB_PROJECT")]
     for line in said.getvalue().splitlines():

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from mic.config.diff import config_diff, dotted
+from mic.config.diff import config_diff, flat_values
 from mic.config.loading import to_yaml
 from mic.config.schema import Config
 from mic.files import write_text
@@ -15,7 +15,7 @@ from mic.report.tables import Table
 from mic.sweep.report.view import SweepView, point_told, short, shown, value_of
 from mic.sweep.report.widths import nothing
 from mic.sweep.sweep_file import named
-from mic.tracking.seed_groups import Group, plain
+from mic.tracking.seed_groups import SeedGroup, format_value
 
 BEST = "best.yaml"
 
@@ -58,7 +58,7 @@ def test_scores(view: SweepView) -> Panel:
         return Panel(title, missing=nothing(view))
     runs = view.best.finished
     tasks = named(runs[0].config.evaluation.test)
-    methods, _ = quality.summaries(View([Group(view.best.label, runs)], view.command))
+    methods, _ = quality.summaries(View([SeedGroup(view.best.label, runs)], view.command))
     tasks = [task for task in tasks if all(task in one for one in methods.values())]
     if not tasks:
         return Panel(title, missing="The config has no test task: evaluation.test is empty.")
@@ -87,9 +87,9 @@ def config(view: SweepView) -> Panel:
     made = best_config(view)
     if made is None or view.best is None:
         return Panel(title, missing=nothing(view))
-    base = dotted(view.base)
+    base = flat_values(view.base)
     rows = [
-        [key, plain(value), plain(base[key]) if key in base else "-"]
+        [key, format_value(value), format_value(base[key]) if key in base else "-"]
         for key, value in config_diff(made, view.base).items()
     ]
     told = point_told(view.best, short(view.sweep.parameters))

@@ -9,7 +9,7 @@ from mic.report.panel import Panel, chosen
 from mic.report.plotting import Cell, draw
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView
-from mic.tracking.seed_groups import over_runs
+from mic.tracking.seed_groups import series_over_runs
 
 BEST, OTHERS, EARLY = "best", "other settings", "ended early, or still training"
 
@@ -38,7 +38,9 @@ def picture(view: SweepView, names: list[str]) -> Figure:
             if setting is not best:
                 line(axis, setting, name)
         if best is not None:
-            values = over_runs([run.metrics[name] for run in best.finished if name in run.metrics])
+            values = series_over_runs(
+                [run.metrics[name] for run in best.finished if name in run.metrics]
+            )
             label = f"best ({best.label})"
             draw(axis, Cell("", "", {label: values}), [label])
         axis.set_xlabel("step")
@@ -53,7 +55,7 @@ def line(axis: Axes, setting: Setting, name: str) -> None:
     """A setting that is not the best; one of them stands for all in the legend."""
     whole = setting.complete
     runs = setting.finished if whole else [trial.run for trial in setting.trials if trial.run]
-    values = over_runs([run.metrics[name] for run in runs if name in run.metrics])
+    values = series_over_runs([run.metrics[name] for run in runs if name in run.metrics])
     if not values:
         return
     label = OTHERS if whole else EARLY

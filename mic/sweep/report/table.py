@@ -9,7 +9,7 @@ from statistics import mean
 from mic.report.tables import Table, markdown_table
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView, short, shown, told, value_of
-from mic.tracking.seed_groups import Interval, plain
+from mic.tracking.seed_groups import Interval, format_value
 
 LONG = 15  # settings that the head of the page shows
 
@@ -35,7 +35,7 @@ def as_csv(view: SweepView) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*head, "minutes"])
     for setting in ordered(view):
-        cells = [setting.label, *(plain(setting.point[axis.key]) for axis in axes)]
+        cells = [setting.label, *(format_value(setting.point[axis.key]) for axis in axes)]
         cells += [setting.state, str(len(setting.finished))]
         for name in names:
             cells += numbers(value_of(setting, name))

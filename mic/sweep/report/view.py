@@ -6,14 +6,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mic.config.loading import values
+from mic.config.loading import leaf_values
 from mic.config.schema import Config
 from mic.report.panel import View, last, number
 from mic.sweep.report.read import Setting
 from mic.sweep.search_space import Parameter
 from mic.sweep.sweep_file import Metric, Sweep
-from mic.tracking.reader import Run, widths
-from mic.tracking.seed_groups import Group, Interval, interval, plain
+from mic.tracking.reader import Run, logged_widths
+from mic.tracking.seed_groups import Interval, SeedGroup, format_value, interval
 
 KNOWN = ("objective.", "trainer.")  # sections whose keys are told without them
 
@@ -69,7 +69,7 @@ class SweepView(NamedTuple):
         return [trial.run for one in self.settings for trial in one.trials if trial.run]
 
     def dims(self, family: str) -> list[int]:
-        return widths(self.runs, family)
+        return logged_widths(self.runs, family)
 
     def families(self) -> dict[str, Metric]:
         """What the metrics measure at every width: the name above d<width>, with its goal."""
@@ -86,7 +86,7 @@ class SweepView(NamedTuple):
 
     def caption(self, what: str, settings: Sequence[Setting], rows: bool = True) -> str:
         """What a picture shows, of how many settings and seeds, with which interval."""
-        view = View([Group(one.label, one.finished) for one in settings if one.finished], "")
+        view = View([SeedGroup(one.label, one.finished) for one in settings if one.finished], "")
         sizes = {len(group.runs) for group in view.groups}
         many = f"{len(settings)} setting{'s' * (len(settings) != 1)}"
         seeds = "one seed each, so that there is no interval" if sizes else "none of them finished"
@@ -147,10 +147,10 @@ def told(value: Any) -> str:
     if isinstance(value, dict):
         named = [
             f"{'.'.join(map(str, path)).removesuffix('.weight')} {told(inner)}"
-            for path, inner in values(value)
+            for path, inner in leaf_values(value)
         ]
         return ", ".join(named)
-    return number(value) if isinstance(value, float) else plain(value)
+    return number(value) if isinstance(value, float) else format_value(value)
 
 
 def point_told(setting: Setting, names: Mapping[str, str]) -> str:

@@ -1,1 +1,1 @@
-"""Weights & Biases: a run's mirror, the server, and a workspace."""
+"""Log to Weights & Biases, check its server, and make a workspace there."""

@@ -1,4 +1,4 @@
-"""Whether Weights & Biases can be reached: a key for it, and an answer from it."""
+"""Check whether Weights & Biases can be used: whether it has a key, and whether it answers."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-PROBE = 3.0  # seconds that a server may take to answer at all
+PROBE = 3.0  # seconds that the server has to answer
 STOPPED = """query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
     project(name: $projectName, entityName: $entityName) { run(name: $runId) { stopped } }
 }"""
 
 
-def prepare() -> Any:
-    """Start W&B in silence; what its own settings files and the environment say."""
+def wandb_settings() -> Any:
+    """Set up W&B without its own output; the settings of its files and the environment."""
     # its telemetry would wait for a dead server, half a minute at the end of the process
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -24,11 +24,11 @@ def prepare() -> Any:
     return wandb.setup(wandb.Settings(silent=True)).settings
 
 
-def no_key() -> str | None:
-    """Why nothing can be sent; None when W&B finds a key, which nobody is asked for."""
+def missing_key() -> str | None:
+    """Why nothing can be sent; None when W&B finds a key. The user is not asked for one."""
     import wandb
 
-    place = urlsplit(str(prepare().base_url)).netloc
+    place = urlsplit(str(wandb_settings().base_url)).netloc
     try:
         if wandb.login(prompt=False, verify=False):
             return None
@@ -38,32 +38,32 @@ def no_key() -> str | None:
 
 
 def dead_server() -> str | None:
-    """Why the server cannot be used; None when it answers anything within some seconds."""
-    address = str(prepare().base_url)
-    found = [f"no answer in {PROBE:.0f} s"]
+    """Why the server cannot be used; None when it gives any answer within PROBE seconds."""
+    address = str(wandb_settings().base_url)
+    reasons = [f"no answer in {PROBE:.0f} s"]
 
     def ask() -> None:
         try:
             urlopen(address, timeout=PROBE).close()
         except HTTPError:
-            found.clear()  # an answer
+            reasons.clear()  # an answer
         except (URLError, OSError, ValueError) as error:
-            found[:] = [str(getattr(error, "reason", error))]
+            reasons[:] = [str(getattr(error, "reason", error))]
         else:
-            found.clear()
+            reasons.clear()
 
-    asking = Thread(target=ask, daemon=True)  # to look a name up may take longer than its timeout
+    asking = Thread(target=ask, daemon=True)  # looking up a name may take longer than the timeout
     asking.start()
     asking.join(PROBE)
-    return f"{address}: {found[0]}" if found else None
+    return f"{address}: {reasons[0]}" if reasons else None
 
 
-def has_stopped(run: Any) -> bool:
-    """Whether W&B itself has ended a run, by a sweep's early_terminate or somebody's click there.
+def stopped_by_wandb(run: Any) -> bool:
+    """Whether W&B itself has ended a run, by a sweep's early_terminate or a click on its page.
 
-    False where it does not say so within some seconds.
+    False where it does not answer within PROBE seconds.
     """
-    settings = prepare()
+    settings = wandb_settings()
     names = {"projectName": run.project, "entityName": run.entity, "runId": run.id}
     key = b64encode(f"api:{settings.api_key}".encode()).decode()
     asking = Request(

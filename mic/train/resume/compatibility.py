@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mic.config.diff import differences, harmless, within
+from mic.config.diff import changed_values, in_section, may_change
 from mic.config.loading import load
 from mic.config.schema import Config
 from mic.console import notice
@@ -32,15 +32,17 @@ def examine(config: Config, overwrite: bool, allow_change: Sequence[str] = ()) -
     with other settings, which are named. `allow_change` lists the keys or sections that may differ.
     """
     folder = run_directory.path_of(config)
-    run_directory.refuse_foreign(folder)
+    run_directory.refuse_other_folder(folder)
     if overwrite or not (folder / "config.yaml").is_file():
         return Start()
     done = steps_done(folder)
-    changed = differences(load(folder / "config.yaml"), config)
+    changed = changed_values(load(folder / "config.yaml"), config)
     wrong = {
         key: values
         for key, values in changed.items()
-        if not (harmless(key, values) or any(within(key, section) for section in allow_change))
+        if not (
+            may_change(key, values) or any(in_section(key, section) for section in allow_change)
+        )
     }
     if wrong:
         state = "an unfinished run" if done is None else "a finished run"

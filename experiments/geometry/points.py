@@ -173,7 +173,7 @@ def models(groups: Sequence[EvaluationGroup]) -> Iterator[Scored]:
 def untrained(groups: Sequence[EvaluationGroup]) -> list[Scored]:
     """The baselines of every base once.
 
-    One that scores as an earlier one, or as a model that was judged as it is, is no other point.
+    One that scores as an earlier one, or as a model that was evaluated as it is, is no other point.
     """
     bases: dict[Any, tuple[Evaluation, str]] = {}
     for group in groups:

@@ -72,9 +72,9 @@ def by_hand(data: Path) -> list[Any]:
             for part, found in parts.items()
         }
     )
-    judged: dict[str, dict[str, int]] = {}
+    relevant: dict[str, dict[str, int]] = {}
     for one in rows(data / "cranfield/qrels_test.jsonl.gz"):
-        judged.setdefault(f"q{one['query_id']}", {})[one["doc_id"]] = int(one["score"])
+        relevant.setdefault(f"q{one['query_id']}", {})[one["doc_id"]] = int(one["score"])
     queries = rows(data / "cranfield/queries.jsonl.gz")
     documents = rows(data / "cranfield/corpus.jsonl.gz")
     cranfield.dataset = {
@@ -89,7 +89,7 @@ def by_hand(data: Path) -> list[Any]:
                         for one in documents
                     ]
                 ),
-                "relevant_docs": judged,
+                "relevant_docs": relevant,
                 "top_ranked": None,
             }
         }

@@ -17,7 +17,7 @@ from mic.evaluation.baselines import ROTATIONS, fit_baseline_pca, score_baseline
 from mic.evaluation.models import (
     Model,
     evaluation_widths,
-    load_encoder,
+    load_trained_encoder,
     load_untrained_encoder,
     seed_group_key,
     trained_nested,
@@ -102,7 +102,7 @@ def required_embeddings(
         if (options.to / model.name).exists():
             required.append(None)
             continue
-        encoder = load_encoder(model)
+        encoder = load_trained_encoder(model)
         key, baselines = encoding.backbone_key(encoder, json_hash(suite.questions)), None
         if options.baselines:
             dims = check_dims(evaluation_widths(model, encoder.width, options.dims), encoder.width)
@@ -141,7 +141,7 @@ def evaluate_model(
 
     Raises InputError for impossible widths, and where TO/NAME holds something else.
     """
-    weights, encoder = weights_hash(model.given), load_encoder(model)
+    weights, encoder = weights_hash(model.given), load_trained_encoder(model)
     dims = list(check_dims(evaluation_widths(model, encoder.width, options.dims), encoder.width))
     expected = {"weights": weights, "dims": dims, "tasks": suite.questions}
     folder = options.to / model.name

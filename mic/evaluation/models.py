@@ -70,7 +70,7 @@ def run_config(folder: Path) -> Config | None:
     return load(folder / "config.yaml")
 
 
-def load_encoder(model: Model) -> Encoder:
+def load_trained_encoder(model: Model) -> Encoder:
     return Encoder.from_pretrained(model.given)
 
 

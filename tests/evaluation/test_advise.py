@@ -38,20 +38,20 @@ def write_rows(file, rows):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A corpus, queries (five of them without a judgement) and judgements as BEIR has them."""
+    """A corpus, queries and BEIR's relevance judgements, which five of the queries lack."""
     folder = tmp_path_factory.mktemp("collection")
     documents = ({"_id": f"d{n}", "title": f"the {n % 7}", "text": answer(n)} for n in range(150))
     write_rows(folder / "corpus.jsonl", documents)
     queries = ({"_id": f"q{n}", "text": sentence(n)} for n in range(30))
     write_rows(folder / "queries.jsonl", queries)
-    judged = "".join(f"q{n}\td{n}\t2\nq{n}\td{n + 1}\t1\nq{n}\td9\t0\n" for n in range(25))
-    (folder / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    lines = "".join(f"q{n}\td{n}\t2\nq{n}\td{n + 1}\t1\nq{n}\td9\t0\n" for n in range(25))
+    (folder / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
     return folder
 
 
 def command(files, *more, qrels=True):
-    words = ["--corpus", files / "corpus.jsonl", "--queries", files / "queries.jsonl"]
-    return [*map(str, [*words, *(["--qrels", files / "qrels.tsv"] if qrels else []), *more])]
+    options = ["--corpus", files / "corpus.jsonl", "--queries", files / "queries.jsonl"]
+    return [*map(str, [*options, *(["--qrels", files / "qrels.tsv"] if qrels else []), *more])]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,43 +85,43 @@ def slow_ranking(collection, documents, queries, point):
         d, q = (unit(from_int8(to_int8(x.float(), ranges), ranges).double()) for x in (d, q))
     if point.precision == "binary":
         d, q = (2 * (x > 0).double() - 1 for x in (d, q))
-    found = []
-    for cosines, own in zip((q @ d.T).tolist(), collection.identical, strict=True):
+    rankings = []
+    for cosines, identical in zip((q @ d.T).tolist(), collection.identical, strict=True):
         order = sorted(range(len(d)), key=lambda n: (-cosines[n], n))
-        found.append([n for n in order if n != own])
-    return found
+        rankings.append([n for n in order if n != identical])
+    return rankings
 
 
 def slow_ndcg(ranked, relevant):
-    gained = sum(relevant.get(n, 0) / math.log2(at + 2) for at, n in enumerate(ranked[:10]))
+    gained = sum(relevant.get(n, 0) / math.log2(place + 2) for place, n in enumerate(ranked[:10]))
     best = sorted(relevant.values(), reverse=True)[:10]
-    return gained / sum(gain / math.log2(at + 2) for at, gain in enumerate(best))
+    return gained / sum(gain / math.log2(place + 2) for place, gain in enumerate(best))
 
 
-@pytest.mark.parametrize("judged", [True, False])
-def test_quality_is_that_of_loops_over_coded_vectors(world, judged, monkeypatch):
+@pytest.mark.parametrize("with_qrels", [True, False])
+def test_quality_is_that_of_loops_over_coded_vectors(world, with_qrels, monkeypatch):
     monkeypatch.setattr("mic.evaluation.advise.quality.CHUNK", 77)  # the corpus in several parts
     collection, documents, queries = world
-    asked = collection if judged else collection._replace(relevant=None)
-    found = measure_quality(asked, documents, queries, DIMS)
-    assert found.metric == ("nDCG@10" if judged else "agreement")
-    assert found.full == OperatingPoint(40, "fp32")
-    assert len(found.values) == 9
-    whole = slow_ranking(collection, documents, queries, found.full)
-    for point, values in found.values.items():
+    asked = collection if with_qrels else collection._replace(relevant=None)
+    scores = measure_quality(asked, documents, queries, DIMS)
+    assert scores.metric == ("nDCG@10" if with_qrels else "agreement")
+    assert scores.full == OperatingPoint(40, "fp32")
+    assert len(scores.values) == 9
+    whole = slow_ranking(collection, documents, queries, scores.full)
+    for point, values in scores.values.items():
         ranked = slow_ranking(collection, documents, queries, point)
-        if judged:
+        if with_qrels:
             expected = map(slow_ndcg, ranked, collection.relevant)
         else:
             pairs = zip(ranked, whole, strict=True)
-            expected = (len({*one[:10]} & {*best[:10]}) / 10 for one, best in pairs)
+            expected = (len({*ranking[:10]} & {*best[:10]}) / 10 for ranking, best in pairs)
         assert values.tolist() == pytest.approx(list(expected), abs=1e-9), point
-    assert judged or found.values[found.full].tolist() == [1.0] * QUERIES
+    assert with_qrels or scores.values[scores.full].tolist() == [1.0] * QUERIES
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "binary"])
 @pytest.mark.parametrize("dim", [7, 64, 67])
-def test_what_is_timed_finds_what_is_judged(dim, precision):
+def test_what_is_timed_finds_the_same_documents(dim, precision):
     documents, queries = (unit(gaussian(n, 70, seed=n)).float() for n in (5000, 12))
     vectors, asked = (unit(x[:, :dim]) for x in (documents, queries))
     ranges = int8_ranges(vectors[:1000])
@@ -137,10 +137,10 @@ def test_speed_is_measured_beside_the_full_vectors(world, monkeypatch):
     _, documents, queries = world
     points = [OperatingPoint(8, "int8"), OperatingPoint(40, "fp32")]
     threads = torch.get_num_threads()
-    found = measure_speed(documents, queries, points, points[1])
-    assert found.rows == DOCUMENTS
-    assert found.by_point[points[1]].times == 1.0
-    assert all(one.per_second > 0 and one.times > 0 for one in found.by_point.values())
+    speeds = measure_speed(documents, queries, points, points[1])
+    assert speeds.rows == DOCUMENTS
+    assert speeds.by_point[points[1]].times == 1.0
+    assert all(speed.per_second > 0 and speed.times > 0 for speed in speeds.by_point.values())
     assert torch.get_num_threads() == threads
     monkeypatch.setattr("mic.evaluation.advise.speed.BYTES", 4 * 40 * 100)
     searched = []
@@ -158,18 +158,18 @@ def test_the_interval_of_the_kept_share_is_that_of_queries_drawn_anew():
     generator = np.random.default_rng(0)
     full, cut = (torch.tensor(generator.uniform(0, 1, 40)) for _ in range(2))
     points = {OperatingPoint(4, "fp32"): cut, OperatingPoint(8, "fp32"): full}
-    kept = kept_shares(QueryScores("nDCG@10", points, OperatingPoint(8, "fp32")))
+    by_point = kept_shares(QueryScores("nDCG@10", points, OperatingPoint(8, "fp32")))
     shares = []
     for block in draw_counts("advise", 40):
         for counts in block:
             numbers = [n for n, count in enumerate(counts) for _ in range(int(count))]
             shares.append(sum(cut[n] for n in numbers) / sum(full[n] for n in numbers))
-    one = kept[OperatingPoint(4, "fp32")]
-    assert one.quality == pytest.approx(100 * cut.mean().item())
-    assert one.share == pytest.approx(100 * (cut.mean() / full.mean()).item())
+    narrow = by_point[OperatingPoint(4, "fp32")]
+    assert narrow.quality == pytest.approx(100 * cut.mean().item())
+    assert narrow.share == pytest.approx(100 * (cut.mean() / full.mean()).item())
     expected = np.quantile([float(share) for share in shares], [0.025, 0.975])
-    assert [one.low, one.high] == pytest.approx(100 * expected)
-    assert kept[OperatingPoint(8, "fp32")] == KeptShare(
+    assert [narrow.low, narrow.high] == pytest.approx(100 * expected)
+    assert by_point[OperatingPoint(8, "fp32")] == KeptShare(
         *map(pytest.approx, (100 * full.mean().item(), 100, 100, 100))
     )
 
@@ -212,16 +212,16 @@ def test_the_smallest_is_taken_that_keeps_the_share_in_its_whole_interval(keep, 
 
 
 def test_of_equally_large_vectors_those_that_keep_more_are_taken():
-    kept = {
+    shares = {
         OperatingPoint(4, "fp32"): KeptShare(0, 99, 98, 99),
         OperatingPoint(16, "int8"): KeptShare(0, 99.5, 97, 99),
     }
-    assert [vector_bytes(point) for point in kept] == [16, 16]
-    assert choose({**kept, FULL: SHARES[FULL]}, FULL, 0.9).sure == OperatingPoint(16, "int8")
+    assert [vector_bytes(point) for point in shares] == [16, 16]
+    assert choose({**shares, FULL: SHARES[FULL]}, FULL, 0.9).sure == OperatingPoint(16, "int8")
 
 
 @pytest.fixture(scope="module")
-def judged(files, model_folder, tmp_path_factory):
+def advised(files, model_folder, tmp_path_factory):
     """The folder that the command leaves, and what it printed."""
     to = tmp_path_factory.mktemp("advised") / "to"
     report = advise(
@@ -236,8 +236,8 @@ def judged(files, model_folder, tmp_path_factory):
     return report, to
 
 
-def test_full_precision_scores_are_those_of_the_retrieval_task(files, judged, encoder, tmp_path):
-    report, _ = judged
+def test_full_precision_scores_are_those_of_the_retrieval_task(files, advised, encoder, tmp_path):
+    report, _ = advised
     rows = (row.split("\t") for row in (files / "qrels.tsv").read_text().splitlines()[1:])
     qrels = write_rows(
         tmp_path / "qrels.jsonl",
@@ -250,17 +250,17 @@ def test_full_precision_scores_are_those_of_the_retrieval_task(files, judged, en
         assert report.shares[OperatingPoint(dim, "fp32")].quality == pytest.approx(value, abs=1e-3)
 
 
-def test_what_is_written_is_what_was_found(judged):
-    report, to = judged
+def test_what_is_written_is_what_was_found(advised):
+    report, to = advised
     assert sorted(file.name for file in to.iterdir()) == ["advice.json", "kept.png", "table.md"]
-    found = json.loads((to / "advice.json").read_text())
-    assert (found["documents"], found["queries"], found["keep"]) == (150, 25, 0.9)
-    assert found["use"] == (report.advice.sure._asdict() if report.advice.sure else None)
-    assert [(one["dim"], one["precision"]) for one in found["points"]] == list(report.shares)
-    for one in found["points"]:
-        kept = report.shares[OperatingPoint(one["dim"], one["precision"])]
-        assert (one["kept"], *one["interval"]) == kept[1:]
-        assert one["index_bytes"] == 150 * one["bytes"]
+    content = json.loads((to / "advice.json").read_text())
+    assert (content["documents"], content["queries"], content["keep"]) == (150, 25, 0.9)
+    assert content["use"] == (report.advice.sure._asdict() if report.advice.sure else None)
+    assert [(row["dim"], row["precision"]) for row in content["points"]] == list(report.shares)
+    for row in content["points"]:
+        share = report.shares[OperatingPoint(row["dim"], row["precision"])]
+        assert (row["kept"], *row["interval"]) == share[1:]
+        assert row["index_bytes"] == 150 * row["bytes"]
     table = (to / "table.md").read_text()
     assert "| 32 fp32 | 128 | 0.02 |" in table
     assert "5 queries without a relevant document were left out." in table
@@ -276,14 +276,14 @@ def test_the_command_encodes_each_text_once_and_says_what_to_do(
     assert main(["advise", str(model_folder), *arguments]) == 0
     texts = [text for call in encoded for text in call]
     assert len(texts) == len(set(texts)) == 180
-    said = capsys.readouterr().out
-    assert "Quality is agreement, as there are no relevance judgements" in " ".join(said.split())
-    assert "kept, not how good they are" in " ".join(said.split())
-    rows = [line for line in said.splitlines() if line.startswith("│")]
+    output = capsys.readouterr().out
+    assert "Quality is agreement, as there are no relevance judgements" in " ".join(output.split())
+    assert "kept, not how good they are" in " ".join(output.split())
+    rows = [line for line in output.splitlines() if line.startswith("│")]
     assert len(rows) == 9  # on a terminal of 80 columns each is a line
     assert not any("…" in row for row in rows)
-    assert "\nUse " in said
-    (line,) = (line for line in said.splitlines() if line.startswith("  mic export"))
+    assert "\nUse " in output
+    (line,) = (line for line in output.splitlines() if line.startswith("  mic export"))
     assert parse(line.split()[1:]).model == str(model_folder)
 
 
@@ -309,8 +309,8 @@ def test_an_interrupted_encoding_goes_on_and_nothing_is_left_of_it(
     assert list((tmp_path / "cache" / "advise").iterdir()) == []
 
 
-def test_words_when_something_or_nothing_keeps_the_share(judged):
-    report, _ = judged
+def test_words_when_something_or_nothing_keeps_the_share(advised):
+    report, _ = advised
     speed = report.speeds.by_point[OperatingPoint(32, "fp32")]._replace(times=8.04)
     speeds = report.speeds._replace(by_point=dict.fromkeys(SHARES, speed))
     report = report._replace(
@@ -338,9 +338,9 @@ def test_words_when_something_or_nothing_keeps_the_share(judged):
 
 
 def test_what_cutting_costs_a_model_that_is_not_nested_is_said(
-    judged, files, model_folder, tmp_path, capsys
+    advised, files, model_folder, tmp_path, capsys
 ):
-    report, _ = judged
+    report, _ = advised
     (note,) = (note for note in advice_notes(report) if "nested" in note)
     assert note.startswith(
         "No nested training is known of tiny-bert: at 8 of 32 dimensions it keeps"
@@ -359,10 +359,12 @@ def test_texts_are_read_from_text_files_and_from_a_single_column(tmp_path):
     rows = "\n".join(["question", *(answer(n) for n in range(11)), sentence(7)])
     (tmp_path / "queries.csv").write_text(rows)
     paths = [str(tmp_path / name) for name in ("corpus.txt.gz", "queries.csv")]
-    found = read_collection(*paths, None)
-    assert found.documents == [sentence(n) for n in range(120)]
-    assert found.relevant is None
-    assert found.identical == [None] * 11 + [7]  # a query that is a document does not find itself
+    collection = read_collection(*paths, None)
+    assert collection.documents == [sentence(n) for n in range(120)]
+    assert collection.relevant is None
+    assert collection.identical == [None] * 11 + [
+        7
+    ]  # a query that is a document does not find itself
 
 
 def test_a_query_that_is_a_document_is_passed_over_unless_it_answers_itself(tmp_path):
@@ -371,11 +373,11 @@ def test_a_query_that_is_a_document_is_passed_over_unless_it_answers_itself(tmp_
     rows = [{"_id": str(n + 1), "text": sentence(n)} for n in range(10)]
     queries = write_rows(tmp_path / "queries.jsonl", rows)
     qrels = tmp_path / "qrels.csv"
-    judged = "".join(f"{n + 1},{n if n == 3 else n + 50},1\n" for n in range(10))
-    qrels.write_text(f"query_id,doc_id,score\n{judged}")
-    found = read_collection(str(corpus), str(queries), str(qrels))
-    assert found.identical == [None if n == 3 else n for n in range(10)]  # its id says nothing
-    assert found.documents[0] == f"a {sentence(0)}"
+    lines = "".join(f"{n + 1},{n if n == 3 else n + 50},1\n" for n in range(10))
+    qrels.write_text(f"query_id,doc_id,score\n{lines}")
+    collection = read_collection(str(corpus), str(queries), str(qrels))
+    assert collection.identical == [None if n == 3 else n for n in range(10)]  # its id says nothing
+    assert collection.documents[0] == f"a {sentence(0)}"
 
 
 def nothing_else(files, file, change):
@@ -430,9 +432,9 @@ def test_bad_files_are_refused_before_anything_is_encoded(
 ):
     arguments = nothing_else(files, tmp_path / name, change)
     assert main(["advise", str(model_folder), *arguments, "--to", str(tmp_path / "to")]) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert said.count("mic: error: ") == len(said.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("mic: error: ") == len(message.splitlines()) == 1
     assert not encoded
     assert not (tmp_path / "to").exists()
 
@@ -449,8 +451,8 @@ def test_bad_files_are_refused_before_anything_is_encoded(
 )
 def test_bad_options_are_refused(files, model_folder, encoded, capsys, changed, says):
     given = {"--corpus": str(files / "corpus.jsonl"), "--queries": str(files / "queries.jsonl")}
-    words = [word for option in {**given, **changed}.items() for word in option]
-    assert main(["advise", str(model_folder), *words]) == 2
+    arguments = [word for option in {**given, **changed}.items() for word in option]
+    assert main(["advise", str(model_folder), *arguments]) == 2
     assert says in capsys.readouterr().err
     assert not encoded
 
@@ -460,6 +462,6 @@ def test_a_share_that_is_none_is_refused(keep, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["advise", "model", "--corpus", "c", "--queries", "q", f"--keep={keep}"])
     assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    assert f"{keep}: a share above 0 and at most 1, as 0.99" in said
-    assert ("for 99 % write 0.99" in said) == (keep == "99")
+    message = capsys.readouterr().err
+    assert f"{keep}: a share above 0 and at most 1, as 0.99" in message
+    assert ("for 99 % write 0.99" in message) == (keep == "99")

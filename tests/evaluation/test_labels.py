@@ -1,4 +1,4 @@
-"""Tasks whose truth is a label: what is encoded, what is judged, what is refused with its row."""
+"""Tasks whose truth is a label: what is encoded, how it is scored, what is refused with its row."""
 
 import json
 from importlib.util import find_spec
@@ -41,7 +41,7 @@ def labelled(folder, rows, name="rows.jsonl"):
     return Source(str(file), ["text", "label"])
 
 
-def judged(folder, rows, name="pairs.jsonl"):
+def match_pairs(folder, rows, name="pairs.jsonl"):
     """A source of pairs that match (1) or do not (0)."""
     columns = ("one", "other", "label")
     file = folder / name
@@ -94,8 +94,8 @@ def test_labels_are_read_as_text_whatever_their_type(tmp_path, train, test):
         tmp_path, zip("abcd", train * 2, strict=True), zip("efgh", test * 2, strict=True)
     )
     embeddings = torch.eye(2)[[0, 1] * 4]
-    found = classification_task("typed", files).score(embeddings, [2])
-    assert found == {"accuracy": {2: 100.0}, "macro_f1": {2: 100.0}}
+    result = classification_task("typed", files).score(embeddings, [2])
+    assert result == {"accuracy": {2: 100.0}, "macro_f1": {2: 100.0}}
 
 
 def test_labels_of_a_table_and_of_json_are_the_same(tmp_path):
@@ -103,8 +103,8 @@ def test_labels_of_a_table_and_of_json_are_the_same(tmp_path):
     table.write_text("text,label\na,0\nb,1\n")
     train = labelled(tmp_path, [("c", 0), ("d", 1)])
     files = ClassificationFiles(train, Source(str(table), ["text", "label"]))
-    found = classification_task("mixed", files).score(torch.eye(2)[[0, 1, 0, 1]], [2])
-    assert found["accuracy"] == {2: 100.0}
+    result = classification_task("mixed", files).score(torch.eye(2)[[0, 1, 0, 1]], [2])
+    assert result["accuracy"] == {2: 100.0}
 
 
 def test_a_test_label_that_training_never_has_counts_as_wrong(tmp_path):
@@ -127,7 +127,7 @@ def test_a_test_that_is_mostly_about_unknown_labels_is_refused(tmp_path):
 
 def test_pairs_are_encoded_once_and_the_threshold_is_tuned_on_the_tuning_pairs(tmp_path):
     tune = [("a cat", "a lynx", 1), ("a stone", "a song", 0), ("a lynx", "a song", 0)]
-    sources = judged(tmp_path, PAIRS), judged(tmp_path, tune, "tune.jsonl")
+    sources = match_pairs(tmp_path, PAIRS), match_pairs(tmp_path, tune, "tune.jsonl")
     task = pair_classification_task("same", PairClassificationFiles(*sources))
     assert (task.name, task.headline) == ("same", "ap")
     assert task.evaluated == ["a cat", "a kitten", "a stone", "a dog", "a hound"]
@@ -148,7 +148,7 @@ def test_pairs_are_encoded_once_and_the_threshold_is_tuned_on_the_tuning_pairs(t
 
 
 def test_pairs_without_tuning_pairs_have_no_accuracy(tmp_path):
-    files = PairClassificationFiles(judged(tmp_path, PAIRS))
+    files = PairClassificationFiles(match_pairs(tmp_path, PAIRS))
     task = pair_classification_task("same", files)
     assert list(task.score(gaussian(5, 4), [4])) == ["ap"]
 
@@ -158,7 +158,7 @@ def test_pairs_without_tuning_pairs_have_no_accuracy(tmp_path):
 )
 def test_matches_may_be_written_in_several_ways(tmp_path, yes_no):
     rows = [(left, right, yes_no[1 - label]) for left, right, label in PAIRS]
-    task = pair_classification_task("same", PairClassificationFiles(judged(tmp_path, rows)))
+    task = pair_classification_task("same", PairClassificationFiles(match_pairs(tmp_path, rows)))
     # a cat is near a kitten, a dog near a hound, and a stone far away
     embeddings = torch.tensor([[1.0, 0], [1, 0.1], [-1, 0], [0, 1], [0.1, 1]])
     assert task.score(embeddings, [2]) == {"ap": {2: pytest.approx(100)}}
@@ -238,7 +238,7 @@ def test_columns_that_are_not_two_are_refused(tmp_path, kind, columns):
         build(kind, tmp_path, source)
 
 
-@pytest.mark.parametrize("part", ["test", "tune"])
+@pytest.mark.parametrize("field", ["test", "tune"])
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
@@ -251,23 +251,23 @@ def test_columns_that_are_not_two_are_refused(tmp_path, kind, columns):
     ],
     ids=str,
 )
-def test_pairs_whose_label_is_neither_1_nor_0_are_refused(tmp_path, part, bad, says):
-    sources = {"test": judged(tmp_path, PAIRS, "fine.jsonl")}
-    sources[part] = judged(tmp_path, [*PAIRS, ("a", "b", bad)])
+def test_pairs_whose_label_is_neither_1_nor_0_are_refused(tmp_path, field, bad, says):
+    sources = {"test": match_pairs(tmp_path, PAIRS, "fine.jsonl")}
+    sources[field] = match_pairs(tmp_path, [*PAIRS, ("a", "b", bad)])
     with pytest.raises(InputError, match=says):
         pair_classification_task("same", PairClassificationFiles(**sources))
 
 
-@pytest.mark.parametrize("part", ["test", "tune"])
-def test_pairs_that_all_match_are_refused(tmp_path, part):
-    sources = {"test": judged(tmp_path, PAIRS, "fine.jsonl")}
-    sources[part] = judged(tmp_path, [("a", "b", 1), ("c", "d", 1)])
+@pytest.mark.parametrize("field", ["test", "tune"])
+def test_pairs_that_all_match_are_refused(tmp_path, field):
+    sources = {"test": match_pairs(tmp_path, PAIRS, "fine.jsonl")}
+    sources[field] = match_pairs(tmp_path, [("a", "b", 1), ("c", "d", 1)])
     with pytest.raises(InputError, match=r"pairs.jsonl: column 'label' has no label but 1; read"):
         pair_classification_task("same", PairClassificationFiles(**sources))
 
 
 def test_pairs_of_two_columns_are_refused(tmp_path):
-    source = judged(tmp_path, PAIRS)
+    source = match_pairs(tmp_path, PAIRS)
     source.columns = ["one", "other"]
     with pytest.raises(InputError, match=r"pairs.jsonl: columns .*name three: two texts and"):
         pair_classification_task("same", PairClassificationFiles(source))
@@ -278,7 +278,7 @@ def test_pairs_of_two_columns_are_refused(tmp_path):
 
 def test_a_config_names_them_and_its_hashes_are_of_every_file(tmp_path):
     labelled(tmp_path, LABELLED)
-    judged(tmp_path, PAIRS)
+    match_pairs(tmp_path, PAIRS)
     file = tmp_path / "config.yaml"
     rows = f"{{path: {tmp_path}/rows.jsonl, columns: [text, label]}}"
     pairs = f"{{path: {tmp_path}/pairs.jsonl, columns: [one, other, label]}}"
@@ -291,11 +291,11 @@ def test_a_config_names_them_and_its_hashes_are_of_every_file(tmp_path):
     )
     tasks = load(file).evaluation.test
     assert [task.name for task in build_tasks(tasks)] == ["mail", "same", "fair", "groups"]
-    found = fingerprints(tasks)
-    assert set(found) == {
+    result = fingerprints(tasks)
+    assert set(result) == {
         *("mail/train", "mail/test", "same/test", "same/tune", "fair/test", "groups")
     }
-    assert found["mail/train"] == found["groups"] != found["same/tune"] == found["fair/test"]
+    assert result["mail/train"] == result["groups"] != result["same/tune"] == result["fair/test"]
     tune = "evaluation.test.pair_classification.same.tune"
     assert load(file, f"{tune}=null").evaluation.test.pair_classification["same"].tune is None
     with pytest.raises(InputError, match=rf"unknown key '{tune}.colums'; did you mean .*columns"):
@@ -316,5 +316,5 @@ def test_questions_are_told_apart_better_the_more_of_a_vector_is_kept():
     )
     task = classification_task("trec", ClassificationFiles(train, test))
     embeddings = Encoder.from_pretrained(f"package:{MODEL}").embed(task.texts)
-    found = task.score(embeddings, [16, 64, 384])["accuracy"]
-    assert 40 < found[16] < found[64] < found[384] < 95
+    result = task.score(embeddings, [16, 64, 384])["accuracy"]
+    assert 40 < result[16] < result[64] < result[384] < 95

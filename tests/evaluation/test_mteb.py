@@ -1,6 +1,5 @@
 """mteb's tasks at every width: mteb's own figures, from one encoding of every text."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,6 @@ from mic.encoder.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.evaluation.evaluate import Options
 from mic.evaluation.models import find_models
-from mic.evaluation.mteb import suite as suites
 from mic.evaluation.mteb.local import local_tasks
 from mic.evaluation.mteb.model import AtWidth, Subject
 from mic.evaluation.mteb.prompts import Prompts, read_prompts
@@ -26,13 +24,15 @@ from mic.evaluation.mteb.suite import find_tasks
 from mic.evaluation.tasks.suite import read_suite
 from mic.tracking.reader import OWN, read_results
 
+pytestmark = pytest.mark.slow  # the import of mteb alone takes up to half a minute
+
 DIMS = [8, 16]
 PROMPTS = {"query": "that the ", "document": "a dog and ", "STS": "the cat ", "sst2": "a fox "}
 LABELLED = [{"text": sentence(n), "label": "abc"[n % 10 // 4]} for n in range(90)]
 SCORED = [{"a": sentence(n), "b": answer(n + n % 5), "s": 5 - n % 5} for n in range(40)]
 DOCUMENTS = [{"_id": str(n), "title": "the cat" * (n % 2), "text": answer(n)} for n in range(60)]
 QUERIES = [{"_id": str(n), "text": sentence(n)} for n in range(30)]
-JUDGED = [
+QRELS = [
     {"query_id": str(n), "doc_id": str(n + m), "score": 2 - m} for n in range(30) for m in (0, 1)
 ]
 MATCHES = [{"a": sentence(n), "b": answer(n + n % 2), "l": 1 - n % 2} for n in range(80, 120)]
@@ -56,7 +56,7 @@ def data(tmp_path_factory):
         "test": LABELLED[50:],
         "corpus": DOCUMENTS,
         "queries": QUERIES,
-        "qrels": JUDGED,
+        "qrels": QRELS,
         "pairs": MATCHES,
     }
     for name, rows in held.items():
@@ -84,9 +84,9 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(data, exported, tmp_path_factory):
+def evaluated(data, exported, tmp_path_factory):
     """What `mic evaluate` leaves of the tiny model."""
-    to = tmp_path_factory.mktemp("judged") / "to"
+    to = tmp_path_factory.mktemp("evaluated") / "to"
     assert main(command(data, to, exported)) == 0
     return to
 
@@ -111,42 +111,44 @@ def by_hand() -> list[Any]:
     )
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    def about(name, kind, score):
+    def metadata_of(name, kind, score):
         place = {"path": name, "revision": "1"}
-        told = {"description": "", "category": "t2t", "eval_langs": ["eng-Latn"]}
-        return TaskMetadata(name=name, dataset=place, type=kind, main_score=score, **told)
+        others = {"description": "", "category": "t2t", "eval_langs": ["eng-Latn"]}
+        return TaskMetadata(name=name, dataset=place, type=kind, main_score=score, **others)
 
     class Alike(AbsTaskSTS):
-        metadata = about("alike", "STS", "cosine_spearman")
+        metadata = metadata_of("alike", "STS", "cosine_spearman")
         column_names = ("a", "b")
 
     class Finding(AbsTaskRetrieval):
-        metadata = about("finding", "Retrieval", "ndcg_at_10")
+        metadata = metadata_of("finding", "Retrieval", "ndcg_at_10")
 
     class Kinds(AbsTaskClassification):
-        metadata = about("kinds", "Classification", "accuracy")
+        metadata = metadata_of("kinds", "Classification", "accuracy")
 
     class Match(AbsTaskPairClassification):
-        metadata = about("match", "PairClassification", "max_ap")
+        metadata = metadata_of("match", "PairClassification", "max_ap")
         input1_column_name, input2_column_name, label_column_name = "a", "b", "l"
 
     tasks = [Alike(), Finding(), Kinds(), Match()]
     relevant: dict[str, dict[str, int]] = {}
-    for one in JUDGED:
-        if one["score"]:
-            relevant.setdefault(one["query_id"], {})[one["doc_id"]] = one["score"]
+    for row in QRELS:
+        if row["score"]:
+            relevant.setdefault(row["query_id"], {})[row["doc_id"]] = row["score"]
     rows = {
-        "queries": Dataset.from_list([{"id": one["_id"], **one} for one in QUERIES]),
-        "corpus": Dataset.from_list([{"id": one["_id"], **one} for one in DOCUMENTS]),
+        "queries": Dataset.from_list([{"id": row["_id"], **row} for row in QUERIES]),
+        "corpus": Dataset.from_list([{"id": row["_id"], **row} for row in DOCUMENTS]),
         "relevant_docs": relevant,
         "top_ranked": None,
     }
-    parts = {"train": LABELLED[:60], "test": LABELLED[50:]}
+    splits = {"train": LABELLED[:60], "test": LABELLED[50:]}
     numbers = {
-        part: Dataset.from_list([{**row, "label": "abc".index(row["label"])} for row in part_rows])
-        for part, part_rows in parts.items()
+        split: Dataset.from_list(
+            [{**row, "label": "abc".index(row["label"])} for row in split_rows]
+        )
+        for split, split_rows in splits.items()
     }
-    tasks[0].dataset = {"test": Dataset.from_list([{**one, "score": one["s"]} for one in SCORED])}
+    tasks[0].dataset = {"test": Dataset.from_list([{**row, "score": row["s"]} for row in SCORED])}
     tasks[1].dataset = {"default": {"test": rows}}
     tasks[2].dataset = DatasetDict(numbers)
     tasks[3].dataset = {"test": Dataset.from_list(MATCHES)}
@@ -155,11 +157,11 @@ def by_hand() -> list[Any]:
     return tasks
 
 
-def test_scores_are_those_of_mteb_run_by_hand_on_the_exported_model(judged, exported, tmp_path):
+def test_scores_are_those_of_mteb_run_by_hand_on_the_exported_model(evaluated, exported, tmp_path):
     import mteb
     from sentence_transformers import SentenceTransformer
 
-    ours = found_in(judged / "tiny")
+    ours = found_in(evaluated / "tiny")
     for dim in DIMS:
         model = SentenceTransformer(str(exported), device="cpu", truncate_dim=dim)
         theirs = mteb.evaluate(
@@ -170,11 +172,11 @@ def test_scores_are_those_of_mteb_run_by_hand_on_the_exported_model(judged, expo
             show_progress_bar=False,
             encode_kwargs={"normalize_embeddings": True, "show_progress_bar": False},
         )
-        for one in theirs.task_results:
-            (scores_of,) = ours[one.task_name].values()
+        for result in theirs.task_results:
+            (scores_of,) = ours[result.task_name].values()
             assert list(scores_of) == DIMS
-            assert scores_of[dim] / 100 == pytest.approx(float(one.get_score()), abs=1e-6)
-    assert {name: list(one) for name, one in ours.items()} == {
+            assert scores_of[dim] / 100 == pytest.approx(float(result.get_score()), abs=1e-6)
+    assert {name: list(result) for name, result in ours.items()} == {
         "alike": ["cosine_spearman"],
         "finding": ["ndcg_at_10"],
         "kinds": ["accuracy"],
@@ -190,10 +192,10 @@ def test_every_text_is_encoded_once_for_all_widths_with_its_prompt(
     few = ["--tasks", "alike,finding,match"]
     assert main([*command(data, tmp_path / "to", exported), *few]) == 0
     texts = [text for call in encoded for text in call]
-    alike = [PROMPTS["STS"] + one[side] for one in SCORED for side in "ab"]
-    queries = [PROMPTS["query"] + one["text"] for one in QUERIES]
-    documents = [PROMPTS["document"] + f"{one['title']} {one['text']}".strip() for one in DOCUMENTS]
-    plain = [one[side] for one in MATCHES for side in "ab"]
+    alike = [PROMPTS["STS"] + row[side] for row in SCORED for side in "ab"]
+    queries = [PROMPTS["query"] + row["text"] for row in QUERIES]
+    documents = [PROMPTS["document"] + f"{row['title']} {row['text']}".strip() for row in DOCUMENTS]
+    plain = [row[side] for row in MATCHES for side in "ab"]
     assert len(texts) == len(set(texts))
     assert set(texts) == {*alike, *queries, *documents, *plain}
     # results elsewhere, and of another width, are made of the same embeddings
@@ -201,7 +203,7 @@ def test_every_text_is_encoded_once_for_all_widths_with_its_prompt(
     assert sum(map(len, encoded)) == len(texts)
     both = found_in(tmp_path / "to/tiny"), found_in(tmp_path / "other/tiny")
     for task, metric in (("alike", "cosine_spearman"), ("finding", "ndcg_at_10")):
-        first, second = (one[task][metric] for one in both)
+        first, second = (row[task][metric] for row in both)
         assert (list(first), list(second)) == ([8, 16], [4, 8])
         assert first[8] == second[8]
 
@@ -221,7 +223,7 @@ def test_what_is_done_is_read_and_what_is_not_is_run(data, exported, tmp_path, m
 
     monkeypatch.setattr(mteb, "evaluate", counting)
     assert main(arguments) == 1
-    assert [one.name for one in to.iterdir()] == ["mteb"]
+    assert [file.name for file in to.iterdir()] == ["mteb"]
     (half,) = to.glob("mteb/results/*/*/experiments/dim_16*/alike.json")
     half.write_text(half.read_text()[:100])  # as one that was killed while it wrote
     assert main(arguments) == 0
@@ -249,55 +251,55 @@ def test_what_is_done_is_read_and_what_is_not_is_run(data, exported, tmp_path, m
 
 
 def test_another_checkpoint_reads_neither_results_nor_embeddings_of_the_first(
-    data, exported, judged, encoded, tmp_path, capsys
+    data, exported, evaluated, encoded, tmp_path, capsys
 ):
     to, other = tmp_path / "to", tmp_path / "later" / "tiny"
-    shutil.copytree(judged, to)
+    shutil.copytree(evaluated, to)
     shutil.copytree(exported, other)
     (other / "model.safetensors").unlink()
     weights = load_file(exported / "model.safetensors")
-    save_file({name: one + 0.02 for name, one in weights.items()}, other / "model.safetensors")
+    save_file({name: value + 0.02 for name, value in weights.items()}, other / "model.safetensors")
     assert main(command(data, to, other)) == 2
     assert "an evaluation with other weights" in capsys.readouterr().err
     shutil.rmtree(to / "tiny")
     assert main([*command(data, to, other), "--tasks", "alike,match"]) == 0
     assert encoded
-    assert found_in(to / "tiny")["alike"] != found_in(judged / "tiny")["alike"]
-    revisions = [one.name for one in (to / "mteb/results/mic__tiny").iterdir()]
+    assert found_in(to / "tiny")["alike"] != found_in(evaluated / "tiny")["alike"]
+    revisions = [value.name for value in (to / "mteb/results/mic__tiny").iterdir()]
     assert len(revisions) == 2
-    assert main(["compare", str(to), str(judged), "--to", str(tmp_path / "compared")]) == 0
+    assert main(["compare", str(to), str(evaluated), "--to", str(tmp_path / "compared")]) == 0
     table = (tmp_path / "compared/table.md").read_text()
     assert "No bootstrap" in table
     assert "Left out, as not all models have them: finding, kinds." in table
 
 
 def test_data_that_changed_is_asked_anew_and_a_suite_of_mics_is_told_apart(
-    data, exported, judged, tmp_path, capsys
+    data, exported, evaluated, tmp_path, capsys
 ):
     to, changed = tmp_path / "to", tmp_path / "data"
-    shutil.copytree(judged, to)
+    shutil.copytree(evaluated, to)
     shutil.copytree(data, changed)
     rows = [{**row, "s": row["s"] % 3} for row in SCORED]
     (changed / "sts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main([*command(changed, to, exported), "--tasks", "kinds,alike"]) == 0
-    before, after = found_in(judged / "tiny"), found_in(to / "tiny")
+    before, after = found_in(evaluated / "tiny"), found_in(to / "tiny")
     assert after["alike"] != before["alike"]
     assert after == {"alike": after["alike"], "kinds": before["kinds"]}
-    own = ["--suite", str(data / "suite.yaml"), "--data", str(data), "--dims", "8,16"]
-    asked = [str(exported), *own, "--no-baselines", "--tasks", "alike"]
+    plain = ["--suite", str(data / "suite.yaml"), "--data", str(data), "--dims", "8,16"]
+    asked = [str(exported), *plain, "--no-baselines", "--tasks", "alike"]
     assert main(["evaluate", *asked, "--to", str(to)]) == 2
     assert "an evaluation with other tasks" in capsys.readouterr().err
     assert main(["evaluate", *asked, "--to", str(tmp_path / "own")]) == 0
     assert list(found_in(tmp_path / "own/tiny")) == ["alike"]
-    both = [str(tmp_path / "own"), str(judged)]
+    both = [str(tmp_path / "own"), str(evaluated)]
     assert main(["compare", *both, "--to", str(tmp_path / "compared")]) == 2
     assert "have the same weights" in capsys.readouterr().err
 
 
 def subject_of(model_folder) -> Subject:
     encoder = Encoder.from_pretrained(model_folder, max_length=32)
-    kept = BoundedStore("tiny", encoder.width, lambda texts: encoder.embed(texts).numpy())
-    return Subject("tiny", "0", encoder, Prompts({}), kept)
+    store = BoundedStore("tiny", encoder.width, lambda texts: encoder.embed(texts).numpy())
+    return Subject("tiny", "0", encoder, Prompts({}), store)
 
 
 def test_every_width_of_a_clustering_is_asked_about_the_same_samples(data, model_folder, tmp_path):
@@ -306,15 +308,17 @@ def test_every_width_of_a_clustering_is_asked_about_the_same_samples(data, model
     def task():
         file = tmp_path / "groups.yaml"
         file.write_text("clustering: {groups: {path: train.jsonl, columns: [text, label]}}")
-        (made,) = local_tasks(read_suite(str(file), data))
-        made.max_documents_per_cluster = 64
-        return made
+        (task_made,) = local_tasks(read_suite(str(file), data))
+        task_made.max_documents_per_cluster = 64
+        return task_made
 
-    at = {dim: AtWidth(subject_of(model_folder), dim) for dim in DIMS}
-    several = score_task(task(), at, mteb.ResultCache(tmp_path / "several"), 64, lambda *_: None)
+    models = {dim: AtWidth(subject_of(model_folder), dim) for dim in DIMS}
+    several = score_task(
+        task(), models, mteb.ResultCache(tmp_path / "several"), 64, lambda *_: None
+    )
     for dim in DIMS:
         alone = mteb.evaluate(
-            at[dim], task(), cache=None, co2_tracker=False, show_progress_bar=False
+            models[dim], task(), cache=None, co2_tracker=False, show_progress_bar=False
         )
         score = float(alone.task_results[0].get_score())
         assert several[dim] / 100 == pytest.approx(score, abs=1e-6)  # mteb's files have 6 decimals
@@ -335,7 +339,10 @@ def test_data_is_read_once_for_all_widths_and_let_go_and_parts_are_joined(
     def fetched(name, rows):
         """A task whose data lies elsewhere, as that of mteb's own tasks on the Hub."""
         (tmp_path / name).mkdir()
-        rows = [{"sentence1": one["a"], "sentence2": one["b"], "score": one["s"]} for one in rows]
+        rows = [
+            {"sentence1": first["a"], "sentence2": first["b"], "score": first["s"]}
+            for first in rows
+        ]
         (tmp_path / name / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
         place: Any = {"path": str(tmp_path / name), "revision": "1"}
         known = mteb.get_task("STS12").metadata
@@ -350,13 +357,13 @@ def test_data_is_read_once_for_all_widths_and_let_go_and_parts_are_joined(
 
         return Fetched()
 
-    one, other = fetched("one", SCORED), fetched("other", SCORED[:25])
+    first, second = fetched("one", SCORED), fetched("other", SCORED[:25])
 
     class Both(AbsTaskAggregate):
         metadata = AggregateTaskMetadata(
             name="both",
             description="",
-            tasks=[one, other],
+            tasks=[first, second],
             main_score="cosine_spearman",
             type="STS",
             eval_splits=["test"],
@@ -370,14 +377,14 @@ def test_data_is_read_once_for_all_widths_and_let_go_and_parts_are_joined(
             category="t2t",
         )
 
-    cache, at = mteb.ResultCache(tmp_path / "to"), {}
+    cache, models = mteb.ResultCache(tmp_path / "to"), {}
     for dim in DIMS:
-        at[dim] = AtWidth(subject_of(model_folder), dim)
-    said: list[int] = []
-    joined = score_task(Both(), at, cache, 64, lambda _, done: said.append(done))
-    assert (loads, sum(said)) == (["one", "other"], 4)
-    assert not one.data_loaded
-    apart = [score_task(task, at, cache, 64, lambda *_: None) for task in (one, other)]
+        models[dim] = AtWidth(subject_of(model_folder), dim)
+    finished: list[int] = []
+    joined = score_task(Both(), models, cache, 64, lambda _, done: finished.append(done))
+    assert (loads, sum(finished)) == (["one", "other"], 4)
+    assert not first.data_loaded
+    apart = [score_task(task, models, cache, 64, lambda *_: None) for task in (first, second)]
     assert loads == ["one", "other"]  # the results are there
     for dim in DIMS:
         assert joined[dim] == pytest.approx((apart[0][dim] + apart[1][dim]) / 2, abs=1e-4)
@@ -406,15 +413,15 @@ def test_prompts_are_chosen_as_mteb_chooses_a_sentence_transformers(exported):
             model.default_prompt_name = default
             wrapper, ours = SentenceTransformerEncoderWrapper(model), read_prompts(exported)
             for task in ("STS12", "SciFact", "Banking77Classification"):
-                about = mteb.get_task(task).metadata
+                metadata = mteb.get_task(task).metadata
                 for kind in (None, PromptType.query, PromptType.document):
                     inputs = [{"text": ["the cat"]}]
                     loader = type("Loader", (list,), {})(inputs)
                     loader.dataset = type("Data", (), {"features": {"text": None}})
                     wrapper.encode(
-                        loader, task_metadata=about, hf_split="", hf_subset="", prompt_type=kind
+                        loader, task_metadata=metadata, hf_split="", hf_subset="", prompt_type=kind
                     )
-                    assert prompt_of(ours, about, kind) == asked[-1]
+                    assert prompt_of(ours, metadata, kind) == asked[-1]
     assert set(asked) == {"", *PROMPTS.values()}
     settings.write_text(json.dumps(written | {"default_prompt_name": None}))
 
@@ -448,14 +455,6 @@ def test_what_mteb_does_not_know_is_refused_with_what_was_meant(suite, names, me
 
 def test_a_benchmark_is_found_whole_or_in_part():
     assert len(find_tasks("MTEB(eng, v2)", None, [])) == 41
-    found = find_tasks("MTEB(eng, v2)", None, ["STS17", "STS12"])
-    assert [task.metadata.name for task in found] == ["STS12", "STS17"]
-    assert found[1].hf_subsets == ["en-en"]  # as the benchmark has it
-
-
-def test_without_mteb_the_extra_is_named(monkeypatch, tmp_path, exported, capsys):
-    monkeypatch.setattr(suites, "find_spec", lambda name: None)
-    arguments = ["evaluate", str(exported), "--suite", "MTEB(eng, v2)", "--to", str(tmp_path)]
-    assert main(arguments) == 2
-    assert "pip install 'mic-embeddings[mteb]'" in capsys.readouterr().err
-    assert importlib.util.find_spec("mteb") is not None
+    tasks = find_tasks("MTEB(eng, v2)", None, ["STS17", "STS12"])
+    assert [task.metadata.name for task in tasks] == ["STS12", "STS17"]
+    assert tasks[1].hf_subsets == ["en-en"]  # as the benchmark has it

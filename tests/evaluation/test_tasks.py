@@ -118,11 +118,11 @@ def test_pairs_ask_each_distinct_query_once_among_the_distinct_answers(tmp_path)
     # q1 points at both of its answers, q2 at its own, q3 at z, which is not its own
     third = torch.tensor([[0.0, 0.1, 1.0]])
     embeddings = torch.cat([torch.tensor([[1.0, 0.0, 0.9], [0.0, 1.0, 0.0]]), third, torch.eye(3)])
-    found = task.score(embeddings, [3])
-    assert list(found) == RANKING
-    assert found["recall@1"][3] == pytest.approx(100 * (1 / 2 + 1 + 0) / 3)
-    assert found["mrr@10"][3] == pytest.approx(100 * (1 + 1 + 1 / 2) / 3)
-    assert found["ndcg@10"][3] == pytest.approx(100 * (1 + 1 + 1 / math.log2(3)) / 3)
+    scores = task.score(embeddings, [3])
+    assert list(scores) == RANKING
+    assert scores["recall@1"][3] == pytest.approx(100 * (1 / 2 + 1 + 0) / 3)
+    assert scores["mrr@10"][3] == pytest.approx(100 * (1 + 1 + 1 / 2) / 3)
+    assert scores["ndcg@10"][3] == pytest.approx(100 * (1 + 1 + 1 / math.log2(3)) / 3)
 
 
 def test_a_query_that_is_also_an_answer_does_not_find_itself():
@@ -132,20 +132,20 @@ def test_a_query_that_is_also_an_answer_does_not_find_itself():
     # a and b lie close, c and d closer: each text's nearest is itself, then its partner
     angle = {"a": 0.0, "b": 0.3, "c": 1.5, "d": 1.4}
     angles = torch.tensor([angle[text] for text in task.texts])
-    found = task.score(torch.stack([angles.cos(), angles.sin()], dim=1), [2])
-    assert found["recall@1"][2] == 100
+    scores = task.score(torch.stack([angles.cos(), angles.sin()], dim=1), [2])
+    assert scores["recall@1"][2] == 100
 
 
 def test_a_query_that_is_its_own_answer_finds_itself():
     task = retrieval_from_pairs("copies", [("a", "a"), ("b", "b")])
-    found = task.score(one_hot(task.texts, [0, 1, 0, 1]), [2])
-    assert {name: values[2] for name, values in found.items()} == dict.fromkeys(RANKING, 100.0)
+    scores = task.score(one_hot(task.texts, [0, 1, 0, 1]), [2])
+    assert {name: values[2] for name, values in scores.items()} == dict.fromkeys(RANKING, 100.0)
 
 
 # Retrieval
 
 
-def test_retrieval_joins_titles_ignores_gains_of_0_and_asks_only_judged_queries(tmp_path):
+def test_retrieval_joins_titles_ignores_gains_of_0_and_asks_only_queries_with_judgements(tmp_path):
     qrels = [("q1", "d1", 2), ("q1", "d2", 1), ("q2", "d2", 1), ("q2", "d1", 0), ("d3", "d1", 0)]
     task = retrieval_task("beir", beir(tmp_path, CORPUS, QUERIES, qrels))
     queries, corpus = task.texts[:2], task.texts[2:]
@@ -153,19 +153,19 @@ def test_retrieval_joins_titles_ignores_gains_of_0_and_asks_only_judged_queries(
     assert corpus == ["Cats They sleep.", "Dogs run.", "Fish swim.", "Birds fly."]
     # both queries rank d1, d2, d3, 4
     slope = torch.tensor([0.0, 0.0, 0.1, 0.2, 0.3, 0.4])
-    found = task.score(torch.stack([slope.cos(), slope.sin()], dim=1), [2])
-    assert found["recall@1"][2] == pytest.approx(100 * (1 / 2 + 0) / 2)
-    assert found["mrr@10"][2] == pytest.approx(100 * (1 + 1 / 2) / 2)
-    assert found["ndcg@10"][2] == pytest.approx(100 * (1 + 1 / math.log2(3)) / 2)
+    scores = task.score(torch.stack([slope.cos(), slope.sin()], dim=1), [2])
+    assert scores["recall@1"][2] == pytest.approx(100 * (1 / 2 + 0) / 2)
+    assert scores["mrr@10"][2] == pytest.approx(100 * (1 + 1 / 2) / 2)
+    assert scores["ndcg@10"][2] == pytest.approx(100 * (1 + 1 / math.log2(3)) / 2)
 
 
 def test_retrieval_takes_graded_gains_linearly(tmp_path):
     qrels = [("q1", "d1", 1), ("q1", "d2", 3)]
     task = retrieval_task("beir", beir(tmp_path, CORPUS, QUERIES, qrels))
     slope = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4])
-    found = task.score(torch.stack([slope.cos(), slope.sin()], dim=1), [2])["ndcg@10"][2]
+    scores = task.score(torch.stack([slope.cos(), slope.sin()], dim=1), [2])["ndcg@10"][2]
     third = 1 / math.log2(3)
-    assert found == pytest.approx(100 * (1 + 3 * third) / (3 + third))
+    assert scores == pytest.approx(100 * (1 + 3 * third) / (3 + third))
 
 
 @pytest.mark.parametrize("key", [4, "4"])
@@ -188,7 +188,7 @@ def test_a_query_with_a_documents_id_and_text_passes_that_document_over(tmp_path
     ],
     ids=str,
 )
-def test_a_judgement_that_cannot_be_is_refused_with_its_row(tmp_path, bad, says):
+def test_a_relevance_judgement_that_cannot_be_is_refused_with_its_row(tmp_path, bad, says):
     with pytest.raises(InputError, match=says):
         retrieval_task("beir", beir(tmp_path, CORPUS, QUERIES, [("q1", "d1", 1), bad]))
 
@@ -235,9 +235,9 @@ def test_perfect_embeddings_score_100_at_every_width(tmp_path):
         perfect[:, 1] *= 2
         nested = torch.cat([perfect, gaussian(len(perfect), 1) * 1e-3], dim=1)
         dims = [perfect.shape[1], nested.shape[1]]
-        found = task.score(nested, dims)
-        assert found == {name: dict.fromkeys(dims, pytest.approx(100)) for name in RANKING}
-        assert task.score(nested, dims) == found
+        scores = task.score(nested, dims)
+        assert scores == {name: dict.fromkeys(dims, pytest.approx(100)) for name in RANKING}
+        assert task.score(nested, dims) == scores
 
 
 def test_a_config_builds_its_tasks_in_order(tmp_path, sts_file, pairs_file):

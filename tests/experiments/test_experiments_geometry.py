@@ -77,6 +77,12 @@ def evaluated(tmp_path):
     return tmp_path / "small"
 
 
+@pytest.fixture
+def undrawn_figures(monkeypatch):
+    """Figures are written empty: drawing them takes most of the time."""
+    monkeypatch.setattr("mic.report.figures.save", lambda figure, file: file.touch())
+
+
 def read_cells(out, title):
     """A table of the report, by width and quality."""
     after = (out / "correlation.md").read_text().split(f"**{title}**")[1].split("\n\n")[1]
@@ -104,6 +110,7 @@ def test_what_determines_quality_is_found_with_its_sign_for_every_kind_of_task(e
     ]
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_points_are_every_seed_and_the_baselines_once(evaluated, tmp_path):
     correlate.main([str(evaluated), "--out", str(tmp_path)])
     rows = list(csv.DictReader((tmp_path / "points.csv").read_text().splitlines()))
@@ -120,7 +127,10 @@ def test_points_are_every_seed_and_the_baselines_once(evaluated, tmp_path):
     assert float(mic["quality: all tasks"]) == pytest.approx(52 + (2 * level - level / 2) / 4)
 
 
-def test_a_model_that_was_judged_as_it_is_and_the_raw_truncation_are_one_point(evaluated, tmp_path):
+@pytest.mark.usefixtures("undrawn_figures")
+def test_a_model_that_was_evaluated_as_it_is_and_the_raw_truncation_are_one_point(
+    evaluated, tmp_path
+):
     of = json.loads((evaluated / "mic-0" / "results.json").read_text())["meta"]
     known = {**of["geometry"], OWN: of["geometry"][RAW]}
     LEVELS["untouched-0"] = LEVELS[RAW]
@@ -135,6 +145,7 @@ def test_a_model_that_was_judged_as_it_is_and_the_raw_truncation_are_one_point(e
     )
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_two_settings_are_two_rows_and_never_pooled(evaluated, tmp_path):
     for name in NAMES:
         own = geometry(-LEVELS[name], 0)  # the other way round; an excess that does not vary
@@ -158,6 +169,7 @@ def test_two_settings_are_two_rows_and_never_pooled(evaluated, tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_three_trained_methods_beside_baselines_are_too_few_alone(tmp_path):
     for name in NAMES[:6]:
         write(tmp_path / "small", name)

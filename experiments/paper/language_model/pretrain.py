@@ -128,7 +128,7 @@ def pretrain(settings: Pretraining) -> None:
     work.mkdir(parents=True, exist_ok=True)
     state = restore(work / KEPT, settings, model, optimizer)
     if state is None:
-        before = judge(model, collate, test, settings)
+        before = held_out_loss(model, collate, test, settings)
         state = {"step": 0, "seconds": 0.0, "tokens": 0, "before": before, "losses": []}
     losses = state["losses"]
     loss = losses[-1][1] if losses else math.nan  # a running mean
@@ -159,7 +159,7 @@ def pretrain(settings: Pretraining) -> None:
                 }
                 started, since, seen = time.monotonic(), time.monotonic(), 0
                 keep(work / KEPT, settings, model, optimizer, state)
-    after = judge(model, collate, test, settings)
+    after = held_out_loss(model, collate, test, settings)
     finish(settings, model, tokenizer, work)
     write_json(
         Path(settings.record),
@@ -267,7 +267,7 @@ def masked_logits(model: BertForMaskedLM, batch: dict[str, Tensor]) -> tuple[Ten
 
 
 @torch.no_grad()
-def judge(
+def held_out_loss(
     model: BertForMaskedLM,
     collate: DataCollatorForLanguageModeling,
     test: Sequence[Sequence[int]],

@@ -53,13 +53,13 @@ def read_collection(corpus: str, queries: str, qrels: str | None) -> Collection:
     Raises InputError naming file, row and cure: for files that are missing, empty, ragged or
     without the columns, ids that repeat or are unknown, too few texts.
     """
-    documents = list(read_entries(corpus, "--corpus"))
+    documents = list(read_text_entries(corpus, "--corpus"))
     if len(documents) < DOCUMENTS:
         raise InputError(
             f"--corpus {corpus}: {len(documents)} documents; the 10 best of so few say nothing: "
             f"give at least {DOCUMENTS}"
         )
-    query_entries = list(read_entries(queries, "--queries"))
+    query_entries = list(read_text_entries(queries, "--queries"))
     relevant, left_out = None, 0
     if qrels is not None:
         relevant_by_query = read_qrels(
@@ -93,7 +93,7 @@ def read_collection(corpus: str, queries: str, qrels: str | None) -> Collection:
     )
 
 
-def read_entries(path: str, option: str) -> Iterator[Entry]:
+def read_text_entries(path: str, option: str) -> Iterator[Entry]:
     """The texts of a corpus, title and text joined, or of queries, with their ids."""
     columns: list[str] = []
     for row in read_any(path, option):

@@ -16,7 +16,7 @@ from mic.evaluation.evaluate import json_hash
 from mic.evaluation.models import (
     evaluation_widths,
     find_models,
-    load_encoder,
+    load_trained_encoder,
     trained_nested,
     weights_hash,
 )
@@ -48,7 +48,7 @@ def advise(request: AdviceRequest) -> AdviceReport:
         refuse_file(request.to)
     (model,) = find_models([request.model])
     collection = read_collection(request.corpus, request.queries, request.qrels)
-    encoder, weights = load_encoder(model), weights_hash(model.given)
+    encoder, weights = load_trained_encoder(model), weights_hash(model.given)
     widths = check_dims(evaluation_widths(model, encoder.width, request.dims), encoder.width)
     dims = with_full(widths, encoder.width)
     texts = {"corpus": collection.documents, "queries": collection.queries}

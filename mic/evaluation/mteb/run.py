@@ -22,7 +22,7 @@ from mic.evaluation.models import (
     Model,
     evaluation_widths,
     find_models,
-    load_encoder,
+    load_trained_encoder,
     seed_group_key,
     weights_hash,
 )
@@ -57,7 +57,7 @@ def evaluate_model_by_mteb(
 ) -> Evaluation:
     import mteb
 
-    weights, encoder = weights_hash(model.given), load_encoder(model)
+    weights, encoder = weights_hash(model.given), load_trained_encoder(model)
     dims = list(check_dims(evaluation_widths(model, encoder.width, options.dims), encoder.width))
     folder = options.to / model.name
     refuse_other(folder, weights)

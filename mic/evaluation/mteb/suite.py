@@ -9,7 +9,7 @@ from typing import Any
 from mic.config.loading import BROUGHT
 from mic.errors import InputError
 from mic.evaluation.mteb.local import local_tasks
-from mic.evaluation.tasks.suite import chosen_tasks, read_suite, suggestion
+from mic.evaluation.tasks.suite import chosen_tasks, nearest_names, read_suite
 
 PREFIX, ALL = "mteb:", "mteb"
 
@@ -81,13 +81,14 @@ def of_benchmark(name: str, names: Sequence[str]) -> list[Any]:
     except KeyError:
         known = [task_name.name for task_name in mteb.get_benchmarks()]
         raise InputError(
-            f"--suite {name}: mteb has no such benchmark{suggestion(name, known)}; single tasks "
+            f"--suite {name}: mteb has no such benchmark{nearest_names(name, known)}; single tasks "
             "are --suite mteb --tasks A,B"
         ) from None
     tasks = {task.metadata.name: task for task in benchmark.tasks}
     for task_name in names:
         if task_name not in tasks:
             raise InputError(
-                f"--tasks {task_name}: {name} has no such task{suggestion(task_name, list(tasks))}"
+                f"--tasks {task_name}: {name} has no such task"
+                f"{nearest_names(task_name, list(tasks))}"
             )
     return [task for task in tasks.values() if not names or task.metadata.name in names]

@@ -54,7 +54,9 @@ def chosen_tasks(suite: TasksConfig, names: Sequence[str]) -> TasksConfig:
     known = [task for kind in kinds.values() for task in kind]
     for name in names:
         if name not in known:
-            raise InputError(f"--tasks {name}: the suite has no such task{suggestion(name, known)}")
+            raise InputError(
+                f"--tasks {name}: the suite has no such task{nearest_names(name, known)}"
+            )
     if not names:
         return suite
     return TasksConfig(
@@ -65,10 +67,10 @@ def chosen_tasks(suite: TasksConfig, names: Sequence[str]) -> TasksConfig:
     )
 
 
-def suggestion(name: str, known: Sequence[str]) -> str:
+def nearest_names(name: str, known: Sequence[str]) -> str:
     """The nearest known names, ignoring case, as the end of a message.
 
-    >>> suggestion("sts21", ["STS12", "BIOSSES"]), suggestion("x", ["STS12"])
+    >>> nearest_names("sts21", ["STS12", "BIOSSES"]), nearest_names("x", ["STS12"])
     ('; did you mean STS12?', '')
     """
     lower = {name_.lower(): name_ for name_ in known}

@@ -22,13 +22,13 @@ import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(HERE.parent / "torture")]
+sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(HERE.parent / "torture")]
 
 import model
 import postgres
 
 from mic.sweep.queue.queue import Queue
-from mic.sweep.queue.state import Run
+from mic.sweep.queue.state import QueuedTrial
 from mic.sweep.queue.storage import open_storage
 from mic.sweep.sweep_file import read_sweep
 from mic.tracking.metrics_log import read_metrics
@@ -82,24 +82,24 @@ def queue_of(file: Path, url: str | None = None) -> Queue:
     return Queue(sweep, open_storage(sweep.folder, url))
 
 
-def kill_a_worker(queue: Queue, finished: int) -> tuple[Run, int]:
+def kill_a_worker(queue: Queue, finished: int) -> tuple[QueuedTrial, int]:
     """Kill the worker of a run that is between two checkpoints; the run and the steps it had."""
     while True:
-        now = queue.board()
-        for run in now.runs:
-            metrics = queue.sweep.folder / run.name / "metrics.jsonl"
+        state = queue.state()
+        for trial in state.trials:
+            metrics = queue.sweep.folder / trial.name / "metrics.jsonl"
             step = max(read_metrics(metrics).get("train/loss", {}), default=0)
-            if now.count("finished") >= finished and run.state == "running" and 40 < step < 150:
-                assert run.last
-                os.kill(int(run.last.worker_process.partition(":")[0]), signal.SIGKILL)
-                say(f"killed worker {run.last.worker} at {run.name}, step {step}")
-                return run, step
+            if state.count("finished") >= finished and trial.state == "running" and 40 < step < 150:
+                assert trial.last_attempt
+                os.kill(int(trial.last_attempt.worker_process.partition(":")[0]), signal.SIGKILL)
+                say(f"killed worker {trial.last_attempt.worker} at {trial.name}, step {step}")
+                return trial, step
         time.sleep(0.1)
 
 
-def resumed(queue: Queue, run: Run) -> str:
+def resumed(queue: Queue, trial: QueuedTrial) -> str:
     """Where a killed run went on; empty when its log is not that of one run."""
-    folder = queue.sweep.folder / run.name
+    folder = queue.sweep.folder / trial.name
     segments = json.loads((folder / "run.json").read_text())["segments"]
     steps = list(read_metrics(folder / "metrics.jsonl")["train/loss"])
     last = queue.sweep.base.trainer.max_steps
@@ -107,16 +107,24 @@ def resumed(queue: Queue, run: Run) -> str:
     return str(segments[1]["step"]) if len(segments) == 2 and whole else ""
 
 
-def verdict(queue: Queue, runs: int, killed: Run | None, ends: Sequence[int]) -> Row:
+def verdict(queue: Queue, runs: int, killed: QueuedTrial | None, ends: Sequence[int]) -> Row:
     """Whether all runs have finished, each once, and only the killed one had a second attempt."""
-    now = queue.board()
-    once = all([one.how for one in run.attempts].count("finished") == 1 for run in now.runs)
-    again = [run.name for run in now.runs if len(run.attempts) > 1]
-    right = once and len(now.runs) == runs and again == ([killed.name] if killed else [])
+    state = queue.state()
+    once = all(
+        [attempt.outcome for attempt in trial.attempts].count("finished") == 1
+        for trial in state.trials
+    )
+    again = [trial.name for trial in state.trials if len(trial.attempts) > 1]
+    right = once and len(state.trials) == runs and again == ([killed.name] if killed else [])
     step = resumed(queue, killed) if killed else "-"
-    told = f"{now.count('finished')} of {runs}"
+    progress = f"{state.count('finished')} of {runs}"
     good = right and bool(step) and all(code == 0 for code in ends)
-    return [told, str(sum(len(run.attempts) for run in now.runs)), step, "yes" if good else "NO"]
+    return [
+        progress,
+        str(sum(len(trial.attempts) for trial in state.trials)),
+        step,
+        "yes" if good else "NO",
+    ]
 
 
 def one_machine() -> Row:
@@ -124,10 +132,10 @@ def one_machine() -> Row:
     process = start(file, "--workers", "2")
     wait_for(WORK / "one_machine" / "journal.log")
     queue = queue_of(file)
-    run, step = kill_a_worker(queue, 2)
+    trial, step = kill_a_worker(queue, 2)
     code = process.wait()
     told = f"2 workers of one `mic sweep`, journal file; one killed by SIGKILL at step {step}"
-    return [told, *verdict(queue, 12, run, [code])]
+    return [told, *verdict(queue, 12, trial, [code])]
 
 
 def database() -> Row:
@@ -136,16 +144,16 @@ def database() -> Row:
         workers = [start(file, MIC_STORAGE=server.url) for _ in range(2)]
         wait_for(WORK / "database" / "t000-seed0" / "metrics.jsonl")
         queue = queue_of(file, server.url)
-        while queue.board().count("finished") < 3:
+        while queue.state().count("finished") < 3:
             time.sleep(0.2)
         say("the server crashes and comes back")
         server.control("restart", "-m", "immediate")
-        run, step = kill_a_worker(queue, 4)
+        trial, step = kill_a_worker(queue, 4)
         ends = [worker.wait() for worker in workers]
         assert sorted(ends) == [-9, 0], ends
         told = "2 workers by hand, PostgreSQL, which crashes and restarts; "
         told += f"one worker killed at step {step}"
-        return [told, *verdict(queue, 12, run, [])]
+        return [told, *verdict(queue, 12, trial, [])]
 
 
 def two_ranks() -> Row:
@@ -154,8 +162,8 @@ def two_ranks() -> Row:
     code = start(file).wait()
     queue = queue_of(file)
     row = verdict(queue, 2, None, [code])
-    for run in queue.board().runs:
-        about = json.loads((queue.sweep.folder / run.name / "run.json").read_text())
+    for trial in queue.state().trials:
+        about = json.loads((queue.sweep.folder / trial.name / "run.json").read_text())
         if [one["ranks"] for one in about["segments"]] != [2]:
             row[-1] = "NO"
     return ["trials of 2 ranks under torchrun, 1 worker", *row]

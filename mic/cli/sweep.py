@@ -62,17 +62,17 @@ def run_sweep(options: argparse.Namespace) -> None:
     elif options.dry_run:
         run.dry_run(sweep)
     elif options.engine == "wandb":
-        from mic.sweep.engines.wandb import register
+        from mic.sweep.engines.wandb import register_sweep
 
-        print(register(sweep))
+        print(register_sweep(sweep))
     elif options.slurm:
-        from mic.sweep.engines.slurm import array_job
+        from mic.sweep.engines.slurm import write_array_job
 
         given = {"--storage": options.storage, "--retries": options.retries}
         worker_options = [f"{name}={value}" for name, value in given.items() if value is not None]
-        print(array_job(sweep, options.workers, worker_options))
+        print(write_array_job(sweep, options.workers, worker_options))
     else:
-        run.work_on(sweep, storage, options.retries, options.retry_failed, options.workers)
+        run.work_on_sweep(sweep, storage, options.retries, options.retry_failed, options.workers)
 
 
 def parse_words(words: list[str]) -> tuple[bool, Path]:

@@ -1,4 +1,4 @@
-"""What a sweep will try: settings that are known beforehand, and the sampler of those that are not.
+"""Plan the settings of a sweep, or make the sampler and the pruner that choose by results.
 
 grid, random and qmc do not look at results: their settings are a list, the same in every process.
 """
@@ -11,77 +11,77 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
-from mic.sweep.search_space import Point, grid
+from mic.sweep.search_space import Point, grid_points
 from mic.sweep.sweep_file import Sweep
 
-SEED = 0  # of the settings that are drawn beforehand
+SEED = 0  # of the planned settings
 STARTUP = 4  # trials that run to their end before any is ended early
 
 
-def planned(sweep: Sweep) -> list[Point] | None:
+def planned_points(sweep: Sweep) -> list[Point] | None:
     """The settings of a method that needs no results, in their order; None for one that does.
 
     Raises InputError for a grid with a range in it.
     """
     match sweep.method:
         case "grid":
-            points = grid(sweep.parameters, str(sweep.file))[: sweep.settings]
+            points = grid_points(sweep.parameters, str(sweep.file))[: sweep.max_settings]
         case "random":
-            points = drawn(sweep, RandomSampler(seed=SEED))
+            points = draw_points(sweep, RandomSampler(seed=SEED))
         case "qmc":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 sampler = QMCSampler(scramble=True, seed=SEED, warn_independent_sampling=False)
-            points = drawn(sweep, sampler)
+            points = draw_points(sweep, sampler)
         case _:
             return None
     return points
 
 
-def refuse_wrong(sweep: Sweep) -> None:
-    """Raise an InputError for a planned setting that no run could use."""
-    for point in planned(sweep) or ():
+def check_planned_points(sweep: Sweep) -> None:
+    """Raise an InputError for a planned setting whose config is refused."""
+    for point in planned_points(sweep) or ():
         sweep.config_of(point, sweep.seeds[0])
 
 
-def drawn(sweep: Sweep, sampler: BaseSampler) -> list[Point]:
-    """The first settings that a sampler draws; fewer ask for the beginning of the same list."""
-    assert sweep.settings is not None
-    study = quiet_study(sampler=sampler)
+def draw_points(sweep: Sweep, sampler: BaseSampler) -> list[Point]:
+    """The first `max_settings` settings that a sampler draws; fewer are the beginning of more."""
+    assert sweep.max_settings is not None
+    study = create_study(sampler=sampler)
     distributions = {axis.key: axis.distribution for axis in sweep.parameters}
     points = []
-    for _ in range(sweep.settings):
+    for _ in range(sweep.max_settings):
         trial = study.ask(distributions)
-        points.append(meant(sweep, trial.params))
-        study.tell(trial, 0.0)  # or a quasi-random sequence would not know its axes
+        points.append(restore_values(sweep, trial.params))
+        study.tell(trial, 0.0)  # without it a quasi-random sequence does not learn its axes
     return points
 
 
-def meant(sweep: Sweep, stored: dict[str, Any]) -> Point:
-    """Values as the config takes them, in the file's order."""
-    return {axis.key: axis.meant(stored[axis.key]) for axis in sweep.parameters}
+def restore_values(sweep: Sweep, stored: dict[str, Any]) -> Point:
+    """Optuna's stored values as the config takes them, in the order of the sweep file."""
+    return {axis.key: axis.original_value(stored[axis.key]) for axis in sweep.parameters}
 
 
-def sampler_of(sweep: Sweep) -> BaseSampler:
-    """Who draws the next setting from the results so far; other workers' trials count as poor."""
+def make_sampler(sweep: Sweep) -> BaseSampler:
+    """The sampler of the next setting, by the results so far; running trials count as poor."""
     if sweep.method == "custom":
-        return NSGAIISampler(population_size=min(50, max(4, (sweep.settings or 0) // 4)))
+        return NSGAIISampler(population_size=min(50, max(4, (sweep.max_settings or 0) // 4)))
     return TPESampler(constant_liar=True)
 
 
-def pruner_of(sweep: Sweep) -> BasePruner:
-    """Who ends a trial early. Steps are validations, the first after training began being 1."""
-    if sweep.early is None:
+def make_pruner(sweep: Sweep) -> BasePruner:
+    """The pruner of trials. Its steps are validations; the first during training is 1."""
+    if sweep.early_termination is None:
         return NopPruner()
-    least = sweep.early.least
-    if sweep.early.kind == "median":
-        return MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=least - 1)
+    first = sweep.early_termination.min_validations
+    if sweep.early_termination.kind == "median":
+        return MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=first - 1)
     trainer = sweep.base.trainer
-    last = max(least + 1, trainer.max_steps // trainer.validate_every)
-    return HyperbandPruner(least, last, sweep.early.eta)
+    last = max(first + 1, trainer.max_steps // trainer.validate_every)
+    return HyperbandPruner(first, last, sweep.early_termination.eta)
 
 
-def quiet_study(**options: Any) -> optuna.Study:
-    """A study in memory; Optuna says nothing of its own accord."""
+def create_study(**options: Any) -> optuna.Study:
+    """An Optuna study, in memory unless `storage` is given, without Optuna's own messages."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(**options)

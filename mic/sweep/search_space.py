@@ -1,7 +1,7 @@
-"""The parameters of a sweep file, as W&B writes them, and what Optuna draws from.
+"""Read the parameters of a sweep file, in W&B's format, as distributions of Optuna.
 
-W&B's `values`, `value`, `min` and `max` with `distribution` and `q`; its bell curves (normal, beta
-and their kin) are not among what Optuna draws from, and refused.
+Known are `values`, `value`, and `min` and `max` with `distribution` and `q`. W&B's normal and beta
+distributions are refused, as Optuna has none.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from optuna.distributions import (
 from mic.errors import InputError
 
 Point = dict[str, Any]  # a value for every parameter, by its dotted key
-PLAIN = (bool, int, float, str, type(None))  # what Optuna keeps as it is
+PLAIN = (bool, int, float, str, type(None))  # what Optuna stores as it is
 
 
 class Parameter(NamedTuple):
-    """One axis: the distribution that Optuna knows, and the values of a grid, where it has some."""
+    """One axis: its distribution in Optuna, and the values of a grid; None for a range."""
 
     key: str
     distribution: BaseDistribution
@@ -36,61 +36,96 @@ class Parameter(NamedTuple):
         return bool(getattr(self.distribution, "log", False))
 
     def ends(self) -> list[Any]:
-        """Values that a config must take for all between them to be taken."""
+        """Values to check: when a config accepts them it accepts all that can be drawn."""
         if self.values is not None and isinstance(self.distribution, CategoricalDistribution):
             return self.values
         assert isinstance(self.distribution, FloatDistribution | IntDistribution)
         return [self.distribution.low, self.distribution.high]
 
     def stored(self, value: Any) -> Any:
-        """A value as Optuna keeps it: lists and dicts as JSON."""
+        """A value as Optuna stores it: lists and dicts as JSON."""
         return value if isinstance(value, PLAIN) else json.dumps(value)
 
-    def meant(self, value: Any) -> Any:
+    def original_value(self, value: Any) -> Any:
         """A stored value as the config takes it."""
-        return next((one for one in self.values or () if self.stored(one) == value), value)
+        return next(
+            (original for original in self.values or () if self.stored(original) == value), value
+        )
+
+    def describe(self) -> str:
+        """The distribution in words.
+
+        >>> Parameter("gamma", FloatDistribution(0.001, 1, log=True)).describe()
+        'log-uniform from 0.001 to 1'
+        """
+        kind = self.distribution
+        if isinstance(kind, CategoricalDistribution):
+            texts = [value_text(value) for value in self.values or kind.choices]
+            return f"one of {', '.join(texts)}" if len(texts) > 1 else f"always {texts[0]}"
+        assert isinstance(kind, FloatDistribution | IntDistribution)
+        ends = f"from {value_text(kind.low)} to {value_text(kind.high)}"
+        if isinstance(kind, IntDistribution):
+            return f"whole number {ends}"
+        step = "" if kind.step is None else f" in steps of {value_text(kind.step)}"
+        return f"{'log-uniform' if kind.log else 'uniform'} {ends}{step}"
 
 
-def parameters(content: Mapping[str, Any], origin: str, above: str = "") -> dict[str, Parameter]:
+def value_text(value: Any) -> str:
+    """A value as YAML writes it, a number with at most six digits.
+
+    >>> [value_text(value) for value in (0.05, 1.0, 3, True, None, "mean", [2, "output"])]
+    ['0.05', '1', '3', 'true', 'null', 'mean', '[2, "output"]']
+    """
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def parse_parameters(
+    content: Mapping[str, Any], origin: str, above: str = ""
+) -> dict[str, Parameter]:
     """Every parameter of a sweep file by its dotted key; nested ones are written out.
 
     Raises InputError for one that is no parameter of W&B's, or that Optuna cannot draw.
 
-    >>> found = parameters({"objective": {"parameters": {"gamma": {"values": [0.1, 1]}}}}, "x.yaml")
-    >>> found["objective.gamma"].values
+    >>> nested = {"objective": {"parameters": {"gamma": {"values": [0.1, 1]}}}}
+    >>> parse_parameters(nested, "x.yaml")["objective.gamma"].values
     [0.1, 1]
     """
-    found: dict[str, Parameter] = {}
-    for name, one in content.items():
+    axes: dict[str, Parameter] = {}
+    for name, entry in content.items():
         key = f"{above}{name}"
-        if not isinstance(one, Mapping):
+        if not isinstance(entry, Mapping):
             raise InputError(
-                f"{origin}: parameters.{key} {one!r}: write {{value: {one!r}}} or {{values: [...]}}"
+                f"{origin}: parameters.{key} {entry!r}: write {{value: {entry!r}}} or "
+                "{values: [...]}"
             )
-        if set(one) == {"parameters"} and isinstance(one["parameters"], Mapping):
-            found |= parameters(one["parameters"], origin, f"{key}.")
+        if set(entry) == {"parameters"} and isinstance(entry["parameters"], Mapping):
+            axes |= parse_parameters(entry["parameters"], origin, f"{key}.")
         else:
-            found[key] = parameter(key, dict(one), f"{origin}: parameters.{key}")
-    return found
+            axes[key] = parse_parameter(key, dict(entry), f"{origin}: parameters.{key}")
+    return axes
 
 
-def parameter(key: str, one: dict[str, Any], origin: str) -> Parameter:
-    """One parameter; `distribution` is guessed from what else is there, as W&B does."""
-    if "value" in one or "values" in one:
-        values = one.pop("values") if "values" in one else [one.pop("value")]
+def parse_parameter(key: str, entry: dict[str, Any], origin: str) -> Parameter:
+    """One parameter; a missing `distribution` follows from the other keys, as in W&B."""
+    if "value" in entry or "values" in entry:
+        values = entry.pop("values") if "values" in entry else [entry.pop("value")]
         if not isinstance(values, list) or not values:
             raise InputError(f"{origin}: values {values!r}: expected a list, such as [0.1, 1]")
-        left = set(one) - {"distribution"}
-        if left or one.get("distribution", "categorical") not in ("categorical", "constant"):
-            raise InputError(f"{origin}: {told(one)} does not go with `value` or `values`")
+        left = set(entry) - {"distribution"}
+        if left or entry.get("distribution", "categorical") not in ("categorical", "constant"):
+            raise InputError(
+                f"{origin}: {joined_items(entry)} does not go with `value` or `values`"
+            )
         return categorical(key, values)
-    low, high = (number(one, end, origin) for end in ("min", "max"))
+    low, high = (parse_range_end(entry, end, origin) for end in ("min", "max"))
     if not low < high:
         raise InputError(f"{origin}: min {low} is not below max {high}")
     whole = isinstance(low, int) and isinstance(high, int)
-    kind = one.get("distribution", "int_uniform" if whole else "uniform")
-    step = one.get("q", 1.0) if str(kind).startswith("q_") else None
-    if left := set(one) - {"min", "max", "distribution", *(["q"] if step is not None else [])}:
+    kind = entry.get("distribution", "int_uniform" if whole else "uniform")
+    step = entry.get("q", 1.0) if str(kind).startswith("q_") else None
+    if left := set(entry) - {"min", "max", "distribution", *(["q"] if step is not None else [])}:
         raise InputError(f"{origin}: {sorted(left)[0]!r} does not go with distribution {kind}")
     match kind:
         case "int_uniform" if whole:
@@ -102,7 +137,7 @@ def parameter(key: str, one: dict[str, Any], origin: str) -> Parameter:
             return stepped(key, float(low), float(high), float(step or 1.0), origin)
         case "log_uniform_values" if low > 0:
             return Parameter(key, FloatDistribution(float(low), float(high), log=True))
-        case "log_uniform":  # of W&B's oldest form: the ends are exponents of e
+        case "log_uniform":  # W&B's oldest form: the ends are exponents of e
             return Parameter(key, FloatDistribution(math.exp(low), math.exp(high), log=True))
         case "log_uniform_values":
             raise InputError(f"{origin}: min {low}: must be above 0 for {kind}")
@@ -113,7 +148,7 @@ def parameter(key: str, one: dict[str, Any], origin: str) -> Parameter:
 
 
 def categorical(key: str, values: list[Any]) -> Parameter:
-    """Values in no order; what Optuna cannot keep is kept as JSON."""
+    """Values in no order; what Optuna cannot store is stored as JSON."""
     stored = [value if isinstance(value, PLAIN) else json.dumps(value) for value in values]
     return Parameter(key, CategoricalDistribution(stored), values)
 
@@ -122,13 +157,13 @@ def stepped(key: str, low: float, high: float, step: float, origin: str) -> Para
     if not step > 0:
         raise InputError(f"{origin}: q {step}: must be above 0")
     count = math.floor((high - low) / step + 1e-9)
-    values = [round(low + step * at, 12) for at in range(count + 1)]
+    values = [round(low + step * index, 12) for index in range(count + 1)]
     return Parameter(key, FloatDistribution(low, values[-1], step=step), values)
 
 
-def number(one: Mapping[str, Any], end: str, origin: str) -> int | float:
-    """The end of a range. YAML reads 1e-3 as a text: what looks like a number is one."""
-    value = one.get(end)
+def parse_range_end(entry: Mapping[str, Any], end: str, origin: str) -> int | float:
+    """The end of a range. YAML reads 1e-3 as text, so text that is a number is taken as entry."""
+    value = entry.get(end)
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -137,11 +172,11 @@ def number(one: Mapping[str, Any], end: str, origin: str) -> int | float:
     return value
 
 
-def told(one: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in one.items())
+def joined_items(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in entry.items())
 
 
-def grid(axes: Sequence[Parameter], origin: str) -> list[Point]:
+def grid_points(axes: Sequence[Parameter], origin: str) -> list[Point]:
     """Every combination, the last parameter changing fastest.
 
     Raises InputError for a parameter without values.
@@ -153,4 +188,4 @@ def grid(axes: Sequence[Parameter], origin: str) -> list[Point]:
                 "bayes, qmc"
             )
     combinations = product(*(axis.values or () for axis in axes))
-    return [dict(zip((axis.key for axis in axes), one, strict=True)) for one in combinations]
+    return [dict(zip((axis.key for axis in axes), values, strict=True)) for values in combinations]

@@ -1,4 +1,4 @@
-"""The table of a sweep's runs, once or as it changes."""
+"""Describe the state of a sweep: a table of its trials, once or as it changes, and short texts."""
 
 import json
 import sys
@@ -15,85 +15,89 @@ from rich.table import Table as RichTable
 from mic.console import notice
 from mic.report.tables import Table, rich_table
 from mic.sweep.queue.queue import Queue
-from mic.sweep.queue.state import FINAL, Board, How, Run
+from mic.sweep.queue.state import FINAL, Outcome, QueuedTrial, SweepState
 from mic.sweep.sweep_file import Sweep
 from mic.tracking import run_directory
 
 EVERY = 2.0  # seconds
-FRAME = 8  # lines of the table that are no runs
+FRAME = 8  # lines of the table that are no trials
 COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "pruned": "yellow"}
 
 
-def show(queue: Queue) -> None:
+def show_status_table(queue: Queue) -> None:
     """Print the table; on a terminal keep it up to date until the sweep ends or Ctrl-C."""
     console = Console()
-    now = queue.board()
+    state = queue.state()
     if not sys.stdout.isatty():
         console = Console(width=max(100, 24 * (5 + len(queue.sweep.parameters))))
-        console.print(table(queue.sweep, now))
+        console.print(status_table(queue.sweep, state))
         return
-    with Live(table(queue.sweep, now, console.height), console=console, auto_refresh=False) as live:
+    with Live(
+        status_table(queue.sweep, state, console.height), console=console, auto_refresh=False
+    ) as live:
         try:
-            while now.count(*FINAL) < total_runs(queue.sweep, now) + now.count("spared"):
+            while state.count(*FINAL) < total_trials(queue.sweep, state) + state.count("spared"):
                 time.sleep(EVERY)
-                now = queue.board()
-                live.update(table(queue.sweep, now, console.height), refresh=True)
+                state = queue.state()
+                live.update(status_table(queue.sweep, state, console.height), refresh=True)
         except KeyboardInterrupt:
-            notice("the sweep goes on without being watched")
+            notice("the sweep continues without this table")
 
 
-def table(sweep: Sweep, now: Board, height: int = 0) -> RichTable:
-    """A row a run: its setting, how far it is, its values, who is at it.
+def status_table(sweep: Sweep, state: SweepState, height: int = 0) -> RichTable:
+    """A row a trial: its setting, its state, its values, its worker.
 
-    Where they are higher than a terminal's `height`, those that ended first are left out.
+    When they need more than a terminal's `height`, those that ended first are left out.
     """
-    runs = shown(now.runs, height - FRAME) if height else list(now.runs)
-    hidden = len(now.runs) - len(runs)
-    metrics = [metric.name.removeprefix("val/") for metric in sweep.metrics]
-    head = ["run", *(short(axis.key) for axis in sweep.parameters), "state", "step", *metrics]
-    head += ["time", "attempts", "worker"]
-    rows = []
-    for run in runs:
-        values = run.values or [None] * len(sweep.metrics)
-        last = run.last
-        took = sum(seconds(run))
-        rows.append(
-            [
-                run.name,
-                *(value_of(run.setting.point.get(axis.key, "-")) for axis in sweep.parameters),
-                f"[{COLOURS.get(run.state, 'default')}]{run.state}[/]",
-                step(sweep, run),
-                *("-" if value is None else f"{value:.4g}" for value in values),
-                duration(took) if took else "-",
-                str(len(run.attempts) or "-"),
-                last.worker if last else "-",
-            ]
-        )
+    trials = visible_trials(state.trials, height - FRAME) if height else list(state.trials)
+    hidden = len(state.trials) - len(trials)
+    names = [metric.name.removeprefix("val/") for metric in sweep.metrics]
+    head = ["run", *(short_key(axis.key) for axis in sweep.parameters), "state", "step", *names]
     return rich_table(
-        Table(f"{sweep.name}: {progress(sweep, now)}", head, rows),
+        Table(
+            f"{sweep.name}: {describe_progress(sweep, state)}",
+            [*head, "time", "attempts", "worker"],
+            [status_cells(sweep, trial) for trial in trials],
+        ),
         left=("state", "worker"),
         no_wrap=("run", "state", "step", "time", "worker"),
         caption=f"and {hidden} that have ended" if hidden else None,
     )
 
 
-def shown(runs: Sequence[Run], room: int) -> list[Run]:
-    """The runs that there is room for: of those that have ended the earliest are left out."""
-    ended = [run for run in runs if run.state in FINAL]
-    left_out = {run.name for run in ended[: max(0, len(runs) - room)]}
-    return [run for run in runs if run.name not in left_out]
+def status_cells(sweep: Sweep, trial: QueuedTrial) -> list[str]:
+    values = trial.values or [None] * len(sweep.metrics)
+    seconds = sum(attempt_seconds(trial))
+    return [
+        trial.name,
+        *(format_value(trial.setting.point.get(axis.key, "-")) for axis in sweep.parameters),
+        f"[{COLOURS.get(trial.state, 'default')}]{trial.state}[/]",
+        current_step(sweep, trial),
+        *("-" if value is None else f"{value:.4g}" for value in values),
+        format_duration(seconds) if seconds else "-",
+        str(len(trial.attempts) or "-"),
+        trial.last_attempt.worker if trial.last_attempt else "-",
+    ]
 
 
-def seconds(run: Run) -> list[float]:
-    """How long each attempt took, or has taken so far."""
-    return [one.seconds or max(0.0, time.time() - one.began) for one in run.attempts]
+def visible_trials(trials: Sequence[QueuedTrial], room: int) -> list[QueuedTrial]:
+    """The trials that there is room for: the first of those that have ended are left out."""
+    ended = [trial for trial in trials if trial.state in FINAL]
+    left_out = {trial.name for trial in ended[: max(0, len(trials) - room)]}
+    return [trial for trial in trials if trial.name not in left_out]
 
 
-def step(sweep: Sweep, run: Run) -> str:
-    """The last logged step of a run that is under way."""
-    if run.state != "running":
+def attempt_seconds(trial: QueuedTrial) -> list[float]:
+    """The seconds that each attempt took, or has taken so far."""
+    now = time.time()
+    return [attempt.seconds or max(0.0, now - attempt.began) for attempt in trial.attempts]
+
+
+def current_step(sweep: Sweep, trial: QueuedTrial) -> str:
+    """The last logged step of a trial that is running."""
+    if trial.state != "running":
         return "-"
-    line = last_line(sweep.folder / run.name / run_directory.METRICS)
+    line = last_line(sweep.folder / trial.name / run_directory.METRICS)
     try:
         return f"{json.loads(line)['step']:,}"
     except (ValueError, KeyError, TypeError):
@@ -111,66 +115,72 @@ def last_line(file: Path) -> str:
     return lines[-1] if lines else ""
 
 
-def setting(point: Mapping[str, Any]) -> str:
-    """A setting in short.
+def describe_point(point: Mapping[str, Any]) -> str:
+    """A setting in one line, its keys shortened.
 
-    >>> setting({"objective.gamma": 0.123456, "objective.align_layers": [2, 3]})
+    >>> describe_point({"objective.gamma": 0.123456, "objective.align_layers": [2, 3]})
     'gamma=0.1235 align_layers=[2, 3]'
     """
-    return " ".join(f"{short(key)}={value_of(value)}" for key, value in point.items())
+    return " ".join(f"{short_key(key)}={format_value(value)}" for key, value in point.items())
 
 
-def short(key: str) -> str:
-    """
-    >>> short("objective.correlation.weight"), short("objective.gamma")
+def short_key(key: str) -> str:
+    """A dotted key without its section, where that is the objective or the trainer.
+
+    >>> short_key("objective.correlation.weight"), short_key("objective.gamma")
     ('correlation.weight', 'gamma')
     """
     return key.removeprefix("objective.").removeprefix("trainer.")
 
 
-def value_of(value: Any) -> str:
+def format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def outcome(sweep: Sweep, how: How, values: tuple[float, ...]) -> str:
-    """How a run ended."""
-    if how != "finished":
-        told = {"preempted": "stopped, back in the queue", "refused": "failed: bad input"}
-        return told.get(how, how)
+def describe_outcome(sweep: Sweep, outcome: Outcome, values: tuple[float, ...]) -> str:
+    """How an attempt ended."""
+    if outcome != "finished":
+        texts = {"preempted": "stopped, back in the queue", "refused": "failed: bad input"}
+        return texts.get(outcome, outcome)
     pairs = zip(sweep.metrics, values, strict=True)
     return "finished, " + ", ".join(f"{metric.name} {value:.4g}" for metric, value in pairs)
 
 
-def progress(sweep: Sweep, now: Board) -> str:
-    """How many runs have ended, and about how long the rest takes."""
-    total = total_runs(sweep, now)
-    text = f"{now.count('finished')} of {total} finished"
-    for state in ("pruned", "failed"):
-        if count := now.count(state):
-            text += f", {count} {state}"
-    left = seconds_left(sweep, now)
-    return text if left is None else f"{text}, about {duration(left)} left"
+def describe_progress(sweep: Sweep, state: SweepState) -> str:
+    """How many trials have ended, and about how long the rest takes."""
+    total = total_trials(sweep, state)
+    text = f"{state.count('finished')} of {total} finished"
+    for end in ("pruned", "failed"):
+        if count := state.count(end):
+            text += f", {count} {end}"
+    left = seconds_left(sweep, state)
+    return text if left is None else f"{text}, about {format_duration(left)} left"
 
 
-def total_runs(sweep: Sweep, now: Board) -> int:
-    """All runs of the sweep, those not yet drawn included."""
-    planned = now.planned if now.planned is not None else sweep.settings or 0
-    return max(len(now.settings), planned) * len(sweep.seeds) - now.count("spared")
+def total_trials(sweep: Sweep, state: SweepState) -> int:
+    """The number of trials of the sweep, including those not yet drawn."""
+    planned = state.planned if state.planned is not None else sweep.max_settings or 0
+    return max(len(state.settings), planned) * len(sweep.seeds) - state.count("spared")
 
 
-def seconds_left(sweep: Sweep, now: Board) -> float | None:
-    """What is left at the pace of the runs that have finished; None before one has."""
-    took = [sum(one.seconds for one in run.attempts) for run in now.runs if run.state == "finished"]
-    at_work = len(now.running())
-    ahead = total_runs(sweep, now) - now.count("finished", "pruned", "failed")
-    if not took or not ahead:
+def seconds_left(sweep: Sweep, state: SweepState) -> float | None:
+    """The time left at the pace of the finished trials; None before one has finished."""
+    durations = [
+        sum(attempt.seconds for attempt in trial.attempts)
+        for trial in state.trials
+        if trial.state == "finished"
+    ]
+    running = len(state.running_attempts())
+    trials_left = total_trials(sweep, state) - state.count("finished", "pruned", "failed")
+    if not durations or not trials_left:
         return None
-    return mean(took) * ahead / max(at_work, 1)
+    return mean(durations) * trials_left / max(running, 1)
 
 
-def duration(seconds: float) -> str:
-    """
-    >>> duration(42.4), duration(600), duration(9000)
+def format_duration(seconds: float) -> str:
+    """A duration in the unit that fits.
+
+    >>> format_duration(42.4), format_duration(600), format_duration(9000)
     ('42 s', '10 min', '2 h 30 min')
     """
     if seconds < 90:

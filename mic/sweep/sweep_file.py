@@ -1,8 +1,8 @@
-"""A sweep file, in W&B's own format, checked against our configs before anything runs.
+"""Read a sweep file, in W&B's own format, and check it before anything runs.
 
 The file's `command` says what a trial is: `[mic, train, CONFIG, key=value, "${args_no_hyphens}"]`,
-or torchrun in the place of mic. A parameter named `seed` is an axis of its own: of a trial's values
-the optimiser sees the mean over the seeds. `seeds: [0, 1, 2]` is short for it.
+or torchrun in the place of mic. A parameter named `seed` is not searched: every setting is tried
+with each seed, and the optimiser sees the mean. `seeds: [0, 1, 2]` is short for it.
 """
 
 import os
@@ -21,7 +21,7 @@ from mic.config import loading as configs
 from mic.config.loading import find_config, load, suggest_key
 from mic.config.schema import Config
 from mic.errors import InputError
-from mic.sweep.search_space import Parameter, Point, parameters
+from mic.sweep.search_space import Parameter, Point, parse_parameters
 
 Method = Literal["grid", "random", "bayes", "qmc", "custom"]
 OURS = ("seeds",)  # keys that W&B does not know; `mic sweep --engine wandb` writes them its way
@@ -46,17 +46,17 @@ class Metric(NamedTuple):
         return 1 if self.goal == "maximize" else -1
 
 
-class Early(NamedTuple):
-    """When to end a trial early: after `least` validations, by the median or by halvings."""
+class EarlyTermination(NamedTuple):
+    """When to end a trial early: after `min_validations`, by the median or by hyperband."""
 
     kind: Literal["median", "hyperband"]
-    least: int
+    min_validations: int
     eta: int = 3
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, read; `content` is what it says, as plain values."""
+    """A sweep file; `content` is the file itself as plain values."""
 
     file: Path
     content: dict[str, Any]
@@ -65,8 +65,8 @@ class Sweep:
     metrics: tuple[Metric, ...]
     parameters: tuple[Parameter, ...]
     seeds: tuple[int, ...]
-    early: Early | None
-    settings: int | None  # how many at most, each with all seeds
+    early_termination: EarlyTermination | None
+    max_settings: int | None  # how many at most, each with all seeds
     launcher: tuple[str, ...]  # the command up to the config
     config: str
     overrides: tuple[str, ...]
@@ -81,7 +81,7 @@ class Sweep:
         return Path(self.base.runs) / self.name
 
     def config_of(self, point: Point, seed: int, *more: str) -> Config:
-        """The config of one run. Raises InputError when no run could use it."""
+        """The config of one trial. Raises InputError when no run could use it."""
         chosen = [f"{key}={as_override(value)}" for key, value in point.items()]
         return load(self.config, *self.overrides, *chosen, f"seed={seed}", *more)
 
@@ -105,38 +105,40 @@ def read_sweep(path: str | Path, base: str | Path | None = None) -> Sweep:
     launcher, config, overrides = parse_command(content.get("command"), str(file))
     if base is not None:
         config, overrides = str(base), ()
-    usual = load(config, *overrides)
+    base_config = load(config, *overrides)
     given = content.get("parameters")
     if not isinstance(given, Mapping) or not given:
         raise InputError(f"{file}: parameters: none; give {{objective.gamma: {{values: [0, 1]}}}}")
-    found = parameters(given, str(file))
-    seeds = seeds_of(content, found.pop("seed", None), usual.seed, str(file))
-    if not found:
+    axes = parse_parameters(given, str(file))
+    seeds = parse_seeds(content, axes.pop("seed", None), base_config.seed, str(file))
+    if not axes:
         raise InputError(f"{file}: parameters: nothing but a seed; seeds alone are no sweep")
     name = str(content.get("name") or file.stem)
     if name != Path(name).name or name in ("", ".", ".."):
         raise InputError(f"{file}: name {name!r}: one folder name, no slashes")
-    metrics = metrics_of(content, usual, str(file))
+    metrics = parse_metrics(content, base_config, str(file))
     sweep = Sweep(
         file=file,
         content=content,
         name=name,
         method=method,
         metrics=metrics,
-        parameters=tuple(found.values()),
+        parameters=tuple(axes.values()),
         seeds=seeds,
-        early=early_of(content.get("early_terminate"), len(metrics), str(file)),
-        settings=settings_of(content, method, len(seeds), str(file)),
+        early_termination=parse_early_termination(
+            content.get("early_terminate"), len(metrics), str(file)
+        ),
+        max_settings=parse_run_cap(content, method, len(seeds), str(file)),
         launcher=launcher,
         config=config,
         overrides=overrides,
     )
-    refuse_wrong(sweep)
+    check_parameters(sweep)
     return sweep
 
 
 def parse_command(given: Any, origin: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
-    """What starts a trial, the config, and the overrides that all trials share.
+    """The launcher of a trial, the config, and the overrides that all trials share.
 
     >>> launcher, config, overrides = parse_command(["mic", "train", "x.yaml", "seed=1", MACRO], "")
     >>> launcher[1:], config, overrides
@@ -147,8 +149,8 @@ def parse_command(given: Any, origin: str) -> tuple[tuple[str, ...], str, tuple[
     words = [fill_macros(str(word), origin) for word in given if word not in ("${env}", MACRO)]
     if words.count("train") != 1 or len(words) < words.index("train") + 2:
         raise InputError(f"{origin}: command {given!r}: no `train CONFIG` in it, as in {EXAMPLE}")
-    at = words.index("train") + 1
-    launcher, (config, *overrides) = words[:at], words[at:]
+    config_index = words.index("train") + 1
+    launcher, (config, *overrides) = words[:config_index], words[config_index:]
     known = {
         "mic": [sys.executable, "-m", "mic.cli"],
         "torchrun": [sys.executable, "-m", "torch.distributed.run"],
@@ -166,42 +168,44 @@ def fill_macros(word: str, origin: str) -> str:
     """A word of the command with W&B's macros filled in."""
     if word == "${interpreter}":
         return "python"
-    word = re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda at: os.environ.get(at[1], at[1]), word)
+    word = re.sub(
+        r"\$\{envvar:([A-Z0-9_]*)\}", lambda match: os.environ.get(match[1], match[1]), word
+    )
     if word.startswith("${"):
         raise InputError(f"{origin}: command: {word}: mic takes key=value; write {MACRO}")
     return word
 
 
-def seeds_of(
-    content: Mapping[str, Any], axis: Parameter | None, usual: int, origin: str
+def parse_seeds(
+    content: Mapping[str, Any], axis: Parameter | None, default: int, origin: str
 ) -> tuple[int, ...]:
     if axis is not None and "seeds" in content:
         raise InputError(f"{origin}: seeds and parameters.seed: one of them is enough")
     if axis is not None and axis.values is None:
         raise InputError(f"{origin}: parameters.seed: give `values`, such as [0, 1, 2]")
-    seeds: Any = content.get("seeds", axis.values if axis is not None else [usual])
-    whole = isinstance(seeds, list) and all(type(one) is int and one >= 0 for one in seeds)
+    seeds: Any = content.get("seeds", axis.values if axis is not None else [default])
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"{origin}: seeds {seeds!r}: expected different numbers, as [0, 1, 2]")
     return tuple(seeds)
 
 
-def metrics_of(content: Mapping[str, Any], base: Config, origin: str) -> tuple[Metric, ...]:
-    """The metrics: names that a run of this config logs, as far as one can know before it runs."""
+def parse_metrics(content: Mapping[str, Any], base: Config, origin: str) -> tuple[Metric, ...]:
+    """The metrics: names that a run of this config logs, as far as is known before it runs."""
     given = content.get("metrics", [content["metric"]] if content.get("metric") else [])
     if not isinstance(given, list) or not given or ("metric" in content and "metrics" in content):
         raise InputError(
             f"{origin}: metric: write {{name: val/TASK/METRIC/d16, goal: maximize}}, or metrics: "
             "a list of such"
         )
-    tasks = {"pairs", "loss", *(named(base.evaluation.validation) or ["heldout"])}
-    found = []
-    for one in given:
-        name = one.get("name") if isinstance(one, Mapping) else None
-        goal = one.get("goal", "minimize") if isinstance(one, Mapping) else None
+    tasks = {"pairs", "loss", *(task_names(base.evaluation.validation) or ["heldout"])}
+    metrics = []
+    for item in given:
+        name = item.get("name") if isinstance(item, Mapping) else None
+        goal = item.get("goal", "minimize") if isinstance(item, Mapping) else None
         if not isinstance(name, str) or goal not in ("maximize", "minimize"):
             raise InputError(
-                f"{origin}: metric {one!r}: write {{name: val/TASK/METRIC/d16, goal: maximize}}"
+                f"{origin}: metric {item!r}: write {{name: val/TASK/METRIC/d16, goal: maximize}}"
             )
         first, _, rest = name.partition("/")
         task = rest.partition("/")[0]
@@ -215,25 +219,25 @@ def metrics_of(content: Mapping[str, Any], base: Config, origin: str) -> tuple[M
                 f"{origin}: metric {name!r}: no validation task {task!r}; there are "
                 f"{', '.join(sorted(tasks))}"
             )
-        found.append(Metric(name, goal))
-    if len(found) > 1 and content.get("method") not in ("custom", "grid", "random", "qmc"):
-        raise InputError(f"{origin}: metrics: {len(found)} of them need method: custom (NSGA-II)")
-    if len({one.name for one in found}) < len(found):
+        metrics.append(Metric(name, goal))
+    if len(metrics) > 1 and content.get("method") not in ("custom", "grid", "random", "qmc"):
+        raise InputError(f"{origin}: metrics: {len(metrics)} of them need method: custom (NSGA-II)")
+    if len({metric.name for metric in metrics}) < len(metrics):
         raise InputError(f"{origin}: metrics: one is there twice")
-    return tuple(found)
+    return tuple(metrics)
 
 
-def named(tasks: Any) -> list[str]:
+def task_names(tasks: Any) -> list[str]:
     """The names of a config's tasks, of every kind."""
     return [name for kind in fields(tasks) for name in getattr(tasks, kind.name)]
 
 
-def early_of(given: Any, metrics: int, origin: str) -> Early | None:
+def parse_early_termination(given: Any, metrics: int, origin: str) -> EarlyTermination | None:
     """`early_terminate`, counted in validations; W&B counts every log line of the metric."""
     if given is None:
         return None
     if metrics > 1:
-        raise InputError(f"{origin}: early_terminate: needs a single metric to judge by")
+        raise InputError(f"{origin}: early_terminate: needs a single metric")
     kind = given.get("type") if isinstance(given, Mapping) else None
     known = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
     if kind not in ("median", "hyperband") or set(given) - known:
@@ -241,19 +245,19 @@ def early_of(given: Any, metrics: int, origin: str) -> Early | None:
             f"{origin}: early_terminate {given!r}: write {{type: hyperband, min_iter: 2}}, or "
             "type: median"
         )
-    eta, least = given.get("eta", 3), given.get("min_iter")
-    if least is None and "max_iter" in given and "s" in given:
-        least = max(1, int(given["max_iter"] / eta ** given["s"]))
-    if type(least) is not int or least < 1 or type(eta) is not int or eta < 2:
+    eta, first = given.get("eta", 3), given.get("min_iter")
+    if first is None and "max_iter" in given and "s" in given:
+        first = max(1, int(given["max_iter"] / eta ** given["s"]))
+    if type(first) is not int or first < 1 or type(eta) is not int or eta < 2:
         raise InputError(
             f"{origin}: early_terminate {given!r}: min_iter must be a whole number, 1 or more, "
             "and eta 2 or more"
         )
-    return Early(kind, least, eta)
+    return EarlyTermination(kind, first, eta)
 
 
-def settings_of(content: Mapping[str, Any], method: str, seeds: int, origin: str) -> int | None:
-    """How many settings `run_cap` allows: it counts runs, and every setting has all seeds."""
+def parse_run_cap(content: Mapping[str, Any], method: str, seeds: int, origin: str) -> int | None:
+    """How many settings `run_cap` allows: it counts trials, and every setting has all seeds."""
     cap = content.get("run_cap")
     if cap is None and method != "grid":
         raise InputError(f"{origin}: run_cap: not set, and {method} never ends; set run_cap: 40")
@@ -262,9 +266,9 @@ def settings_of(content: Mapping[str, Any], method: str, seeds: int, origin: str
     return None if cap is None else cap // seeds
 
 
-def refuse_wrong(sweep: Sweep) -> None:
+def check_parameters(sweep: Sweep) -> None:
     """Raise an InputError for a parameter that the config does not know, or a value it refuses."""
-    usual: Point = {axis.key: axis.ends()[0] for axis in sweep.parameters}
+    first_ends: Point = {axis.key: axis.ends()[0] for axis in sweep.parameters}
     for axis in sweep.parameters:
         origin = f"{sweep.file}: parameters.{axis.key}"
         for value in axis.ends():
@@ -273,21 +277,21 @@ def refuse_wrong(sweep: Sweep) -> None:
             except InputError as error:
                 if "unknown key" in str(error):
                     raise InputError(f"{origin}: unknown key{suggest_key(axis.key)}") from None
-                alone = error
+                refusal = error
             else:
                 continue
             try:  # a value may need that of another parameter
-                sweep.config_of(usual | {axis.key: value}, sweep.seeds[0])
+                sweep.config_of(first_ends | {axis.key: value}, sweep.seeds[0])
             except InputError:
-                raise InputError(f"{origin}: {alone}") from None
+                raise InputError(f"{origin}: {refusal}") from None
 
 
-def shared(sweep: Sweep) -> Sequence[str]:
-    """What sets this sweep apart from another of its name."""
+def identifying_lines(sweep: Sweep) -> Sequence[str]:
+    """Lines that differ between two sweeps of the same name."""
     return (
         f"method {sweep.method}",
-        *(f"metric {one.name} {one.goal}" for one in sweep.metrics),
-        *(f"parameter {one.key} {one.distribution}" for one in sweep.parameters),
+        *(f"metric {metric.name} {metric.goal}" for metric in sweep.metrics),
+        *(f"parameter {axis.key} {axis.distribution}" for axis in sweep.parameters),
         f"seeds {list(sweep.seeds)}",
     )
 

@@ -1,4 +1,4 @@
-"""A trial: one run's process group, its log, and what it has measured so far."""
+"""Start and end a trial's processes, read what it has measured, and decide on its early end."""
 
 import os
 import signal
@@ -14,20 +14,20 @@ from mic.config.schema import Config
 from mic.distributed.launcher import lifeline
 from mic.files import write_text
 from mic.sweep.queue.queue import Queue
-from mic.sweep.queue.state import Run
-from mic.sweep.queue.storage import TROUBLE, away
+from mic.sweep.queue.state import QueuedTrial
+from mic.sweep.queue.storage import STORAGE_ERRORS, is_away
 from mic.sweep.sweep_file import Metric
 from mic.tracking import run_directory
 from mic.tracking.metrics_log import read_metrics
 
 LOGS = "logs"
-LINES = 20  # of a failed trial that are kept
-LONGEST = 300  # letters of each
+LINES = 20  # of a failed trial's log that are stored
+LONGEST = 300  # characters of each
 PATIENCE = 300.0  # seconds that a trial has to save itself once it was asked to stop
 
 
-def prepare(config: Config) -> Path:
-    """The run's resolved YAML in its own folder; the one of an earlier attempt is left as it is."""
+def write_config(config: Config) -> Path:
+    """Write the trial's resolved YAML into its folder, unless an earlier attempt has; its path."""
     file = run_directory.path_of(config) / "config.yaml"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -35,16 +35,16 @@ def prepare(config: Config) -> Path:
     return file
 
 
-def log_of(config: Config) -> Path:
-    """The file that a run's output goes to: not in its folder, which the run may make anew."""
+def log_path(config: Config) -> Path:
+    """The file for the trial's output: not in its folder, which the run may make anew."""
     return Path(config.runs) / LOGS / f"{config.name}.log"
 
 
 @contextmanager
-def started(
+def start_trial(
     launcher: Sequence[str], file: Path, log: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A run's process group; nothing of it is left afterwards, nor when this process dies."""
+    """Run a trial's process group, which ends with the block, and also when this process dies."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with lifeline() as pipe, log.open("ab") as stream:
         stream.write(f"mic sweep: {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
@@ -60,24 +60,24 @@ def started(
         try:
             yield process
         finally:
-            kill(process)
+            kill_group(process)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the group."""
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the group's leader, which passes it on and saves the run's state."""
+    """Send SIGTERM to the group's leader, which forwards it and saves the run's state."""
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
 
 
 def last_lines(log: Path) -> tuple[str, ...]:
-    """The end of what a run has written."""
+    """The last lines of a trial's log."""
     if not log.is_file():
         return ()
     with log.open("rb") as stream:
@@ -86,10 +86,10 @@ def last_lines(log: Path) -> tuple[str, ...]:
     return tuple(line[:LONGEST] for line in lines[-LINES:])
 
 
-def values(folder: Path, metrics: Sequence[Metric]) -> tuple[float, ...] | str:
-    """The last value of each metric; or, as a text, what is wrong with one."""
+def final_values(folder: Path, metrics: Sequence[Metric]) -> tuple[float, ...] | str:
+    """The last value of each metric; or a message about one that is missing or not a number."""
     logged = read_metrics(folder / run_directory.METRICS)
-    found = []
+    last_values = []
     for metric in metrics:
         series = logged.get(metric.name)
         if series is None:
@@ -98,39 +98,44 @@ def values(folder: Path, metrics: Sequence[Metric]) -> tuple[float, ...] | str:
         value = series[max(series)]
         if value != value:
             return f"metric {metric.name!r}: is not a number"
-        found.append(value)
-    return tuple(found)
+        last_values.append(value)
+    return tuple(last_values)
 
 
-def validations(folder: Path, metric: Metric, steps: int) -> list[float]:
-    """The values that a metric had at the validations between a run's first step and its last."""
+def validation_values(folder: Path, metric: Metric, steps: int) -> list[float]:
+    """The values of a metric at the validations between a run's first step and its last."""
     series = read_metrics(folder / run_directory.METRICS).get(metric.name, {})
     return [value for step, value in series.items() if 0 < step < steps]
 
 
-class Judge:
-    """Tells the pruner of every validation of a setting's first seed, which decides for all."""
+class EarlyStopper:
+    """Gives the pruner every validation of a trial, to decide whether it is ended early.
 
-    def __init__(self, queue: Queue, run: Run, config: Config) -> None:
-        self.queue, self.run, self.config = queue, run, config
-        self.judges = queue.sweep.early is not None and run.seed == queue.sweep.seeds[0]
+    Only trials of the first seed are watched: they decide for all seeds of their setting.
+    """
+
+    def __init__(self, queue: Queue, trial: QueuedTrial, config: Config) -> None:
+        self.queue, self.trial, self.config = queue, trial, config
+        self.active = (
+            queue.sweep.early_termination is not None and trial.seed == queue.sweep.seeds[0]
+        )
         self.file = run_directory.path_of(config) / run_directory.METRICS
-        self.size, self.told = -1, 0
+        self.size, self.reported = -1, 0
 
-    def unfavourable(self) -> bool:
-        """Whether a validation since the last call speaks for ending the run."""
-        if not self.judges or not self.file.is_file() or self.file.stat().st_size == self.size:
+    def should_stop(self) -> bool:
+        """Whether the pruner ends the trial, by the validations since the last call."""
+        if not self.active or not self.file.is_file() or self.file.stat().st_size == self.size:
             return False
         self.size = self.file.stat().st_size
         metric = self.queue.sweep.metrics[0]
-        values = validations(self.file.parent, metric, self.config.trainer.max_steps)
+        values = validation_values(self.file.parent, metric, self.config.trainer.max_steps)
         try:
-            for number, value in enumerate(values[self.told :], self.told + 1):
-                if self.queue.report(self.run.setting, number, value):
+            for number, value in enumerate(values[self.reported :], self.reported + 1):
+                if self.queue.report(self.trial.setting, number, value):
                     return True
-                self.told = number
-        except TROUBLE as error:
-            if not away(error):
+                self.reported = number
+        except STORAGE_ERRORS as error:
+            if not is_away(error):
                 raise
             self.size = -1
         return False

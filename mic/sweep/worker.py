@@ -1,7 +1,7 @@
-"""A worker: takes a run from the queue, has it trained in a process group of its own, and again.
+"""Run a worker: take trials from the queue, one after the other, each in its own process group.
 
-It may be killed at any moment. What it was at is then resumed by another worker from the run's last
-checkpoint; what it has told the queue is never done again.
+A worker may be killed at any moment. Another worker then resumes its trial from the last
+checkpoint; a trial whose end is in the queue is never run again.
 """
 
 import signal
@@ -15,154 +15,165 @@ from mic.console import notice
 from mic.distributed.failures import BAD_INPUT, STOPPED
 from mic.distributed.preemption import Stop
 from mic.errors import InputError, Preempted, RunError
-from mic.sweep import trial
-from mic.sweep.folder import config_of, tell
-from mic.sweep.queue.heartbeat import Signs, Watch, identity, own
+from mic.sweep.folder import trial_config, write_trial
+from mic.sweep.queue.heartbeat import Heartbeat, LivenessWatch, process_identity, this_worker
 from mic.sweep.queue.queue import Queue
-from mic.sweep.queue.state import Attempt, Board, How, Run
-from mic.sweep.queue.storage import trials_of
-from mic.sweep.status import outcome, progress, setting
-from mic.sweep.trial import Judge
+from mic.sweep.queue.state import Attempt, Outcome, QueuedTrial, SweepState
+from mic.sweep.queue.storage import frozen_trials
+from mic.sweep.status import describe_outcome, describe_point, describe_progress
+from mic.sweep.trial import (
+    PATIENCE,
+    EarlyStopper,
+    ask_to_stop,
+    final_values,
+    kill_group,
+    last_lines,
+    log_path,
+    start_trial,
+    write_config,
+)
 from mic.tracking import run_directory
 
 LOOK = 0.2  # seconds between two looks at a trial
 WAIT = 2.0  # seconds between two looks at the queue when others have all that is left
-HOPELESS = 3  # settings that fail before any run has finished, after which a sweep gives up
+HOPELESS = 3  # settings that fail before any trial has finished, after which the sweep stops
 
 
-class Ended(NamedTuple):
+class TrialEnd(NamedTuple):
     """How a trial ended, the values of its metrics, and a failed one's last lines."""
 
-    how: How
+    outcome: Outcome
     values: tuple[float, ...] = ()
     lines: tuple[str, ...] = ()
 
 
-def work(queue: Queue, environment: Mapping[str, str], stop: Stop) -> Board:
-    """Take runs until there are none left; the board at the end.
+def run_worker(queue: Queue, environment: Mapping[str, str], stop: Stop) -> SweepState:
+    """Run trials until none is left; returns the sweep's state at the end.
 
-    Raises Preempted when asked to stop, with the run back in the queue; RunError when nothing but
-    failures came of the first settings.
+    Raises Preempted when asked to stop, with the trial back in the queue; RunError when all of the
+    first settings failed.
     """
-    life = own()
-    watch = Watch(life)
+    worker_id = this_worker()
+    watch = LivenessWatch(worker_id)
     while True:
-        now = queue.board()
-        take_over(queue, now, watch)
-        if queue.settle(now):
+        state = queue.state()
+        release_lost_attempts(queue, state, watch)
+        if queue.settle(state):
             continue
-        refuse_hopeless(now)
-        run = now.next(one_seed_first=queue.sweep.early is not None)
-        if run is not None:
-            attempt = queue.claim(run, life)
+        stop_if_all_fail(state)
+        trial = state.next_trial(one_seed_first=queue.sweep.early_termination is not None)
+        if trial is not None:
+            attempt = queue.claim(trial, worker_id)
             if attempt is not None:
-                attend(queue, run, attempt, environment, stop)
-        elif not queue.draw(now):
-            if not now.running() and all(one.state != "open" for one in now.settings):
-                return now
+                run_attempt(queue, trial, attempt, environment, stop)
+        elif not queue.draw(state):
+            settled = all(setting.state != "open" for setting in state.settings)
+            if settled and not state.running_attempts():
+                return state
             time.sleep(WAIT)
 
 
-def take_over(queue: Queue, now: Board, watch: Watch) -> None:
-    """Put back what a worker that is gone was at."""
-    for attempt in now.running():
-        if watch.gone(attempt) and queue.end(attempt, "lost"):
-            notice(f"worker {attempt.worker} is gone; its run is resumed")
-    for one in now.settings:
-        if one.state == "open" and watch.abandoned(one):
-            queue.withdraw(trials_of(queue.settings)[one.number])
+def release_lost_attempts(queue: Queue, state: SweepState, watch: LivenessWatch) -> None:
+    """Put the trials of workers that are gone back into the queue; withdraw their drafts."""
+    for attempt in state.running_attempts():
+        if watch.is_gone(attempt) and queue.end(attempt, "lost"):
+            notice(f"worker {attempt.worker} is gone; its trial is resumed")
+    for setting in state.settings:
+        if setting.state == "open" and watch.is_abandoned(setting):
+            queue.withdraw(frozen_trials(queue.settings_study)[setting.number])
 
 
-def refuse_hopeless(now: Board) -> None:
-    """Raise a RunError when nothing has ever gone well, and a good part has failed."""
-    failed = [run for run in now.runs if run.state == "failed"]
-    if len({run.setting.number for run in failed}) >= HOPELESS and not now.count("finished"):
-        last = failed[-1].last
+def stop_if_all_fail(state: SweepState) -> None:
+    """Raise a RunError when HOPELESS settings have failed and no trial has finished."""
+    failed = [trial for trial in state.trials if trial.state == "failed"]
+    if len({trial.setting.number for trial in failed}) >= HOPELESS and not state.count("finished"):
+        last = failed[-1].last_attempt
         lines = "\n  ".join(last.lines if last else ())
         raise RunError(
             f"the first {HOPELESS} settings have all failed: the sweep stops. {failed[-1].name} "
-            f"ended with:\n  {lines}\nMend the cause, and go on with --retry-failed"
+            f"ended with:\n  {lines}\nMend the cause, and continue with --retry-failed"
         )
 
 
-def attend(
-    queue: Queue, run: Run, attempt: Attempt, environment: Mapping[str, str], stop: Stop
+def run_attempt(
+    queue: Queue, trial: QueuedTrial, attempt: Attempt, environment: Mapping[str, str], stop: Stop
 ) -> None:
-    """Train a run to its end, and tell the queue and the run's folder of it."""
-    config = config_of(queue.sweep, run)
+    """Run a trial to its end, which goes into the queue and into the trial's folder."""
+    config = trial_config(queue.sweep, trial)
     folder = run_directory.path_of(config)
-    again = f", attempt {len(run.attempts) + 1}" if run.attempts else ""
-    notice(f"{run.name}: {setting(run.setting.point)}{again}")
-    trial.prepare(config)
-    tell(run._replace(attempts=(*run.attempts, attempt)), config, "running", attempt.worker)
+    again = f", attempt {len(trial.attempts) + 1}" if trial.attempts else ""
+    notice(f"{trial.name}: {describe_point(trial.setting.point)}{again}")
+    file = write_config(config)
+    begun = trial._replace(attempts=(*trial.attempts, attempt))
+    write_trial(begun, config, "running", attempt.worker)
     stop.waits = True
     try:
-        with trial.started(
-            queue.sweep.launcher, trial.prepare(config), trial.log_of(config), environment
-        ) as process:
-            ended = watched(queue, run, attempt, config, process, stop)
+        with start_trial(queue.sweep.launcher, file, log_path(config), environment) as process:
+            end = watch_trial(queue, trial, attempt, config, process, stop)
     finally:
         stop.waits = False
-    if ended is None:
-        notice(f"{run.name}: was taken over by another worker")
+    if end is None:
+        notice(f"{trial.name}: was taken over by another worker")
         return
-    queue.end(attempt, ended.how, ended.values, ended.lines)
-    now = queue.board()
-    run = next(
+    queue.end(attempt, end.outcome, end.values, end.lines)
+    state = queue.state()
+    trial = next(
         (
-            one
-            for one in now.runs
-            if one.setting.number == attempt.setting and one.seed == attempt.seed
+            trial
+            for trial in state.trials
+            if trial.setting.number == attempt.setting and trial.seed == attempt.seed
         ),
-        run,
+        trial,
     )
-    tell(run, config, run.state, attempt.worker, ended.lines)
-    how = outcome(queue.sweep, ended.how, ended.values)
-    notice(f"{run.name}: {how}; {progress(queue.sweep, now)}")
+    write_trial(trial, config, trial.state, attempt.worker, end.lines)
+    outcome = describe_outcome(queue.sweep, end.outcome, end.values)
+    notice(f"{trial.name}: {outcome}; {describe_progress(queue.sweep, state)}")
     if stop.asked is not None:
-        raise Preempted(f"{stop.why()}; the sweep goes on with the same command")
-    if ended.how == "refused" and ended.lines and "not logged" in ended.lines[-1]:
-        raise InputError(f"{queue.sweep.file}: {ended.lines[-1]}; see {folder}")
+        raise Preempted(f"{stop.why()}; the same command continues the sweep")
+    if end.outcome == "refused" and end.lines and "not logged" in end.lines[-1]:
+        raise InputError(f"{queue.sweep.file}: {end.lines[-1]}; see {folder}")
 
 
-def watched(
+def watch_trial(
     queue: Queue,
-    run: Run,
+    trial: QueuedTrial,
     attempt: Attempt,
     config: Config,
     process: subprocess.Popen[bytes],
     stop: Stop,
-) -> Ended | None:
-    """Stay by a trial until it ends; None when another worker has its run."""
-    folder, log = run_directory.path_of(config), trial.log_of(config)
-    signs = Signs(lambda count: queue.beat(attempt, count, identity(process.pid)))
-    judge = Judge(queue, run, config)
-    asked: How | None = None
+) -> TrialEnd | None:
+    """Wait until a trial ends, or end it early; None when another worker has taken it over."""
+    folder, log = run_directory.path_of(config), log_path(config)
+    heartbeat = Heartbeat(
+        lambda count: queue.send_heartbeat(attempt, count, process_identity(process.pid))
+    )
+    stopper = EarlyStopper(queue, trial, config)
+    asked: Outcome | None = None
     deadline = 0.0
     while process.poll() is None:
-        if not signs.given():
+        if not heartbeat.send_if_due():
             return None
-        if asked is None and (stop.asked is not None or signs.unheard):
+        if asked is None and (stop.asked is not None or heartbeat.overdue):
             asked = "preempted"
-        elif asked is None and judge.unfavourable():
+        elif asked is None and stopper.should_stop():
             asked = "pruned"
         if asked is not None and not deadline:
-            trial.ask_to_stop(process)
-            deadline = time.monotonic() + trial.PATIENCE
+            ask_to_stop(process)
+            deadline = time.monotonic() + PATIENCE
         if deadline and time.monotonic() > deadline:
-            trial.kill(process)
+            kill_group(process)
         time.sleep(LOOK)
     code = process.returncode
     if code == 0:
-        found = trial.values(folder, queue.sweep.metrics)
-        return (
-            Ended("refused", (), (found,)) if isinstance(found, str) else Ended("finished", found)
-        )
+        values = final_values(folder, queue.sweep.metrics)
+        if isinstance(values, str):
+            return TrialEnd("refused", lines=(values,))
+        return TrialEnd("finished", values)
     if asked is not None:
-        return Ended(asked)
+        return TrialEnd(asked)
     if code == STOPPED:
-        return Ended("preempted")
-    lines = trial.last_lines(log)
+        return TrialEnd("preempted")
+    lines = last_lines(log)
     if code < 0:
         lines = (*lines, f"killed by signal {-code} ({signal.Signals(-code).name})")
-    return Ended("refused" if code == BAD_INPUT else "failed", (), lines)
+    return TrialEnd("refused" if code == BAD_INPUT else "failed", lines=lines)

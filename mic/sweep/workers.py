@@ -1,4 +1,4 @@
-"""The workers of one machine: each a process with its share of the threads and of the GPUs."""
+"""Run several workers on one machine, each with its share of the threads and of the GPUs."""
 
 import os
 import signal
@@ -13,52 +13,52 @@ from mic.distributed.failures import BAD_INPUT, STOPPED
 from mic.distributed.launcher import available_cores, caught_signals, lifeline
 from mic.errors import InputError, Preempted, RunError
 
-AGAIN = 3  # times that a worker that was killed is started anew
+AGAIN = 3  # times that a killed worker is started again
 LOOK = 0.2
-# what says which run of W&B's, or which rank, this process is: no trial is that
+# they name this process's own W&B run, or its rank, and are not passed on to trials
 OTHERS = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "SLURM_STEP_ID")
 
 
-def share(
+def worker_environment(
     worker: int, workers: int, ranks: int, environment: Mapping[str, str], gpus: Sequence[str]
 ) -> dict[str, str]:
     """The environment of one of several workers, whose trials have `ranks` processes each.
 
-    Threads are divided, unless OMP_NUM_THREADS says otherwise; GPUs are dealt out, each worker's
-    trials having as many as they have ranks where there are enough.
+    Threads are divided, unless OMP_NUM_THREADS is set; GPUs are divided as well, and shared where
+    there are fewer GPUs than workers.
 
-    >>> share(1, 2, 1, {"OMP_NUM_THREADS": "3"}, ["0", "1", "2", "3"])
+    >>> worker_environment(1, 2, 1, {"OMP_NUM_THREADS": "3"}, ["0", "1", "2", "3"])
     {'OMP_NUM_THREADS': '3', 'CUDA_VISIBLE_DEVICES': '2,3'}
     """
-    found = {name: value for name, value in environment.items() if name not in OTHERS}
+    result = {name: value for name, value in environment.items() if name not in OTHERS}
     if workers > 1:
-        found.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // (workers * ranks))))
+        result.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // (workers * ranks))))
     if gpus and workers > 1:
         each = max(1, len(gpus) // workers)
         first = worker * each % len(gpus)
-        found["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + each])
-    return found
+        result["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + each])
+    return result
 
 
-def gpus_of(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that may be used, as CUDA numbers or names them."""
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that may be used, by the index or name that CUDA has for them."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [one.strip() for one in visible.split(",") if one.strip()]
+        return [gpu.strip() for gpu in visible.split(",") if gpu.strip()]
     try:
-        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [str(number) for number, _ in enumerate(told.stdout.strip().splitlines())]
+    return [str(number) for number, _ in enumerate(listing.stdout.strip().splitlines())]
 
 
 def run_workers(arguments: Sequence[str], workers: int, ranks: int) -> None:
     """Run `mic sweep` with these arguments as so many workers, to the end of the sweep.
 
-    A worker that is killed is started anew, and takes over what it was at. Raises InputError,
-    RunError or Preempted as the workers did.
+    A worker that is killed is started again; its trial is resumed. Raises InputError, RunError or
+    Preempted as the workers did.
     """
-    environment, gpus = dict(os.environ), gpus_of(os.environ)
+    environment, gpus = dict(os.environ), visible_gpus(os.environ)
     command = [sys.executable, "-m", "mic.cli", "sweep", *arguments, "--workers", "1"]
     running: dict[int, subprocess.Popen[bytes]] = {}
     codes: dict[int, int] = {}
@@ -67,9 +67,12 @@ def run_workers(arguments: Sequence[str], workers: int, ranks: int) -> None:
     with lifeline() as pipe, caught_signals() as signals:
 
         def start(worker: int) -> None:
-            own = share(worker, workers, ranks, environment, gpus) | {"MIC_LAUNCHED": pipe}
+            variables = worker_environment(worker, workers, ranks, environment, gpus)
             running[worker] = subprocess.Popen(
-                command, env=own, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                env=variables | {"MIC_LAUNCHED": pipe},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
         try:
@@ -77,7 +80,7 @@ def run_workers(arguments: Sequence[str], workers: int, ranks: int) -> None:
                 start(worker)
             asked = False
             while running:
-                asked = pass_on(signals, running.values()) or asked
+                asked = forward_signals(signals, running.values()) or asked
                 for worker, process in list(running.items()):
                     if (code := process.poll()) is None:
                         continue
@@ -93,21 +96,21 @@ def run_workers(arguments: Sequence[str], workers: int, ranks: int) -> None:
             for process in running.values():
                 process.kill()
                 process.wait()
-    refuse_failed(list(codes.values()))
+    raise_worker_failures(list(codes.values()))
 
 
-def pass_on(signals: deque[int], processes: Collection[subprocess.Popen[bytes]]) -> bool:
-    """Send the workers what was received; whether there was anything."""
-    found = bool(signals)
+def forward_signals(signals: deque[int], processes: Collection[subprocess.Popen[bytes]]) -> bool:
+    """Send the received signals to the workers; whether there were any."""
+    received = bool(signals)
     while signals:
         number = signals.popleft()
         for process in processes:
             process.send_signal(number)
-    return found
+    return received
 
 
-def refuse_failed(codes: Sequence[int]) -> None:
-    """Raise what the workers, who have said why, ended with."""
+def raise_worker_failures(codes: Sequence[int]) -> None:
+    """Raise the error that the workers ended with; they have printed its reason."""
     error: RunError | InputError
     if BAD_INPUT in codes:
         error = InputError("a worker refused its input")

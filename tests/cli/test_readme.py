@@ -9,7 +9,7 @@ from sentences import answer, sentence
 from mic.cli.main import parse
 from mic.cli.sweep import parse_words
 from mic.config.loading import load
-from mic.sweep.sampling import planned
+from mic.sweep.sampling import planned_points
 from mic.sweep.sweep_file import read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -43,13 +43,13 @@ def test_the_sweep_file_it_shows_is_one(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(shown)
     sweep = read_sweep(file)
-    assert (len(planned(sweep)), sweep.seeds) == (8, (0, 1))
+    assert (len(planned_points(sweep)), sweep.seeds) == (8, (0, 1))
 
 
 def test_the_make_targets_it_names_exist():
-    named = re.findall(r"^make (\w+)", README, re.MULTILINE)
-    assert {"quickstart", "test"} <= set(named)
-    for target in named:
+    targets = re.findall(r"^make (\w+)", README, re.MULTILINE)
+    assert {"quickstart", "test"} <= set(targets)
+    for target in targets:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 

@@ -1,7 +1,8 @@
 """What a job runs in mic's place, as `slurm_ranks.py MODE ... train CONFIG ...`, on two ranks.
 
-`ends 0,1` ends rank 1 with 1, sooner than rank 0; `waits` until a signal asks it to stop; `hangs`,
-on rank 0, after rank 1 has failed.
+`ends 0,1` ends rank 1 with 1, sooner than rank 0; `waits` until a signal asks it to stop, and takes
+a moment to save; `waits_to_save` until the test's file `save` as well; `hangs`, on rank 0, after
+rank 1 has failed.
 """
 
 import json
@@ -22,7 +23,7 @@ def ends(codes: str) -> int:
     return int(codes.split(",")[RANK])
 
 
-def waits() -> int:
+def waits(for_the_test: bool = False) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, _: asked.append(number))
@@ -30,7 +31,12 @@ def waits() -> int:
     while not asked:
         time.sleep(0.01)
     sys.stdout.write(f"{signal.Signals(asked[0]).name}\n")
-    time.sleep(0.3)  # to save
+    (HERE / f"asked.{RANK}").touch()
+    if for_the_test:
+        while not (HERE / "save").exists():
+            time.sleep(0.01)
+    else:
+        time.sleep(0.3)  # to save
     (HERE / f"saved.{RANK}").touch()
     return 143
 
@@ -44,4 +50,5 @@ def hangs() -> int:
 
 if __name__ == "__main__":
     modes = {"ends": lambda: ends(sys.argv[2]), "waits": waits, "hangs": hangs}
+    modes["waits_to_save"] = lambda: waits(for_the_test=True)
     sys.exit(modes[sys.argv[1]]())

@@ -7,7 +7,8 @@ does, with this one's environment and output; it passes signals on and ends as t
 killed, so are they.
 
 The first run that comes to its step HELD_AT, or the run $HELD alone, makes the file $HOLD, with its
-folder's name, and waits there until it is asked to stop, so that a test can end it in its middle.
+folder's name, and waits there until it is asked to stop, so that a test can end it in its middle,
+or until there is a file $HOLD.go.
 """
 
 import json
@@ -129,7 +130,7 @@ def train(asked: dict, fds: list[int]) -> None:
 
 
 def hold(mark: Path, config: str) -> None:
-    """Wait at step HELD_AT to be asked to stop, unless another run has done so."""
+    """Wait at step HELD_AT to be asked to stop or to go on, unless another run has done so."""
     from mic.train.module import MICModule
 
     step = MICModule.training_step
@@ -142,7 +143,8 @@ def hold(mark: Path, config: str) -> None:
             with suppress(FileExistsError), mark.open("x") as file:
                 file.write(name)
                 file.flush()
-                while signal.getsignal(signal.SIGTERM).asked is None:
+                go = mark.with_suffix(".go")
+                while signal.getsignal(signal.SIGTERM).asked is None and not go.exists():
                     time.sleep(0.02)
         return step(self, *args, **kwargs)
 

@@ -1,4 +1,7 @@
-"""Sweeps with real workers and real trials: killed, stopped, failing, ended early, of two ranks."""
+"""Sweeps with real workers and real trials: killed, stopped, failing, ended early, of two ranks.
+
+Tests wait for events: a trial's file, a worker in the queue. PATIENCE only ends a test that hangs.
+"""
 
 import json
 import os
@@ -17,15 +20,16 @@ import yaml
 
 from mic.cli.main import main
 from mic.config.loading import load
-from mic.sweep.folder import lay_out
+from mic.sweep.folder import create_folder
 from mic.sweep.queue.queue import Queue
-from mic.sweep.queue.state import Board, Run
+from mic.sweep.queue.state import QueuedTrial, SweepState
 from mic.sweep.queue.storage import open_storage
 from mic.sweep.sweep_file import read_sweep
 from mic.tracking.metrics_log import read_metrics
 
 METRIC = "val/sts/spearman/d4"
 STEPS = 20
+PATIENCE = 600.0  # seconds
 
 
 @pytest.fixture
@@ -60,7 +64,8 @@ def sweep_file(tmp_path: Path, tiny_config: Path) -> Callable[..., Path]:
             **content,
         }
         file = tmp_path / "grid.yaml"
-        file.write_text(yaml.safe_dump({key: one for key, one in whole.items() if one is not None}))
+        given = {key: item for key, item in whole.items() if item is not None}
+        file.write_text(yaml.safe_dump(given))
         return file
 
     return write
@@ -78,8 +83,8 @@ class Command:
             text=True,
         )
 
-    def end(self, code: int = 0, patience: float = 90) -> str:
-        out, _ = self.process.communicate(timeout=patience)
+    def end(self, code: int = 0) -> str:
+        out, _ = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == code, out
         return out
 
@@ -89,80 +94,83 @@ def queue_of(file: Path, storage: str | None = None) -> Queue:
     return Queue(sweep, open_storage(sweep.folder, storage))
 
 
-def wait_for(found: Callable[[], Any], patience: float = 60) -> Any:
-    limit = time.monotonic() + patience
-    while not (value := found()):
+def wait_for(condition: Callable[[], Any], *commands: Command) -> Any:
+    """Wait until a condition holds, while all of these commands run; returns its value."""
+    limit = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        for command in commands:
+            assert command.process.poll() is None, command.process.communicate()[0]
         assert time.monotonic() < limit
         time.sleep(0.05)
     return value
 
 
-def held(queue: Queue, mark: Path) -> Run:
-    """The run that waits in the middle of its steps, which its file says."""
-    name = wait_for(lambda: mark.exists() and mark.read_text())
-    return next(run for run in queue.board().runs if run.name == name)
+def held_trial(file: Path, mark: Path, command: Command) -> tuple[Queue, QueuedTrial]:
+    """The queue of a running sweep, and its trial that waits in the middle of its steps."""
+    name = wait_for(lambda: mark.exists() and mark.read_text(), command)
+    queue = queue_of(file)
+    return queue, next(trial for trial in queue.state().trials if trial.name == name)
 
 
-def segments(queue: Queue, run: Run) -> list[dict[str, Any]]:
-    return json.loads((queue.sweep.folder / run.name / "run.json").read_text())["segments"]
+def segments(queue: Queue, trial: QueuedTrial) -> list[dict[str, Any]]:
+    return json.loads((queue.sweep.folder / trial.name / "run.json").read_text())["segments"]
 
 
-def each_once(board: Board, runs: int) -> None:
+def each_once(state: SweepState, trials: int) -> None:
     """Every run has finished, and none was finished twice."""
-    assert [run.state for run in board.runs] == ["finished"] * runs
-    for run in board.runs:
-        assert [one.how for one in run.attempts].count("finished") == 1
+    assert [trial.state for trial in state.trials] == ["finished"] * trials
+    for trial in state.trials:
+        assert [attempt.outcome for attempt in trial.attempts].count("finished") == 1
 
 
 def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file, server, mark):
     gammas = {"objective.gamma": {"values": [0, 10]}}
     file = sweep_file(parameters=gammas, seeds=[0, 1])
     command = Command({**server, "HOLD": str(mark)}, str(file), "--workers", "2")
-    queue = wait_for(lambda: (file.parent / "runs/grid/journal.log").exists() and queue_of(file))
-    run = held(queue, mark)
-    killed = int(run.last.worker_process.partition(":")[0])
+    queue, trial = held_trial(file, mark, command)
+    killed = int(trial.last_attempt.worker_process.partition(":")[0])
     os.kill(killed, signal.SIGKILL)
     out = command.end()
-    assert f"worker {run.last.worker} is gone; its run is resumed" in out
-    board = queue.board()
-    each_once(board, 4)
-    again = next(one for one in board.runs if one.name == run.name)
-    assert [one.how for one in again.attempts] == ["lost", "finished"]
+    assert f"worker {trial.last_attempt.worker} is gone; its trial is resumed" in out
+    state = queue.state()
+    each_once(state, 4)
+    again = next(other for other in state.trials if other.name == trial.name)
+    assert [attempt.outcome for attempt in again.attempts] == ["lost", "finished"]
     first, second = segments(queue, again)
     assert first["step"] == 0
     assert second["step"] > 0  # at a checkpoint
-    losses = read_metrics(queue.sweep.folder / run.name / "metrics.jsonl")["train/loss"]
+    losses = read_metrics(queue.sweep.folder / trial.name / "metrics.jsonl")["train/loss"]
     assert list(losses) == list(range(1, STEPS + 1))  # each step once
-    others = [one for one in board.runs if one.name != run.name]
-    assert all(len(segments(queue, one)) == 1 for one in others)
+    others = [other for other in state.trials if other.name != trial.name]
+    assert all(len(segments(queue, other)) == 1 for other in others)
 
-    for setting in board.settings:  # the optimiser sees the mean over the seeds
-        values = [one.values[0] for one in board.of(setting)]
+    for setting in state.settings:  # the optimiser sees the mean over the seeds
+        values = [trial.values[0] for trial in state.trials_of(setting)]
         assert setting.values == pytest.approx((sum(values) / 2,), rel=1e-12)
         assert values[0] != values[1]
     logging = load(queue.sweep.folder / "t001-seed1" / "config.yaml").logging
     assert (logging.group, logging.tags) == ("grid/t001", ["grid"])
 
-    before = {one.name: one.attempts for one in board.runs}
+    before = {trial.name: trial.attempts for trial in state.trials}
     out = Command(server, str(file)).end()  # nothing is left to do, and nothing is done
     assert "4 of 4 finished; best: t" in out
-    assert {one.name: one.attempts for one in queue.board().runs} == before
+    assert {trial.name: trial.attempts for trial in queue.state().trials} == before
 
 
 def test_a_stopped_worker_puts_its_run_back_and_the_same_command_goes_on(sweep_file, server, mark):
     file = sweep_file(parameters={"objective.gamma": {"values": [0, 10]}})
     command = Command({**server, "HOLD": str(mark)}, str(file))
-    queue = wait_for(lambda: (file.parent / "runs/grid/journal.log").exists() and queue_of(file))
-    run = held(queue, mark)
+    queue, trial = held_trial(file, mark, command)
     command.process.send_signal(signal.SIGTERM)
     out = command.end(143)
-    assert f"{run.name}: stopped, back in the queue" in out
-    stopped = queue.board().runs[0]
-    assert (stopped.state, [one.how for one in stopped.attempts]) == ("waiting", ["preempted"])
+    assert f"{trial.name}: stopped, back in the queue" in out
+    stopped = queue.state().trials[0]
+    assert stopped.state == "waiting"
+    assert [attempt.outcome for attempt in stopped.attempts] == ["preempted"]
     assert "attempt 2" in Command(server, str(file)).end()
-    board = queue.board()
-    each_once(board, 2)
-    assert len(segments(queue, board.runs[0])) == 2
+    state = queue.state()
+    each_once(state, 2)
+    assert len(segments(queue, state.trials[0])) == 2
 
 
 def test_a_failing_trial_is_tried_again_recorded_and_the_sweep_goes_on(sweep_file, server):
@@ -170,18 +178,18 @@ def test_a_failing_trial_is_tried_again_recorded_and_the_sweep_goes_on(sweep_fil
     layers = {"values": [[1], [9]]}
     file = sweep_file(parameters={"objective.align_layers": layers})
     out = Command(server, str(file)).end()
-    good, bad = queue_of(file).board().runs
+    good, bad = queue_of(file).state().trials
     assert (good.state, bad.state) == ("finished", "failed")
-    assert [one.how for one in bad.attempts] == ["refused"]
-    assert "objective.align_layers" in bad.last.lines[-1]
+    assert [attempt.outcome for attempt in bad.attempts] == ["refused"]
+    assert "objective.align_layers" in bad.last_attempt.lines[-1]
     about = json.loads((file.parent / "runs/grid" / bad.name / "trial.json").read_text())
     assert about["state"] == "failed"
-    assert about["lines"][-1] == bad.last.lines[-1]
+    assert about["lines"][-1] == bad.last_attempt.lines[-1]
     assert f"{bad.name} failed: " in out
     assert "1 of 2 finished, 1 failed" in out
     Command(server, str(file), "--retry-failed").end()
-    assert [run.name for run in queue_of(file).board().runs] == ["t000-seed0", "t001-seed0"]
-    again = queue_of(file).board().settings[1]
+    assert [trial.name for trial in queue_of(file).state().trials] == ["t000-seed0", "t001-seed0"]
+    again = queue_of(file).state().settings[1]
     assert (again.number, again.state) == (2, "failed")  # another try, under the old name
 
 
@@ -190,26 +198,30 @@ def test_a_trial_that_dies_is_tried_again_and_then_given_up(sweep_file, server, 
     script.write_text("import os; print('no memory left', flush=True); os.kill(os.getpid(), 9)")
     file = sweep_file(launcher=("python", str(script)))
     out = Command(server, str(file), "--retries", "1").end(1)
-    board = queue_of(file).board()
-    assert [run.state for run in board.runs] == ["failed", "spared"] * 3
-    assert [one.how for one in board.runs[0].attempts] == ["failed", "failed"]
-    assert board.runs[0].last.lines[-2:] == ("no memory left", "killed by signal 9 (SIGKILL)")
+    state = queue_of(file).state()
+    assert [trial.state for trial in state.trials] == ["failed", "spared"] * 3
+    assert [attempt.outcome for attempt in state.trials[0].attempts] == ["failed", "failed"]
+    assert state.trials[0].last_attempt.lines[-2:] == (
+        "no memory left",
+        "killed by signal 9 (SIGKILL)",
+    )
     assert "the first 3 settings have all failed: the sweep stops" in out  # before the fourth
     assert "--retry-failed" in out
 
 
-def test_a_poor_trial_is_ended_early(sweep_file, server, tmp_path):
+def test_a_poor_trial_is_ended_early(sweep_file, server, mark):
     rates = [1e-3, 1.1e-3, 1.2e-3, 1.3e-3, 1e-9]
     file = sweep_file(
         metric={"name": "val/loss"},
         parameters={"trainer.learning_rate": {"values": rates}},
         early_terminate={"type": "median", "min_iter": 1},
     )
-    held = {"HOLD": str(tmp_path / "held"), "HELD": "t004-seed0"}  # else it may be faster than we
+    # it waits to be ended, as it may be faster than its worker; a slow one is ended before that
+    held = {"HOLD": str(mark), "HELD": "t004-seed0"}
     out = Command(server | held, str(file)).end()
-    *good, poor = queue_of(file).board().runs
-    assert (tmp_path / "held").read_text() == poor.name
-    assert [run.state for run in good] == ["finished"] * 4
+    *good, poor = queue_of(file).state().trials
+    assert poor.name == "t004-seed0"
+    assert [trial.state for trial in good] == ["finished"] * 4
     assert poor.state == poor.setting.state == "pruned"
     losses = read_metrics(file.parent / "runs/grid" / poor.name / "metrics.jsonl")["train/loss"]
     assert 10 <= max(losses) < STEPS
@@ -223,8 +235,9 @@ def test_trials_of_two_ranks(sweep_file, server):
     )
     Command(server, str(file)).end()
     queue = queue_of(file)
-    each_once(queue.board(), 2)
-    assert [one["ranks"] for run in queue.board().runs for one in segments(queue, run)] == [2, 2]
+    each_once(queue.state(), 2)
+    for trial in queue.state().trials:
+        assert [segment["ranks"] for segment in segments(queue, trial)] == [2]
 
 
 def test_a_metric_that_is_not_logged_stops_the_sweep_and_names_what_is(sweep_file, server):
@@ -245,7 +258,7 @@ def test_the_dry_run_lists_the_runs_and_writes_nothing(sweep_file, capsys):
 
 def test_another_base_or_other_axes_under_the_same_name_are_refused(sweep_file, capsys):
     file = sweep_file()
-    lay_out(read_sweep(file))
+    create_folder(read_sweep(file))
     queue_of(file)
     sweep_file(parameters={"objective.gamma": {"values": [0, 1]}})
     assert main(["sweep", str(file)]) == 2
@@ -255,18 +268,27 @@ def test_another_base_or_other_axes_under_the_same_name_are_refused(sweep_file, 
     assert "trainer.learning_rate was 0.001, is 0.5" in capsys.readouterr().err
 
 
-def test_two_workers_by_hand_and_a_database_that_crashes_in_between(sweep_file, server):
+@pytest.mark.slow
+def test_two_workers_by_hand_and_a_database_that_crashes_in_between(sweep_file, server, mark):
+    """The first trial waits in its middle until both workers have one, and over the crash."""
     file = sweep_file(parameters={"objective.gamma": {"values": [0, 10]}}, seeds=[0, 1])
     with postgres.serving() as database:
-        environment = {**server, "MIC_STORAGE": database.url}
+        environment = {**server, "MIC_STORAGE": database.url, "HOLD": str(mark)}
         workers = [Command(environment, str(file)) for _ in range(2)]
-        wait_for(lambda: (file.parent / "runs/grid/t000-seed0/metrics.jsonl").exists())
+        wait_for(mark.exists, *workers)
         queue = queue_of(file, database.url)
+        wait_for(lambda: len(names_of_workers(queue)) == 2, *workers)
         database.control("restart", "-m", "immediate")
+        mark.with_suffix(".go").touch()
         outs = [worker.end() for worker in workers]
-        now = queue.board()
-    each_once(now, 4)
-    assert all(len(run.attempts) == 1 for run in now.runs)
-    assert len({run.last.worker for run in now.runs}) == 2
+        state = queue.state()
+    each_once(state, 4)
+    assert all(len(trial.attempts) == 1 for trial in state.trials)
+    assert len({trial.last_attempt.worker for trial in state.trials}) == 2
     assert not any("secret" in out for out in outs)
     assert not (file.parent / "runs/grid/journal.log").exists()
+
+
+def names_of_workers(queue: Queue) -> set[str]:
+    """The workers that have begun a trial."""
+    return {attempt.worker for trial in queue.state().trials for attempt in trial.attempts}

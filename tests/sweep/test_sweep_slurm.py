@@ -20,11 +20,12 @@ import yaml
 from fake_slurm import Job, put_command
 
 from mic.errors import InputError
-from mic.sweep.engines.slurm import array_job
+from mic.sweep.engines.slurm import write_array_job
 from mic.sweep.sweep_file import read_sweep
 
 STAND_IN = str(Path(__file__).parents[1] / "helpers" / "slurm_ranks.py")
 Submit = Callable[..., Job]
+PATIENCE = 600.0  # seconds after which a test that hangs is ended
 
 
 def sweep_file(config: Path, **content: Any) -> Path:
@@ -44,7 +45,7 @@ def sweep_file(config: Path, **content: Any) -> Path:
 def submit(tmp_path: Path, tiny_config: Path) -> Iterator[Submit]:
     """Run the script as the first task of its job, whose `mic` is another command."""
     jobs: list[Job] = []
-    script = array_job(read_sweep(sweep_file(tiny_config)), 3, ["--note", "a b"])
+    script = write_array_job(read_sweep(sweep_file(tiny_config)), 3, ["--note", "a b"])
 
     def begin(*mic: str, script: Path = script, **options: Any) -> Job:
         folder = tmp_path / f"job{len(jobs)}"
@@ -62,9 +63,9 @@ def submit(tmp_path: Path, tiny_config: Path) -> Iterator[Submit]:
             job.shell.wait()
 
 
-def wait_for(what: Callable[[], Any], job: Job, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not what():
+def wait_for(condition: Callable[[], Any], job: Job) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
         assert job.shell.poll() is None, job.log.read_text()
         assert time.monotonic() < end, job.log.read_text()
         time.sleep(0.01)
@@ -94,7 +95,7 @@ def is_ready(job: Job) -> bool:
 
 def test_the_script_is_a_job_of_so_many_workers(tiny_config, tmp_path):
     file = sweep_file(tiny_config)
-    script = array_job(read_sweep(file), 8, ["--retries=2"])
+    script = write_array_job(read_sweep(file), 8, ["--retries=2"])
     assert script == tmp_path / "runs/mine/sweep.sbatch"
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
@@ -107,12 +108,12 @@ def test_the_script_is_a_job_of_so_many_workers(tiny_config, tmp_path):
         *("signal=B:USR1@120", "requeue", "open-mode=append"),
         f"output={tmp_path}/runs/mine/%x-%A_%a.log",
     ]
-    assert [one.name for one in script.parent.iterdir()] == ["sweep.sbatch"]
+    assert [file.name for file in script.parent.iterdir()] == ["sweep.sbatch"]
 
 
 def test_a_trial_of_several_processes_has_a_gpu_for_each(tiny_config):
     words = ["mic", "train", str(tiny_config), "trainer.devices=2", "${args_no_hyphens}"]
-    text = array_job(read_sweep(sweep_file(tiny_config, command=words)), 1, []).read_text()
+    text = write_array_job(read_sweep(sweep_file(tiny_config, command=words)), 1, []).read_text()
     assert "\n#SBATCH --gpus-per-task=2\n#SBATCH --cpus-per-task=16\n" in text
 
 
@@ -120,7 +121,7 @@ def test_a_trial_of_several_processes_has_a_gpu_for_each(tiny_config):
 def test_no_password_is_written_down(tiny_config, tmp_path, option):
     sweep = read_sweep(sweep_file(tiny_config))
     with pytest.raises(InputError, match="export MIC_STORAGE=URL before you call sbatch"):
-        array_job(sweep, 1, option)
+        write_array_job(sweep, 1, option)
     assert not (tmp_path / "runs").exists()
 
 
@@ -129,12 +130,12 @@ def test_no_password_is_written_down(tiny_config, tmp_path, option):
 )
 def test_only_a_worker_that_was_stopped_comes_back(submit, tmp_path, code, requeued):
     job = submit(sys.executable, STAND_IN, "ends", str(code), cpus_per_task=3)
-    assert job.wait(20) == code
+    assert job.wait(PATIENCE) == code
     assert job.requeued() == requeued
-    said = json.loads((job.folder / "said.0").read_text())
+    call = json.loads((job.folder / "said.0").read_text())
     file = str(tmp_path / "my sweep.yaml")
-    assert said["arguments"] == ["sweep", file, "--workers", "1", "--note", "a b"]
-    assert said["threads"] == "3"
+    assert call["arguments"] == ["sweep", file, "--workers", "1", "--note", "a b"]
+    assert call["threads"] == "3"
 
 
 def test_the_worker_is_told_of_the_limit_and_the_log_goes_on(submit):
@@ -143,7 +144,7 @@ def test_the_worker_is_told_of_the_limit_and_the_log_goes_on(submit):
         wait_for(lambda: is_ready(job), job)
         (job.folder / "ready.0").unlink()
         job.near_the_limit()
-        assert job.wait(20) == 143
+        assert job.wait(PATIENCE) == 143
         assert (job.folder / "saved.0").exists()
         assert job.requeued()
         job.restarts += 1
@@ -170,19 +171,20 @@ def test_a_task_that_slurm_itself_ends_is_left_to_slurm(submit, all_processes):
         os.killpg(job.shell.pid, signal.SIGTERM)
     else:
         job.end()
-    assert job.wait(20) == 143
+    assert job.wait(PATIENCE) == 143
     assert (job.folder / "saved.0").exists()
     assert not job.requeued()
 
 
 def test_a_task_that_is_told_twice_waits_for_its_worker(submit):
     """Preempted near the limit: SLURM has the last word."""
-    job = submit(sys.executable, STAND_IN, "waits")
+    job = submit(sys.executable, STAND_IN, "waits_to_save")
     wait_for(lambda: is_ready(job), job)
     job.near_the_limit()
-    time.sleep(0.05)
+    wait_for((job.folder / "asked.0").exists, job)
     job.end()
-    assert job.wait(20) == 143
+    (job.folder / "save").touch()
+    assert job.wait(PATIENCE) == 143
     assert (job.folder / "saved.0").exists()
     assert not job.requeued()
 
@@ -192,7 +194,7 @@ def test_a_worker_that_is_still_starting_comes_back_too(submit):
     job = submit("sh", "-c", "exec sleep 60")
     wait_for(lambda: job.log.read_text(), job)
     job.near_the_limit()
-    assert job.wait(20) == 143
+    assert job.wait(PATIENCE) == 143
     assert job.requeued()
 
 
@@ -203,19 +205,19 @@ def test_a_real_worker_saves_its_trial_and_ends_the_sweep(submit, tiny_config, t
     words = ["python", str(program), "train", str(tiny_config), "${args_no_hyphens}"]
     parameters = {"objective.gamma": {"values": [0.1]}}
     file = sweep_file(tiny_config, name="real", command=words, parameters=parameters)
-    script = array_job(read_sweep(file), 1, ["--retries=2"])
+    script = write_array_job(read_sweep(file), 1, ["--retries=2"])
     job = submit(sys.executable, "-m", "mic.cli", script=script)
     run = tmp_path / "runs/real/t000-seed0"
     wait_for((run / "ready").exists, job)
     job.near_the_limit()
-    assert job.wait(30) == 143
+    assert job.wait(PATIENCE) == 143
     assert (run / "saved").exists()
     assert job.requeued()
     job.restarts += 1
     job.start()
-    assert job.wait(30) == 0
+    assert job.wait(PATIENCE) == 0
     assert not job.requeued()
-    said = job.log.read_text()
-    assert "t000-seed0: stopped, back in the queue; 0 of 1 finished" in said
-    assert "t000-seed0: gamma=0.1, attempt 2" in said
-    assert "1 of 1 finished; best: t000 (gamma=0.1)" in said
+    log = job.log.read_text()
+    assert "t000-seed0: stopped, back in the queue; 0 of 1 finished" in log
+    assert "t000-seed0: gamma=0.1, attempt 2" in log
+    assert "1 of 1 finished; best: t000 (gamma=0.1)" in log

@@ -23,7 +23,7 @@ from mic.cli.main import main
 from mic.config.loading import load
 from mic.config.schema import Config
 from mic.errors import InputError, RunError
-from mic.sweep.engines.wandb import METHODS, for_wandb, place_trial, register
+from mic.sweep.engines.wandb import METHODS, place_trial, register_sweep, wandb_content
 from mic.sweep.sweep_file import read_sweep
 from mic.tracking.wandb import mirror as wandb_mirror
 
@@ -41,6 +41,7 @@ VALUES = {
     "seed": 3,
 }
 Started = Callable[..., Any]
+PATIENCE = 600.0  # seconds after which a test that hangs is ended
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
@@ -54,8 +55,8 @@ def sweep_file(config: Path, start: list[str] = MIC, **content: Any) -> Path:
         "parameters": {"objective.gamma": {"min": 0.1, "max": 2.0}},
         "command": [*start, str(config), "${args_no_hyphens}"],
     }
-    told = {key: one for key, one in (usual | content).items() if one is not None}
-    file.write_text(yaml.safe_dump(told))
+    given = {key: item for key, item in (usual | content).items() if item is not None}
+    file.write_text(yaml.safe_dump(given))
     return file
 
 
@@ -77,7 +78,7 @@ def test_wandb_takes_every_sweep_file_as_it_is(violations, file):
         content["parameters"].keys()
     )
     if content["method"] in METHODS:
-        assert for_wandb(read_sweep(file)) == content
+        assert wandb_content(read_sweep(file)) == content
 
 
 def test_wandb_takes_what_we_write_its_way(violations, tiny_config):
@@ -91,7 +92,7 @@ def test_wandb_takes_what_we_write_its_way(violations, tiny_config):
     file = sweep_file(
         tiny_config, TORCHRUN, parameters=parameters, seeds=[0, 1], metric=None, metrics=metrics
     )
-    content = for_wandb(read_sweep(file))
+    content = wandb_content(read_sweep(file))
     assert violations(content) == []
     _validate_config_and_fill_distribution(content)
     assert content["metric"] == metrics[0]
@@ -107,11 +108,11 @@ def test_another_base_is_that_of_the_command(tiny_config, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text(tiny_config.read_text())
     sweep = read_sweep(sweep_file(tiny_config, TORCHRUN), other)
-    assert for_wandb(sweep)["command"] == [*TORCHRUN, str(other), "${args_no_hyphens}"]
+    assert wandb_content(sweep)["command"] == [*TORCHRUN, str(other), "${args_no_hyphens}"]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({"method": "qmc"}, "method qmc: W&B does grid or random or bayes; take one of them"),
         ({"method": "custom"}, "method custom: W&B does grid or random or bayes"),
@@ -125,36 +126,37 @@ def test_another_base_is_that_of_the_command(tiny_config, tmp_path):
         ),
     ],
 )
-def test_what_wandb_cannot_do_is_refused(tiny_config, content, told):
+def test_what_wandb_cannot_do_is_refused(tiny_config, content, message):
     sweep = read_sweep(sweep_file(tiny_config, **content))
     with pytest.raises(InputError) as caught:
-        for_wandb(sweep)
-    assert told in str(caught.value)
+        wandb_content(sweep)
+    assert message in str(caught.value)
     assert str(caught.value).endswith("or leave out --engine wandb")
 
 
 def test_a_registered_sweep_is_what_the_file_says(tiny_config, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr("mic.tracking.wandb.server.PROBE", PATIENCE)
     words = [*MIC, str(tiny_config), "logging.entity=us", "${args_no_hyphens}"]
     sweep = read_sweep(sweep_file(tiny_config, name="mine", seeds=[0, 1], command=words))
     before = dict(os.environ)
     with serving() as fake:
         monkeypatch.setenv("WANDB_BASE_URL", fake.address)
-        assert register(sweep).endswith(" us/mic/sweep1")
+        assert register_sweep(sweep).endswith(" us/mic/sweep1")
         fake.doubts = ["eta: a doubt of the server's"]
-        own = sweep_file(tiny_config, project="p", entity="e", method="grid", parameters=GRID)
-        started = register(read_sweep(own))
+        other = sweep_file(tiny_config, project="p", entity="e", method="grid", parameters=GRID)
+        started = register_sweep(read_sweep(other))
         wandb.teardown()
     assert os.environ == before | {"WANDB_BASE_URL": fake.address}
-    contents = [for_wandb(sweep), for_wandb(read_sweep(own))]
-    sent = [yaml.safe_load(one["config"]) for one in fake.sweeps]
-    assert sent == [_validate_config_and_fill_distribution(one) for one in contents]
+    contents = [wandb_content(sweep), wandb_content(read_sweep(other))]
+    sent = [yaml.safe_load(sent_sweep["config"]) for sent_sweep in fake.sweeps]
+    assert sent == [_validate_config_and_fill_distribution(content) for content in contents]
     written = Path(sweep.base.runs) / "sweep1"  # where its reports look for it
     assert read_sweep(written / "sweep.yaml", base=written / "base.yaml").metrics == sweep.metrics
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert "eta: a doubt of the server's" in said.err
-    assert all(line.startswith("mic: W&B: ") for line in said.err.splitlines())
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "eta: a doubt of the server's" in printed.err
+    assert all(line.startswith("mic: W&B: ") for line in printed.err.splitlines())
 
     program, command, *options = started.split()
     assert (program, command) == ("wandb", "agent")
@@ -171,10 +173,10 @@ def test_without_a_key_or_a_server_one_line_says_so(tiny_config, monkeypatch):
     sweep = read_sweep(sweep_file(tiny_config))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     with pytest.raises(InputError, match=r"^W&B: no key for 127.0.0.1:1; `wandb login` or set "):
-        register(sweep)
+        register_sweep(sweep)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with pytest.raises(RunError, match=r"^W&B: http://127.0.0.1:1: .*; try again later$"):
-        register(sweep)
+        register_sweep(sweep)
 
 
 def test_a_run_of_no_agent_stays_where_it_is(tiny_config, monkeypatch):
@@ -187,10 +189,10 @@ def test_a_run_of_no_agent_stays_where_it_is(tiny_config, monkeypatch):
 def test_an_agents_run_is_placed_once(tiny_config, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_RUN_ID", "run1")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
-    found = place_trial(load(tiny_config))
-    assert (found.runs, found.name) == (str(tmp_path / "runs/sweep1"), "run1")
-    assert found.logging.wandb == "online"
-    assert place_trial(found) == found
+    config = place_trial(load(tiny_config))
+    assert (config.runs, config.name) == (str(tmp_path / "runs/sweep1"), "run1")
+    assert config.logging.wandb == "online"
+    assert place_trial(config) == config
     assert place_trial(load(tiny_config, "logging.wandb=offline")).logging.wandb == "offline"
 
 
@@ -208,36 +210,37 @@ def agent(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def started(start: list[str], process: type | None = None) -> Any:
         if process is not None:
             monkeypatch.setattr(wandb_agent, "AgentProcess", process)
-        one = wandb_agent.Agent(api=None, queue=None, sweep_id="sweep1")
-        one._sweep_command = for_wandb(read_sweep(sweep_file(tiny_config, start)))["command"]
+        agent = wandb_agent.Agent(api=None, queue=None, sweep_id="sweep1")
+        agent._sweep_command = wandb_content(read_sweep(sweep_file(tiny_config, start)))["command"]
         args = {key: {"value": value} for key, value in VALUES.items()}
-        told = {"type": "run", "run_id": "run1", "program": "", "args": args}
-        one._command_run(json.loads(json.dumps(told)))
-        return one._run_processes["run1"]
+        command = {"type": "run", "run_id": "run1", "program": "", "args": args}
+        agent._command_run(json.loads(json.dumps(command)))
+        return agent._run_processes["run1"]
 
     return started
 
 
 def test_a_run_that_wandb_ended_early_does_not_come_back(tmp_path, monkeypatch):
-    told: list[str] = []
-    monkeypatch.setattr(wandb_mirror, "PATIENCE", (5.0, 1.0))
+    calls: list[str] = []
+    monkeypatch.setattr(wandb_mirror, "PATIENCE", (PATIENCE, 1.0))
+    monkeypatch.setattr("mic.tracking.wandb.server.PROBE", PATIENCE)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
     with serving() as fake:
         monkeypatch.setenv("WANDB_BASE_URL", fake.address)
         mirror = wandb_mirror.start_wandb_run(Config(), tmp_path, "online")
-        monkeypatch.setattr(mirror.run, "mark_preempting", lambda: told.append("preempting"))
+        monkeypatch.setattr(mirror.run, "mark_preempting", lambda: calls.append("preempting"))
         fake.stopped.add(mirror.run.id)
         mirror.preempting()
-        assert told == []
+        assert calls == []
         fake.stopped.clear()  # SLURM's doing
         mirror.preempting()
-        assert told == ["preempting"]
+        assert calls == ["preempting"]
         monkeypatch.setattr("mic.tracking.wandb.server.PROBE", 0.2)
-        fake.silent.set()
+        fake.is_silent.set()
         mirror.preempting()  # one cannot know
-        assert told == ["preempting"] * 2
-        fake.silent.clear()
+        assert calls == ["preempting"] * 2
+        fake.is_silent.clear()
         mirror.finish()
         wandb.teardown()
 
@@ -277,7 +280,7 @@ def test_a_trial_of_the_agent_is_saved_goes_on_and_is_done_once(
     assert not (run / "results.json").exists()
     assert main(words[2:]) == 0
     segments = json.loads((run / "run.json").read_text())["segments"]
-    assert [one["step"] for one in segments] == [0, 2]
+    assert [segment["step"] for segment in segments] == [0, 2]
     check_values(run)
     # offline-run-TIME-ID, and -1 where two began in the same second
     assert [folder.name.split("-")[3] for folder in offline_folders(run)] == ["run1", "run1"]
@@ -286,7 +289,7 @@ def test_a_trial_of_the_agent_is_saved_goes_on_and_is_done_once(
     assert capfd.readouterr().err.endswith(
         f"{run}: has finished; nothing to do (--overwrite trains it anew)\n"
     )
-    assert [one.name for one in (tmp_path / "runs").iterdir()] == ["sweep1"]
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["sweep1"]
 
 
 def test_a_trial_of_several_processes_is_one_run(agent, trial_server, tmp_path, monkeypatch):
@@ -295,9 +298,9 @@ def test_a_trial_of_several_processes_is_one_run(agent, trial_server, tmp_path, 
     for name, value in trial_server.items():
         monkeypatch.setenv(name, value)
     torchrun = ["python", trials.__file__, "--nproc-per-node=2"]  # in its place: the same, sooner
-    assert agent(["${env}", *torchrun, "train"]).wait(120) == 0
+    assert agent(["${env}", *torchrun, "train"]).wait(PATIENCE) == 0
     run = tmp_path / "runs/sweep1/run1"
     check_values(run)
     segments = json.loads((run / "run.json").read_text())["segments"]
-    assert [one["ranks"] for one in segments] == [2]
+    assert [segment["ranks"] for segment in segments] == [2]
     assert len(offline_folders(run)) == 1

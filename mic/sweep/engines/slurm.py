@@ -1,6 +1,6 @@
-"""A batch script for SLURM: an array job whose tasks are workers of one sweep.
+"""Write a batch script for SLURM: an array job whose tasks are workers of one sweep.
 
-Its manner is that of experiments/slurm/train.sbatch, whose README says the reasons.
+It works as experiments/slurm/train.sbatch does; the README beside that one gives the reasons.
 """
 
 import shlex
@@ -12,7 +12,7 @@ from mic.files import write_text
 from mic.sweep.sweep_file import Sweep
 
 SCRIPT = "sweep.sbatch"
-CORES = 8  # of a process of a trial
+CORES = 8  # for each process of a trial
 
 TEXT = r"""#!/bin/bash
 # sbatch {script}
@@ -78,11 +78,11 @@ exit $code
 """
 
 
-def array_job(sweep: Sweep, workers: int, options: Sequence[str]) -> Path:
+def write_array_job(sweep: Sweep, workers: int, options: Sequence[str]) -> Path:
     """Write the script of an array job of `workers` workers into the sweep's folder; its path.
 
-    It is to be submitted from the folder in which it was written, as all paths start there. Raises
-    InputError for an option that might hold a password.
+    Submit it from the current folder, as all paths start there. Raises InputError for an option
+    that may hold a password.
     """
     folder = sweep.folder
     script = folder / SCRIPT

@@ -11,25 +11,25 @@ from typing import Any
 from mic.config.schema import Config
 from mic.console import notice
 from mic.errors import InputError, RunError
-from mic.sweep.folder import write_down
+from mic.sweep.folder import write_sweep
 from mic.sweep.sweep_file import MACRO, Sweep, parse_command
 from mic.tracking.wandb.mirror import error_line
 from mic.tracking.wandb.server import dead_server, missing_key
 
 METHODS = ("grid", "random", "bayes")
-# an agent that is told to stop tells its trial, and waits for it to save itself
+# an agent that gets a signal forwards it to its trial, and waits until it has saved itself
 AGENT = "wandb agent --forward-signals --term-timeout 300"
 OURS = "or leave out --engine wandb"
 
 
-def register(sweep: Sweep) -> str:
-    """Make the sweep at W&B; the command of an agent for it.
+def register_sweep(sweep: Sweep) -> str:
+    """Register the sweep at W&B; returns the command of an agent for it.
 
-    What is swept is written down in runs/ID, where the agents' runs will be.
+    The sweep file and the base config are written into runs/ID, where the agents' runs will be.
 
     Raises InputError for what W&B cannot do and where there is no key, RunError when W&B fails.
     """
-    content = for_wandb(sweep)
+    content = wandb_content(sweep)
     if reason := missing_key():
         raise InputError(f"W&B: {reason}, {OURS}")
     if reason := dead_server():
@@ -38,34 +38,36 @@ def register(sweep: Sweep) -> str:
 
     logging = sweep.base.logging
     project, entity = content.get("project", logging.project), content.get("entity", logging.entity)
-    with captured() as said:
+    with capture_output() as output:
         try:
             number = wandb.sweep(content, entity=entity, project=project)
         except Exception as error:  # W&B's are of many kinds
             raise RunError(f"W&B: {sweep.file}: {error_line(error)}") from error
         # where the server put it, which for no entity is the key's own
         place = [os.environ.get(name) for name in ("WANDB_ENTITY", "WANDB_PROJECT")]
-    for line in said.getvalue().splitlines():
+    for line in output.getvalue().splitlines():
         _, warning, text = line.partition("WARNING")
         if warning and text.strip():
             notice(f"W&B: {text.strip()}")
-    write_down(sweep, Path(sweep.base.runs) / number)
+    write_sweep(sweep, Path(sweep.base.runs) / number)
     return f"{AGENT} {'/'.join(filter(None, [*place, number]))}"
 
 
-def for_wandb(sweep: Sweep) -> dict[str, Any]:
-    """What W&B is sent: the file's content, with keys of ours written its way.
+def wandb_content(sweep: Sweep) -> dict[str, Any]:
+    """The sweep file's content as it is sent to W&B, with mic's own keys written in W&B's way.
 
     Raises InputError for what W&B cannot do.
     """
-    refuse(sweep)
+    refuse_unsupported(sweep)
     content = dict(sweep.content)
     if "seeds" in content:
         axis = {"seed": {"values": content.pop("seeds")}}
         content["parameters"] = {**content["parameters"], **axis}
     if "metrics" in content:
         (content["metric"],) = content.pop("metrics")
-    content["parameters"] = {key: told(one) for key, one in content["parameters"].items()}
+    content["parameters"] = {
+        key: wandb_parameter(entry) for key, entry in content["parameters"].items()
+    }
     words = content["command"]
     if parse_command(words, str(sweep.file))[1:] != (sweep.config, sweep.overrides):  # another base
         first = words[: words.index("train") + 1]
@@ -73,11 +75,11 @@ def for_wandb(sweep: Sweep) -> dict[str, Any]:
     return content
 
 
-def refuse(sweep: Sweep) -> None:
+def refuse_unsupported(sweep: Sweep) -> None:
     """Raise an InputError for what the local engine can do, and W&B cannot."""
     methods = " or ".join(METHODS)
     if len(sweep.metrics) > 1:
-        names = ", ".join(one.name for one in sweep.metrics)
+        names = ", ".join(metric.name for metric in sweep.metrics)
         raise InputError(
             f"{sweep.file}: metrics {names}: W&B goes by one; give one `metric`, {OURS}"
         )
@@ -85,38 +87,38 @@ def refuse(sweep: Sweep) -> None:
         raise InputError(
             f"{sweep.file}: method {sweep.method}: W&B does {methods}; take one of them, {OURS}"
         )
-    if sweep.early is not None and sweep.early.kind != "hyperband":
+    if sweep.early_termination is not None and sweep.early_termination.kind != "hyperband":
         raise InputError(
-            f"{sweep.file}: early_terminate {sweep.early.kind}: W&B does type: hyperband; take it, "
-            f"{OURS}"
+            f"{sweep.file}: early_terminate {sweep.early_termination.kind}: W&B does type: "
+            f"hyperband; take it, {OURS}"
         )
 
 
-def told(one: dict[str, Any]) -> dict[str, Any]:
+def wandb_parameter(entry: dict[str, Any]) -> dict[str, Any]:
     """A parameter as W&B reads it, which guesses no distribution between 1 and 2.5.
 
-    >>> told({"min": 1, "max": 2.5}), told({"min": 1, "max": 2})
+    >>> wandb_parameter({"min": 1, "max": 2.5}), wandb_parameter({"min": 1, "max": 2})
     ({'min': 1, 'max': 2.5, 'distribution': 'uniform'}, {'min': 1, 'max': 2})
     """
-    if "distribution" in one or not {"min", "max"} <= one.keys():
-        return one
-    mixed = type(one["min"]) is not type(one["max"])
-    return {**one, "distribution": "uniform"} if mixed else one
+    if "distribution" in entry or not {"min", "max"} <= entry.keys():
+        return entry
+    mixed = type(entry["min"]) is not type(entry["max"])
+    return {**entry, "distribution": "uniform"} if mixed else entry
 
 
 @contextmanager
-def captured() -> Iterator[io.StringIO]:
-    """All that W&B says within, instead of the terminal; the environment afterwards as before."""
+def capture_output() -> Iterator[io.StringIO]:
+    """Capture the output of W&B within the block; restore the environment at its end."""
     import wandb
 
     names = ("WANDB_ENTITY", "WANDB_PROJECT")
     before = {name: os.environ.get(name) for name in names}
-    said = io.StringIO()
-    with redirect_stdout(said), redirect_stderr(said):
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
         wandb.teardown()  # silent until here
         wandb.setup()
         try:
-            yield said
+            yield output
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None)

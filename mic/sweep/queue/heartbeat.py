@@ -1,7 +1,8 @@
-"""Whether a worker is alive: by its process where that can be seen, else by its signs of life.
+"""Tell whether a worker is alive: by its process on the same machine, else by its heartbeats.
 
-No two machines' clocks are compared: a worker elsewhere is gone when whoever watches has seen no
-new sign of it for LEASE seconds. Its trial has ended by then, for it ends with its worker.
+Clocks of two machines are never compared: a worker of another machine is gone when the watching
+worker has seen no new heartbeat of it for LEASE seconds. Its trial has ended by then, as a trial
+ends with its worker.
 """
 
 import contextlib
@@ -15,33 +16,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mic.distributed.launcher import LAST
-from mic.sweep.queue.state import Attempt, Setting
-from mic.sweep.queue.storage import TROUBLE, away
+from mic.sweep.queue.state import Attempt, QueuedSetting
+from mic.sweep.queue.storage import STORAGE_ERRORS, is_away
 
-BEAT = 15.0  # seconds between two signs of life
-LEASE = 120.0  # seconds without any after which a worker elsewhere is gone: above BEAT + LAST
+BEAT = 15.0  # seconds between two heartbeats
+# seconds without a heartbeat after which a worker of another machine is gone: above BEAT + LAST
+LEASE = 120.0
 
 
-class Life(NamedTuple):
-    """Who a worker is: where processes see each other, how it is called, and its process."""
+class WorkerId(NamedTuple):
+    """A worker: `place` is where processes see each other, `name` is for people."""
 
     place: str
     name: str
     process: str
 
 
-def own() -> Life:
-    """This process's."""
+def this_worker() -> WorkerId:
+    """The identity of this process."""
     host, pid = socket.gethostname(), os.getpid()
     boot = Path("/proc/sys/kernel/random/boot_id")
-    parts = [host, boot.read_text().strip() if boot.is_file() else ""]
+    place = [host, boot.read_text().strip() if boot.is_file() else ""]
     with contextlib.suppress(OSError):
-        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))  # a container's own numbers
-    return Life("/".join(parts), f"{host}:{pid}", identity(pid))
+        place.append(str(Path("/proc/self/ns/pid").stat().st_ino))  # a container has its own pids
+    return WorkerId("/".join(place), f"{host}:{pid}", process_identity(pid))
 
 
-def identity(pid: int) -> str:
-    """A process's number, and when it began: numbers are used again."""
+def process_identity(pid: int) -> str:
+    """A process's id and when it began, as ids are used again: `PID:START`."""
     try:
         began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -49,10 +51,10 @@ def identity(pid: int) -> str:
     return f"{pid}:{began}"
 
 
-def alive(process: str) -> bool:
-    """Whether a process of this place is running; one that waits to be reaped is not.
+def is_alive(process: str) -> bool:
+    """Whether a process of this place is running; a zombie is not.
 
-    >>> alive(identity(os.getpid())), alive(f"{os.getpid()}:1"), alive("")
+    >>> is_alive(process_identity(os.getpid())), is_alive(f"{os.getpid()}:1"), is_alive("")
     (True, False, False)
     """
     pid, _, began = process.partition(":")
@@ -72,65 +74,65 @@ def alive(process: str) -> bool:
     return False
 
 
-class Signs:
-    """The signs of life that a worker gives while it is at a run.
+class Heartbeat:
+    """The heartbeats that a worker sends while it trains a trial.
 
-    `give` sends one, with its number, and says whether the run is still the worker's.
+    `send` stores one, with its number, and returns whether the trial is still this worker's.
     """
 
-    def __init__(self, give: Callable[[int], bool]) -> None:
-        self.give = give
+    def __init__(self, send: Callable[[int], bool]) -> None:
+        self.send = send
         self.count = 0
-        self.tried = -math.inf
-        self.heard = time.monotonic()
+        self.last_try = -math.inf
+        self.last_stored = time.monotonic()
 
-    def given(self) -> bool:
-        """Give one when it is time; False when the run has been taken from this worker."""
+    def send_if_due(self) -> bool:
+        """Send one every BEAT seconds; False when the trial has been taken from this worker."""
         now = time.monotonic()
-        if now - self.tried < BEAT:
+        if now - self.last_try < BEAT:
             return True
-        self.tried = now
+        self.last_try = now
         try:
-            still_ours = self.give(self.count + 1)
-        except TROUBLE as error:
-            if not away(error):
+            still_ours = self.send(self.count + 1)
+        except STORAGE_ERRORS as error:
+            if not is_away(error):
                 raise
             return True
-        self.count, self.heard = self.count + 1, now
+        self.count, self.last_stored = self.count + 1, now
         return still_ours
 
     @property
-    def unheard(self) -> bool:
-        """Whether others may soon take this worker for dead, since the storage is away."""
-        return time.monotonic() - self.heard > LEASE - LAST - BEAT
+    def overdue(self) -> bool:
+        """Whether others may soon take this worker for dead, as the storage is away."""
+        return time.monotonic() - self.last_stored > LEASE - LAST - BEAT
 
 
-class Watch:
-    """What a worker has seen of the others, by its own clock."""
+class LivenessWatch:
+    """What a worker has seen of other workers' heartbeats, by its own clock."""
 
-    def __init__(self, life: Life) -> None:
-        self.life = life
+    def __init__(self, worker_id: WorkerId) -> None:
+        self.worker_id = worker_id
         self.seen: dict[tuple[str, int], tuple[int, float]] = {}
 
-    def gone(self, attempt: Attempt) -> bool:
+    def is_gone(self, attempt: Attempt) -> bool:
         """Whether the worker of an attempt that has not ended is gone, and its trial with it."""
-        if attempt.place != self.life.place:
-            return self.silent(("attempt", attempt.number), attempt.beat, LEASE)
-        if alive(attempt.worker_process):
+        if attempt.place != self.worker_id.place:
+            return self.is_silent(("attempt", attempt.number), attempt.beat, LEASE)
+        if is_alive(attempt.worker_process):
             return False
-        if not alive(attempt.process):
+        if not is_alive(attempt.process):
             return True
-        if self.silent(("orphan", attempt.number), attempt.beat, LAST + BEAT):
+        if self.is_silent(("orphan", attempt.number), attempt.beat, LAST + BEAT):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(int(attempt.process.partition(":")[0]), signal.SIGKILL)
         return False
 
-    def abandoned(self, setting: Setting) -> bool:
-        """Whether whoever drew a setting died before it could be begun."""
-        return not setting.ready and self.silent(("setting", setting.number), 0, LEASE)
+    def is_abandoned(self, setting: QueuedSetting) -> bool:
+        """Whether the worker that drew a setting died before it had stored it whole."""
+        return not setting.ready and self.is_silent(("setting", setting.number), 0, LEASE)
 
-    def silent(self, key: tuple[str, int], beat: int, patience: float) -> bool:
-        """Whether a count has stayed what it is for `patience` seconds."""
+    def is_silent(self, key: tuple[str, int], beat: int, patience: float) -> bool:
+        """Whether a count has not changed for `patience` seconds."""
         now = time.monotonic()
         if key not in self.seen or self.seen[key][0] != beat:
             self.seen[key] = (beat, now)

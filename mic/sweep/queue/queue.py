@@ -1,10 +1,13 @@
-"""The queue of a sweep's runs in Optuna's storage, shared by workers that may die at any moment.
+"""Share a sweep's trials among workers, which may die at any moment, through Optuna's storage.
 
-Two studies: NAME has a trial a setting, whose values are the means over its seeds; NAME/attempts
-has a trial an attempt at a run. Three things are atomic in every storage, and all else is built of
-them: a trial is created whole; trials are numbered in the order of their creation; a trial ends
-once. So of two attempts at one run, as of two trials of one setting, the lower number is right and
-the other withdraws.
+A setting is a value for every parameter, a trial is a setting with a seed, an attempt is one
+worker's try at a trial (see state.py). The storage has two studies: NAME has an Optuna trial for
+each setting, whose values are the means over its seeds; NAME/attempts has one for each attempt.
+
+Three operations are atomic in every storage, and everything else is built of them: an Optuna trial
+is created whole; Optuna trials are numbered in the order of their creation; each ends once. So of
+two attempts at one trial, or two Optuna trials of one setting, the lower number is valid and the
+other is withdrawn.
 """
 
 import time
@@ -18,50 +21,69 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mic.errors import InputError
-from mic.sweep.queue.heartbeat import Life
-from mic.sweep.queue.state import Attempt, Board, How, Run, Setting, board
-from mic.sweep.queue.storage import ENDS, STATES, attempt, patiently, trials_of
-from mic.sweep.sampling import meant, planned, pruner_of, quiet_study, sampler_of
+from mic.sweep.queue.heartbeat import WorkerId
+from mic.sweep.queue.state import (
+    Attempt,
+    Outcome,
+    QueuedSetting,
+    QueuedTrial,
+    SweepState,
+    sweep_state,
+)
+from mic.sweep.queue.storage import (
+    OPTUNA_STATES,
+    SETTING_STATES,
+    frozen_trials,
+    read_attempt,
+    retry_while_away,
+)
+from mic.sweep.sampling import (
+    create_study,
+    make_pruner,
+    make_sampler,
+    planned_points,
+    restore_values,
+)
 from mic.sweep.search_space import Point
-from mic.sweep.sweep_file import Sweep, shared
+from mic.sweep.sweep_file import Sweep, identifying_lines
 
-RETRIES = 2  # times that a failing run is tried again
+RETRIES = 2  # times that a failing trial is tried again
 
 
 class Queue:
-    """A sweep's queue; `retries` is kept for whoever joins.
+    """A sweep's queue; `retries` is stored for the workers that join later.
 
     Raises InputError when another sweep of that name is in the storage.
     """
 
     def __init__(self, sweep: Sweep, storage: BaseStorage, retries: int | None = None) -> None:
         self.sweep, self.storage = sweep, storage
-        self.planned = planned(sweep)
+        self.planned = planned_points(sweep)
         directions = [f"{metric.goal}" for metric in sweep.metrics]
-        self.settings = self.study(
-            sweep.name, directions, sampler=sampler_of(sweep), pruner=pruner_of(sweep)
+        self.settings_study = self.open_study(
+            sweep.name, directions, sampler=make_sampler(sweep), pruner=make_pruner(sweep)
         )
-        self.attempts = self.study(f"{sweep.name}/attempts", ["maximize"])
+        self.attempts_study = self.open_study(f"{sweep.name}/attempts", ["maximize"])
         self.retries = RETRIES
         self.retried: set[int] = set()
-        known = patiently(lambda: self.settings.user_attrs).get("says")
-        says = list(shared(sweep))
-        if known is None:
-            patiently(lambda: self.settings.set_user_attr("says", says))
-        elif known != says:
-            gone = [f"was: {one}" for one in known if one not in says]
-            new = [f"is: {one}" for one in says if one not in known]
-            other = "; ".join(gone + new)
+        stored = retry_while_away(lambda: self.settings_study.user_attrs).get("says")
+        lines = list(identifying_lines(sweep))
+        if stored is None:
+            retry_while_away(lambda: self.settings_study.set_user_attr("says", lines))
+        elif stored != lines:
+            removed = [f"was: {line}" for line in stored if line not in lines]
+            added = [f"is: {line}" for line in lines if line not in stored]
+            changes = "; ".join(removed + added)
             raise InputError(
-                f"{sweep.file}: a sweep {sweep.name!r} with other axes has begun ({other}); "
+                f"{sweep.file}: a sweep {sweep.name!r} with other axes has begun ({changes}); "
                 "give this one another `name:`"
             )
         if retries is not None:
-            patiently(lambda: self.settings.set_user_attr("retries", retries))
+            retry_while_away(lambda: self.settings_study.set_user_attr("retries", retries))
 
-    def study(self, name: str, directions: list[str], **options: Any) -> optuna.Study:
-        return patiently(
-            lambda: quiet_study(
+    def open_study(self, name: str, directions: list[str], **options: Any) -> optuna.Study:
+        return retry_while_away(
+            lambda: create_study(
                 storage=self.storage,
                 study_name=name,
                 directions=directions,
@@ -70,46 +92,46 @@ class Queue:
             )
         )
 
-    def board(self) -> Board:
+    def state(self) -> SweepState:
         """What the storage holds now."""
-        about = patiently(lambda: self.settings.user_attrs)
-        self.retries, self.retried = about.get("retries", RETRIES), set(about.get("retried", ()))
-        settings, attempts = trials_of(self.settings), trials_of(self.attempts)
-        return board(
-            [self.setting(one) for one in settings if not self.void(one)],
-            [attempt(one) for one in attempts],
+        shared = retry_while_away(lambda: self.settings_study.user_attrs)
+        self.retries, self.retried = shared.get("retries", RETRIES), set(shared.get("retried", ()))
+        settings, attempts = frozen_trials(self.settings_study), frozen_trials(self.attempts_study)
+        return sweep_state(
+            [self.read_setting(frozen) for frozen in settings if not self.is_void(frozen)],
+            [read_attempt(frozen) for frozen in attempts],
             self.sweep.seeds,
             self.retries,
             None if self.planned is None else len(self.planned),
         )
 
-    def setting(self, trial: FrozenTrial) -> Setting:
-        ready = bool(trial.user_attrs.get("ready"))
-        return Setting(
-            trial.number,
-            meant(self.sweep, trial.params) if ready else {},
-            trial.user_attrs.get("planned"),
+    def read_setting(self, frozen: FrozenTrial) -> QueuedSetting:
+        ready = bool(frozen.user_attrs.get("ready"))
+        return QueuedSetting(
+            frozen.number,
+            restore_values(self.sweep, frozen.params) if ready else {},
+            frozen.user_attrs.get("planned"),
             ready,
-            STATES[trial.state],  # type: ignore[arg-type]
-            tuple(trial.values or ()),
+            SETTING_STATES[frozen.state],  # type: ignore[arg-type]
+            tuple(frozen.values or ()),
         )
 
-    def void(self, trial: FrozenTrial) -> bool:
-        """Whether a setting was withdrawn, or failed and is to be tried anew."""
-        return "void" in trial.user_attrs or trial.number in self.retried
+    def is_void(self, frozen: FrozenTrial) -> bool:
+        """Whether a setting was withdrawn, or failed and is to be tried again."""
+        return "void" in frozen.user_attrs or frozen.number in self.retried
 
     def retry_failed(self) -> int:
-        """Have every setting that failed tried anew, as another setting; how many."""
-        failed = [one.number for one in self.board().settings if one.state == "failed"]
+        """Have every failed setting tried again, as a new setting; returns their number."""
+        failed = [setting.number for setting in self.state().settings if setting.state == "failed"]
         self.retried |= set(failed)
-        patiently(lambda: self.settings.set_user_attr("retried", sorted(self.retried)))
+        retry_while_away(lambda: self.settings_study.set_user_attr("retried", sorted(self.retried)))
         return len(failed)
 
-    def draw(self, now: Board) -> bool:
+    def draw(self, state: SweepState) -> bool:
         """Begin another setting; False when there is none to begin."""
         if self.planned is None:
-            return self.ask(now)
-        begun = {one.planned for one in now.settings}
+            return self.ask(state)
+        begun = {setting.planned for setting in state.settings}
         for index, point in enumerate(self.planned):
             if index not in begun:
                 self.begin(point, index)
@@ -117,142 +139,162 @@ class Queue:
         return False
 
     def begin(self, point: Point, index: int) -> None:
-        """Add a planned setting; withdraw it when somebody was sooner."""
+        """Add a planned setting; withdraw it when another worker has added it before."""
         axes = self.sweep.parameters
         token = uuid.uuid4().hex
-        trial = create_trial(
+        frozen = create_trial(
             state=TrialState.RUNNING,
             params={axis.key: axis.stored(point[axis.key]) for axis in axes},
             distributions={axis.key: axis.distribution for axis in axes},
             user_attrs={"planned": index, "ready": True, "token": token},
         )
-        added = self.add(self.settings, trial, token)
-        trials = trials_of(self.settings)
-        earlier = [one for one in trials[: added.number] if not self.void(one)]
-        if any(one.user_attrs.get("planned") == index for one in earlier):
+        added = self.add(self.settings_study, frozen, token)
+        if any(
+            earlier.user_attrs.get("planned") == index
+            for earlier in frozen_trials(self.settings_study)[: added.number]
+            if not self.is_void(earlier)
+        ):
             self.withdraw(added)
 
-    def ask(self, now: Board) -> bool:
+    def ask(self, state: SweepState) -> bool:
         """Have the sampler draw a setting from the results so far."""
-        limit = self.sweep.settings or 0
-        if len(now.settings) >= limit:
+        limit = self.sweep.max_settings or 0
+        if len(state.settings) >= limit:
             return False
         distributions = {axis.key: axis.distribution for axis in self.sweep.parameters}
-        asked = patiently(lambda: self.settings.ask(distributions))
-        trials = trials_of(self.settings)
-        drawn = trials[asked.number]
-        before = [one for one in trials[: asked.number] if not self.void(one)]
-        if len(before) >= limit:  # two workers asked at a time
+        asked = retry_while_away(lambda: self.settings_study.ask(distributions))
+        settings = frozen_trials(self.settings_study)
+        drawn = settings[asked.number]
+        earlier = [frozen for frozen in settings[: asked.number] if not self.is_void(frozen)]
+        if len(earlier) >= limit:  # two workers asked at the same time
             self.withdraw(drawn)
         else:
-            patiently(lambda: self.storage.set_trial_user_attr(drawn._trial_id, "ready", True))
+            retry_while_away(
+                lambda: self.storage.set_trial_user_attr(drawn._trial_id, "ready", True)
+            )
         return True
 
-    def withdraw(self, trial: FrozenTrial) -> None:
+    def withdraw(self, frozen: FrozenTrial) -> None:
         """Take back a setting that nobody has begun."""
-        with suppress(UpdateFinishedTrialError):  # somebody else did
-            patiently(lambda: self.storage.set_trial_user_attr(trial._trial_id, "void", True))
-        self.finish(trial, TrialState.FAIL)
+        with suppress(UpdateFinishedTrialError):  # another worker did
+            retry_while_away(
+                lambda: self.storage.set_trial_user_attr(frozen._trial_id, "void", True)
+            )
+        self.finish(frozen, TrialState.FAIL)
 
-    def settle(self, now: Board) -> bool:
-        """Tell the optimiser of settings whose runs have all ended; whether there were any."""
-        found = now.settled()
-        for setting, state, values in found:
-            trial = trials_of(self.settings)[setting.number]
-            end = ENDS.get(state, TrialState.FAIL)
-            self.finish(trial, end, values if state == "finished" else None)
-        return bool(found)
+    def settle(self, state: SweepState) -> bool:
+        """Give the optimiser the settings whose trials have all ended; whether there were any."""
+        settled = state.settled_settings()
+        for setting, end, values in settled:
+            frozen = frozen_trials(self.settings_study)[setting.number]
+            optuna_state = OPTUNA_STATES.get(end, TrialState.FAIL)
+            self.finish(frozen, optuna_state, values if end == "finished" else None)
+        return bool(settled)
 
-    def claim(self, run: Run, life: Life) -> Attempt | None:
-        """Begin an attempt at a run; None when somebody was sooner."""
+    def claim(self, trial: QueuedTrial, worker_id: WorkerId) -> Attempt | None:
+        """Begin an attempt at a trial; None when another worker has begun one before."""
         token = uuid.uuid4().hex
-        about = {
-            "setting": run.setting.number,
-            "seed": run.seed,
-            "place": life.place,
-            "worker": life.name,
-            "worker_process": life.process,
+        attributes = {
+            "setting": trial.setting.number,
+            "seed": trial.seed,
+            "place": worker_id.place,
+            "worker": worker_id.name,
+            "worker_process": worker_id.process,
             "began": time.time(),
             "token": token,
         }
-        added = self.add(
-            self.attempts, create_trial(state=TrialState.RUNNING, user_attrs=about), token
-        )
-        trials = trials_of(self.attempts)
-        rivals = [
-            one
-            for one in map(attempt, trials[: added.number])
-            if (one.setting, one.seed) == (run.setting.number, run.seed)
-            and one.how in (None, "finished", "pruned")
-        ]
-        if rivals:
-            self.end(attempt(added), "duplicate")
+        frozen = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+        added = self.add(self.attempts_study, frozen, token)
+        attempt = read_attempt(added)
+        earlier_attempts = map(read_attempt, frozen_trials(self.attempts_study)[: added.number])
+        if any(
+            (earlier.setting, earlier.seed) == (attempt.setting, attempt.seed)
+            and earlier.outcome in (None, "finished", "pruned")
+            for earlier in earlier_attempts
+        ):
+            self.end(attempt, "duplicate")
             return None
-        return attempt(added)
+        return attempt
 
-    def add(self, study: optuna.Study, trial: FrozenTrial, token: str) -> FrozenTrial:
-        """Add a trial once, although the database may go away between doing it and saying so."""
+    def add(self, study: optuna.Study, frozen: FrozenTrial, token: str) -> FrozenTrial:
+        """Add an Optuna trial once, although the database may go away before it answers.
 
-        def once() -> FrozenTrial:
-            found = [one for one in study.trials if one.user_attrs.get("token") == token]
-            if not found:
-                study.add_trial(trial)
-                found = [one for one in study.trials if one.user_attrs.get("token") == token]
-            return found[0]
+        It is recognised by its `token`.
+        """
 
-        return patiently(once)
+        def with_token() -> FrozenTrial | None:
+            return next(
+                (added for added in study.trials if added.user_attrs.get("token") == token), None
+            )
 
-    def beat(self, one: Attempt, count: int, process: str) -> bool:
-        """Give a sign of life; False when the attempt has been taken from this worker."""
-        trial = self.attempts.get_trials(deepcopy=False)[one.number]
+        def add_once() -> FrozenTrial:
+            added = with_token()
+            if added is None:
+                study.add_trial(frozen)
+                added = with_token()
+            assert added is not None
+            return added
+
+        return retry_while_away(add_once)
+
+    def send_heartbeat(self, attempt: Attempt, count: int, process: str) -> bool:
+        """Store a heartbeat; False when the attempt has been taken from this worker."""
+        frozen = self.attempts_study.get_trials(deepcopy=False)[attempt.number]
         try:
-            self.storage.set_trial_user_attr(trial._trial_id, "beat", count)
-            if trial.user_attrs.get("process") != process:
-                self.storage.set_trial_user_attr(trial._trial_id, "process", process)
+            self.storage.set_trial_user_attr(frozen._trial_id, "beat", count)
+            if frozen.user_attrs.get("process") != process:
+                self.storage.set_trial_user_attr(frozen._trial_id, "process", process)
         except UpdateFinishedTrialError:
             return False
         return True
 
     def end(
-        self, one: Attempt, how: How, values: tuple[float, ...] = (), lines: tuple[str, ...] = ()
+        self,
+        attempt: Attempt,
+        outcome: Outcome,
+        values: tuple[float, ...] = (),
+        lines: tuple[str, ...] = (),
     ) -> bool:
-        """End an attempt; False when it has ended already, in another way."""
+        """End an attempt; False when it has ended already, with another outcome."""
 
-        def tell() -> bool:
-            now = self.attempts.get_trials(deepcopy=False)[one.number]
-            if now.state != TrialState.RUNNING:
-                return attempt(now).how == how
-            about = {"values": values, "lines": lines, "seconds": time.time() - one.began}
+        def read_frozen() -> FrozenTrial:
+            return self.attempts_study.get_trials(deepcopy=False)[attempt.number]
+
+        def end_once() -> bool:
+            frozen = read_frozen()
+            if frozen.state != TrialState.RUNNING:
+                return read_attempt(frozen).outcome == outcome
+            result = {"values": values, "lines": lines, "seconds": time.time() - attempt.began}
             try:
-                self.storage.set_trial_user_attr(now._trial_id, f"how/{how}", about)
+                self.storage.set_trial_user_attr(frozen._trial_id, f"how/{outcome}", result)
             except UpdateFinishedTrialError:
                 return False
-            if self.finish(now, ENDS.get(how, TrialState.FAIL), (0.0,)):
+            if self.finish(frozen, OPTUNA_STATES.get(outcome, TrialState.FAIL), (0.0,)):
                 return True
-            return attempt(self.attempts.get_trials(deepcopy=False)[one.number]).how == how
+            return read_attempt(read_frozen()).outcome == outcome
 
-        return patiently(tell)
+        return retry_while_away(end_once)
 
     def finish(
-        self, trial: FrozenTrial, state: TrialState, values: tuple[float, ...] | None = None
+        self, frozen: FrozenTrial, state: TrialState, values: tuple[float, ...] | None = None
     ) -> bool:
-        """Give a trial its end; False when it has one."""
+        """End an Optuna trial; False when it has ended already."""
 
-        def tell() -> bool:
+        def finish_once() -> bool:
             try:
                 self.storage.set_trial_state_values(
-                    trial._trial_id, state, values if state == TrialState.COMPLETE else None
+                    frozen._trial_id, state, values if state == TrialState.COMPLETE else None
                 )
             except UpdateFinishedTrialError:
                 return False
             return True
 
-        return patiently(tell)
+        return retry_while_away(finish_once)
 
-    def report(self, setting: Setting, step: int, value: float) -> bool:
-        """Tell the pruner of a value after some validations; whether the setting is to be ended."""
-        trial = self.settings.get_trials(deepcopy=False)[setting.number]
-        if step not in trial.intermediate_values:
-            self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
-        trial = self.settings.get_trials(deepcopy=False)[setting.number]
-        return self.settings.pruner.prune(self.settings, trial)
+    def report(self, setting: QueuedSetting, step: int, value: float) -> bool:
+        """Give the pruner a value after some validations; whether the setting is to be ended."""
+        frozen = self.settings_study.get_trials(deepcopy=False)[setting.number]
+        if step not in frozen.intermediate_values:
+            self.storage.set_trial_intermediate_value(frozen._trial_id, step, value)
+        frozen = self.settings_study.get_trials(deepcopy=False)[setting.number]
+        return self.settings_study.pruner.prune(self.settings_study, frozen)

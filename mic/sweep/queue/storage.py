@@ -1,6 +1,6 @@
-"""Optuna's storage: a journal file in the sweep's folder, or any database that Optuna knows.
+"""Open Optuna's storage of a sweep and read it: a journal file in its folder, or any database.
 
-A database may be restarted under a running sweep: what fails for that reason is tried again.
+A database may be restarted under a running sweep: calls that fail for that reason are repeated.
 """
 
 import random
@@ -19,24 +19,24 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlch
 
 from mic.console import notice
 from mic.errors import InputError, RunError
-from mic.sweep.queue.state import Attempt, How
+from mic.sweep.queue.state import Attempt, Outcome
 
 JOURNAL = "journal.log"
 PATIENCE = 600.0  # seconds that a database may be away
-TRIES = 10  # at opening a database that many workers open for the first time at once
+TRIES = 10  # to open a database that many workers open for the first time at once
 PAUSE = 2.0  # seconds between two tries
 
-TROUBLE = (StorageInternalError, SQLAlchemyError)  # some of it is that the database is away
+STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)  # also when the database is away
 
-ENDS = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-STATES = {
+OPTUNA_STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+SETTING_STATES = {
     TrialState.RUNNING: "open",
     TrialState.WAITING: "open",
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-WAYS: Mapping[TrialState, tuple[How, ...]] = {
+OUTCOMES: Mapping[TrialState, tuple[Outcome, ...]] = {
     TrialState.COMPLETE: ("finished",),
     TrialState.PRUNED: ("pruned",),
     TrialState.FAIL: ("duplicate", "lost", "preempted", "refused", "failed"),
@@ -55,30 +55,30 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    shown = masked(url)
+    shown = mask_password(url)
     if url.startswith("sqlite"):
         notice(f"--storage {shown}: SQLite is not made for several writers; a journal file is")
     options = {} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for tries in reversed(range(TRIES)):
         try:
-            return RDBStorage(driver(url), engine_kwargs=options)
+            return RDBStorage(with_driver(url), engine_kwargs=options)
         except ImportError as error:
             raise InputError(
                 f"--storage {shown}: {error}; pip install 'mic-embeddings[postgresql]'"
             ) from None
         except (IntegrityError, ProgrammingError, StorageInternalError) as error:
-            if away(error) or not tries:
-                raise InputError(f"--storage {shown}: {reason(error)}") from None
+            if is_away(error) or not tries:
+                raise InputError(f"--storage {shown}: {error_text(error)}") from None
             time.sleep(random.random())  # another worker was making the same tables
         except (SQLAlchemyError, ValueError) as error:
-            raise InputError(f"--storage {shown}: {reason(error)}") from None
+            raise InputError(f"--storage {shown}: {error_text(error)}") from None
     raise AssertionError("unreachable")
 
 
-def driver(url: str) -> str:
-    """A URL with psycopg 3 as PostgreSQL's driver, where none is named.
+def with_driver(url: str) -> str:
+    """A URL with psycopg 3 as PostgreSQL's driver, unless it names one.
 
-    >>> driver("postgresql://me@db/sweeps"), driver("mysql+pymysql://me@db/sweeps")
+    >>> with_driver("postgresql://me@db/sweeps"), with_driver("mysql+pymysql://me@db/sweeps")
     ('postgresql+psycopg://me@db/sweeps', 'mysql+pymysql://me@db/sweeps')
     """
     scheme, colon, rest = url.partition("://")
@@ -86,42 +86,43 @@ def driver(url: str) -> str:
     return f"postgresql+psycopg{colon}{rest}" if scheme in names else url
 
 
-def masked(url: str) -> str:
+def mask_password(url: str) -> str:
     """A URL without its password.
 
-    >>> masked("postgresql://me:secret@db:5432/sweeps"), masked("sqlite:///x.db")
+    >>> mask_password("postgresql://me:secret@db:5432/sweeps"), mask_password("sqlite:///x.db")
     ('postgresql://me:***@db:5432/sweeps', 'sqlite:///x.db')
     """
     password = urlsplit(url).password
     return url.replace(f":{password}@", ":***@", 1) if password else url
 
 
-def patiently(call: Callable[[], T], patience: float = PATIENCE) -> T:
-    """What a call to the storage returns, tried again while the database is away.
+def retry_while_away(call: Callable[[], T], patience: float = PATIENCE) -> T:
+    """Return the result of a call to the storage, repeated while the database is away.
 
-    The call must be one that may be made twice. Raises RunError when it stays away.
+    The call must be safe to make twice. Raises RunError when the database stays away for `patience`
+    seconds.
     """
-    began, said = time.monotonic(), False
+    began, reported = time.monotonic(), False
     while True:
         try:
-            found = call()
-        except TROUBLE as error:
-            if not away(error):
+            result = call()
+        except STORAGE_ERRORS as error:
+            if not is_away(error):
                 raise
             if time.monotonic() - began > patience:
-                raise RunError(f"the sweep's storage is away: {reason(error)}") from error
-            if not said:
-                notice(f"the sweep's storage is away, trying again: {reason(error)}")
-            said = True
+                raise RunError(f"the sweep's storage is away: {error_text(error)}") from error
+            if not reported:
+                notice(f"the sweep's storage is away, trying again: {error_text(error)}")
+            reported = True
             time.sleep(PAUSE)
         else:
-            if said:
+            if reported:
                 notice("the sweep's storage is there again")
-            return found
+            return result
 
 
-def away(error: BaseException | None) -> bool:
-    """Whether an error is of a connection, and not of what was asked."""
+def is_away(error: BaseException | None) -> bool:
+    """Whether an error is one of the connection, and not of the request."""
     while error is not None:
         if isinstance(error, DBAPIError):
             return error.connection_invalidated or type(error).__name__ in (
@@ -132,8 +133,8 @@ def away(error: BaseException | None) -> bool:
     return False
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what the database itself said."""
+def error_text(error: BaseException) -> str:
+    """The first line of the database's own message."""
     while isinstance(error, SQLAlchemyError | StorageInternalError) and (
         inner := getattr(error, "orig", None) or error.__cause__
     ):
@@ -141,31 +142,31 @@ def reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def trials_of(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials of a study, by their numbers."""
-    return patiently(lambda: study.get_trials(deepcopy=False))
+def frozen_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """All Optuna trials of a study, by their numbers."""
+    return retry_while_away(lambda: study.get_trials(deepcopy=False))
 
 
-def attempt(trial: FrozenTrial) -> Attempt:
-    """An attempt as the storage has it.
+def read_attempt(frozen: FrozenTrial) -> Attempt:
+    """The attempt that an Optuna trial stands for.
 
-    Of two that ended it at a time, one of whom took it for lost, the trial's state says who was
-    first.
+    When two workers ended it at the same time, one of which took it for lost, the Optuna trial's
+    state says which of them was first.
     """
-    about = trial.user_attrs
-    how = next((one for one in WAYS[trial.state] if f"how/{one}" in about), None)
-    end = about.get(f"how/{how}", {})
+    stored = frozen.user_attrs
+    outcome = next((name for name in OUTCOMES[frozen.state] if f"how/{name}" in stored), None)
+    end = stored.get(f"how/{outcome}", {})
     return Attempt(
-        number=trial.number,
-        setting=about["setting"],
-        seed=about["seed"],
-        place=about["place"],
-        worker=about["worker"],
-        worker_process=about["worker_process"],
-        beat=about.get("beat", 0),
-        process=about.get("process", ""),
-        how=how,
-        began=about["began"],
+        number=frozen.number,
+        setting=stored["setting"],
+        seed=stored["seed"],
+        place=stored["place"],
+        worker=stored["worker"],
+        worker_process=stored["worker_process"],
+        beat=stored.get("beat", 0),
+        process=stored.get("process", ""),
+        outcome=outcome,
+        began=stored["began"],
         seconds=end.get("seconds", 0.0),
         values=tuple(end.get("values", ())),
         lines=tuple(end.get("lines", ())),

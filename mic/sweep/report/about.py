@@ -38,9 +38,9 @@ def progress(view: SweepView) -> list[str]:
 def planned(sweep: Sweep) -> int | None:
     """How many settings the sweep is to have; None where no one knows."""
     if sweep.method != "grid":
-        return sweep.settings
+        return sweep.max_settings
     whole = prod(len(axis.values or ()) for axis in sweep.parameters)
-    return whole if sweep.settings is None else min(whole, sweep.settings)
+    return whole if sweep.max_settings is None else min(whole, sweep.max_settings)
 
 
 def failures(view: SweepView) -> list[str]:

@@ -14,7 +14,7 @@ from mic.report.scores import score_table
 from mic.report.tables import Table
 from mic.sweep.report.view import SweepView, point_told, short, shown, value_of
 from mic.sweep.report.widths import nothing
-from mic.sweep.sweep_file import named
+from mic.sweep.sweep_file import task_names
 from mic.tracking.seed_groups import SeedGroup, format_value
 
 BEST = "best.yaml"
@@ -57,7 +57,7 @@ def test_scores(view: SweepView) -> Panel:
     if view.best is None:
         return Panel(title, missing=nothing(view))
     runs = view.best.finished
-    tasks = named(runs[0].config.evaluation.test)
+    tasks = task_names(runs[0].config.evaluation.test)
     methods, _ = quality.summaries(View([SeedGroup(view.best.label, runs)], view.command))
     tasks = [task for task in tasks if all(task in one for one in methods.values())]
     if not tasks:

@@ -12,7 +12,7 @@ from mic.report.figures import COLOURS, panels
 from mic.report.panel import Panel
 from mic.report.tables import Table
 from mic.sweep.report.view import SweepView, Value, short
-from mic.sweep.sampling import quiet_study
+from mic.sweep.sampling import create_study
 from mic.sweep.search_space import Parameter
 from mic.sweep.sweep_file import Metric
 
@@ -64,7 +64,7 @@ def importances(view: SweepView, metric: Metric) -> Importances | str:
         return f"{len(trials)} finished settings, and {FEWEST} are needed"
     if np.ptp([trial.value for trial in trials]) == 0:
         return "all settings have the same value"
-    study = quiet_study(direction=metric.goal)
+    study = create_study(direction=metric.goal)
     study.add_trials(trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

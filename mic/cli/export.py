@@ -51,8 +51,8 @@ def add_export(actions: Any) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     silence_libraries()
-    from mic.export.export import Wanted, export
+    from mic.export.export import ExportOptions, export
 
     arguments = vars(options)
-    for line in export(Wanted(**{name: arguments[name] for name in Wanted._fields})):
+    for line in export(ExportOptions(**{name: arguments[name] for name in ExportOptions._fields})):
         print(line)

@@ -1,4 +1,4 @@
-"""The model card: what a reader of the folder should know before they use it."""
+"""Write the model card, README.md of an exported folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,29 +6,38 @@ from pathlib import Path
 import yaml
 
 from mic import __version__
-from mic.export.card_quality import cost, precision, quality, scores_of
-from mic.export.card_training import geometry, objective, training_data, versions
-from mic.export.lineage import base_of, licence_of
-from mic.export.record import Facts
-from mic.export.source import Source
-from mic.export.words import listed
+from mic.export.card_quality import (
+    known_scores,
+    precision_section,
+    quality_section,
+    truncation_cost,
+)
+from mic.export.card_training import (
+    data_section,
+    geometry_section,
+    objective_section,
+    versions_section,
+)
+from mic.export.lineage import base_model, licence
+from mic.export.record import ExportRecord
+from mic.export.source import ModelSource
 from mic.files import write_text
 from mic.report.tables import numeric_markdown
 
 
-def card(facts: Facts) -> str:
+def model_card(record: ExportRecord) -> str:
     """README.md of the folder: front matter for the Hub, then the sections."""
     parts = [
-        front_matter(facts),
-        f"# {title(facts)}",
-        *opening(facts),
-        *use(facts),
-        *quality(facts),
-        *precision(facts),
-        *([] if facts.source.run is None else geometry(facts.source, facts.dims)),
-        *training(facts.source),
-        *checked(facts),
-        *limits(facts),
+        front_matter(record),
+        f"# {card_title(record)}",
+        *introduction(record),
+        *usage_section(record),
+        *quality_section(record),
+        *precision_section(record),
+        *([] if record.source.run is None else geometry_section(record.source, record.dims)),
+        *training_section(record.source),
+        *parity_section(record),
+        *limits_section(record),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -37,133 +46,138 @@ def write_card(folder: Path, text: str) -> None:
     write_text(folder / "README.md", text)
 
 
-def title(facts: Facts) -> str:
-    return f"{facts.source.name}, {facts.dim} numbers" if facts.dim else facts.source.name
+def card_title(record: ExportRecord) -> str:
+    return f"{record.source.name}, {record.dim} dimensions" if record.dim else record.source.name
 
 
-def front_matter(facts: Facts) -> str:
-    """What the Hub reads: only what is known."""
-    base = base_of(facts.source)
+def front_matter(record: ExportRecord) -> str:
+    """The YAML that the Hub reads, with the keys that are known."""
+    base = base_model(record.source)
     tags = ["sentence-transformers", "feature-extraction", "sentence-similarity"]
-    tags += ["matryoshka", "mic"] if facts.source.nested else []
-    told = {
+    tags += ["matryoshka", "mic"] if record.source.nested else []
+    entries = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": tags,
-        "license": licence_of(facts.source),
+        "license": licence(record.source),
         "base_model": base,
     }
-    known = {key: value for key, value in told.items() if value is not None}
+    known = {key: value for key, value in entries.items() if value is not None}
     return f"---\n{yaml.safe_dump(known, sort_keys=False)}---"
 
 
-def opening(facts: Facts) -> Iterator[str]:
-    source, limit = facts.source, facts.dims[-1]
-    what = f"Texts to vectors of {limit} numbers: {source.part}."
+def introduction(record: ExportRecord) -> Iterator[str]:
+    source, limit = record.source, record.dims[-1]
+    what = f"Texts to embeddings of {limit} dimensions: {source.description}."
     if source.nested:
-        widths = ", ".join(map(str, facts.dims))
+        widths = ", ".join(map(str, record.dims))
         yield (
             f"{what} It was trained so that prefixes are embeddings themselves: keep the first "
-            f"{widths} numbers, then scale to length 1."
+            f"{widths} dimensions, then normalise to length 1."
         )
         if limit not in source.dims:
-            yield f"{limit} is none of the widths that it was trained at ({listed(source.dims)})."
+            trained = ", ".join(map(str, source.dims))
+            yield f"{limit} is none of the widths that it was trained at ({trained})."
         return
     yield what
     yield (
-        "**No nested training is known of this model**: no prefix of its vectors was trained to "
-        "be an embedding, and cutting them is raw truncation."
+        "**No nested training is known of this model**: no prefix of its embeddings was "
+        "trained to be an embedding, and cutting them is raw truncation."
     )
-    yield from [cost(*one) for one in scores_of(facts)] or ["What that costs was not measured."]
+    yield from [truncation_cost(*scores) for scores in known_scores(record)] or [
+        "What that costs was not measured."
+    ]
 
 
-def use(facts: Facts) -> Iterator[str]:
-    """Lines to copy."""
-    limit = facts.dims[-1]
-    name = facts.repo or "FOLDER"
-    narrow = next((dim for dim in reversed(facts.dims[:-1]) if dim <= 64), None)
+def usage_section(record: ExportRecord) -> Iterator[str]:
+    """Code to copy."""
+    limit = record.dims[-1]
+    name = record.repo or "FOLDER"
+    narrow = next((dim for dim in reversed(record.dims[:-1]) if dim <= 64), None)
     lines = [
         "from sentence_transformers import SentenceTransformer",
         "",
         f'model = SentenceTransformer("{name}")',
-        f"vectors = model.encode(texts)  # {limit} numbers, of length 1",
+        f"embeddings = model.encode(texts)  # {limit} dimensions, of length 1",
     ]
     if narrow:
         lines += [
             "",
             f'model = SentenceTransformer("{name}", truncate_dim={narrow})',
-            "vectors = model.encode(texts, normalize_embeddings=True)  # cut, then scaled",
+            "embeddings = model.encode(texts, normalize_embeddings=True)  # cut, then normalised",
         ]
     yield "## Use"
     yield "```python\n" + "\n".join(lines) + "\n```"
     if narrow:
         yield (
-            "With `truncate_dim` do not leave out `normalize_embeddings=True`: the folder scales "
-            "its vectors to length 1, and what is cut from those is shorter."
+            "With `truncate_dim` do not leave out `normalize_embeddings=True`: the folder "
+            "normalises its embeddings to length 1, and what is cut from those is shorter."
         )
     yield f"With mic: `mic encode {name}" + (f" --dim {narrow}" if narrow else "") + "`."
-    if facts.source.nested and len(facts.dims) > 1:
+    if record.source.nested and len(record.dims) > 1:
         yield (
             "`config.json` names the widths (`is_matryoshka`, `matryoshka_dimensions`), so that "
             "vLLM takes `dimensions` in a request."
         )
-    if facts.onnx is not None:
+    if record.onnx is not None:
         yield (
             "`onnx/model.onnx` takes the tokenizer's tensors and gives `last_hidden_state` and "
-            f"`sentence_embedding` (length 1); it differs by at most {facts.onnx:.1e}."
+            f"`sentence_embedding` (length 1); it differs by at most {record.onnx:.1e}."
         )
-    if facts.prompts.get("prompts"):
-        yield "Prompts are those of the model; mic adds none, and the figures here are without."
+    if record.prompts.get("prompts"):
+        yield "Prompts are those of the model; mic adds none, and the scores here are without."
 
 
-def training(source: Source) -> Iterator[str]:
+def training_section(source: ModelSource) -> Iterator[str]:
     run = source.run
-    base = base_of(source) or (Path(run.config.encoder.name).name if run else None)
+    base = base_model(source) or (Path(run.config.encoder.name).name if run else None)
     yield "## Training"
     if run is None:
         yield (
             f"How it was trained is not known here: see {base or 'the model it was made of'}. "
-            f"Licence: {licence_of(source) or 'not stated'}."
+            f"Licence: {licence(source) or 'not stated'}."
         )
         return
     yield (
-        f"Begun from {base} (licence: {licence_of(source) or 'not stated'}); {source.step:,} steps "
+        f"Begun from {base} (licence: {licence(source) or 'not stated'}); {source.step:,} steps "
         f"of {run.config.trainer.batch_size} rows, seed {run.config.seed}, texts of at most "
         f"{source.encoder.max_length} tokens, {source.encoder.pooling} pooling."
     )
-    yield from training_data(run)
-    yield from objective(run)
-    yield from versions(run)
+    yield from data_section(run)
+    yield from objective_section(run)
+    yield from versions_section(run)
 
 
-def checked(facts: Facts) -> Iterator[str]:
+def parity_section(record: ExportRecord) -> Iterator[str]:
     yield "## Checked"
     yield (
         f"Made by `mic export` {__version__}. "
-        f"The folder was read by {facts.parity.reader} and its vectors of a dozen texts compared "
-        "with those of mic's encoder before it was written"
-        + (f" as {facts.dtype}" if facts.dtype != "fp32" else "")
+        f"The folder was read by {record.parity.reader} and its embeddings of a dozen texts "
+        "compared with those of mic's encoder before it was written"
+        + (f" as {record.dtype}" if record.dtype != "fp32" else "")
         + "; largest difference of a coordinate:"
     )
-    largest = facts.parity.largest
+    largest = record.parity.largest
     yield numeric_markdown(
-        ["numbers", *map(str, largest)], [["", *(f"{x:.1e}" for x in largest.values())]]
+        ["dimensions", *map(str, largest)], [["", *(f"{x:.1e}" for x in largest.values())]]
     )
 
 
-def limits(facts: Facts) -> Iterator[str]:
-    source = facts.source
-    told = [f"Texts are cut after {source.encoder.max_length} tokens."]
+def limits_section(record: ExportRecord) -> Iterator[str]:
+    source = record.source
+    lines = [f"Texts are cut after {source.encoder.max_length} tokens."]
     if source.run is not None:
-        told.append(
-            "Figures are of the tasks above, and of one run; other texts may fare otherwise."
+        lines.append(
+            "Scores are of the tasks above, and of one run; other texts may score otherwise."
         )
-        told.append("It knows the languages and the subjects of its data, and their biases.")
+        lines.append("It knows the languages and the subjects of its data, and their biases.")
     if source.run is not None and not source.ended:
-        told.append("These weights themselves were not scored, unless a table says so.")
-    if facts.dtype == "fp16":
-        told.append("Weights are stored in 16 bits and computed with in 32.")
-    if facts.dim:
-        told.append(f"The other {source.encoder.width - facts.dim} numbers are not in this folder.")
+        lines.append("These weights themselves were not scored, unless a table says so.")
+    if record.dtype == "fp16":
+        lines.append("Weights are stored in 16 bits and computed with in 32.")
+    if record.dim:
+        lines.append(
+            f"The other {source.encoder.width - record.dim} dimensions are not in this folder."
+        )
     yield "## Limits"
-    yield "\n".join(f"- {line}" for line in told)
+    yield "\n".join(f"- {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""`mic export`: read, check, write under another name, compare, rename, perhaps send."""
+"""Export a model: write it under a temporary name, compare its embeddings, rename it, send it."""
 
 import errno
 import shutil
@@ -14,23 +14,23 @@ from mic.encoder.pretrained import read_json
 from mic.errors import InputError, RunError
 from mic.evaluation.tasks.tasks import Task
 from mic.export import hub, onnx
-from mic.export import parity as check
-from mic.export.card import card, write_card
-from mic.export.card_quality import cost, scores_of
-from mic.export.folder import size, write_model
-from mic.export.quality import measure, read_quality_tasks
-from mic.export.record import Facts
-from mic.export.source import Source, read_source
+from mic.export.card import model_card, write_card
+from mic.export.card_quality import known_scores, truncation_cost
+from mic.export.folder import folder_bytes, write_model
+from mic.export.parity import compare_export, probe_embeddings
+from mic.export.quality import measure_quality, read_quality_tasks
+from mic.export.record import ExportRecord
+from mic.export.source import ModelSource, read_source
 from mic.files import free_bytes, partial_path, write_json
 
 MARK = "export.json"  # in every folder that mic exported, and in no other
-USUAL = (16, 32, 64, 128, 256)  # widths looked at where nobody trained any
+USUAL = (16, 32, 64, 128, 256)  # widths reported of a model without nested training
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-BESIDE = 8 * 2**20  # bytes of tokenizer, card and the rest
+BESIDE = 8 * 2**20  # bytes of tokenizer, card and other files
 
 
-class Wanted(NamedTuple):
-    """What to export, and how; `mic export --help` says what each means."""
+class ExportOptions(NamedTuple):
+    """What to export, and how; see `mic export --help`."""
 
     model: str
     to: Path
@@ -44,122 +44,126 @@ class Wanted(NamedTuple):
     public: bool = False
 
 
-def export(wanted: Wanted) -> list[str]:
-    """Write the folder and return what to tell about it.
+def export(options: ExportOptions) -> list[str]:
+    """Write the folder; returns lines that describe it for the terminal.
 
-    Raises InputError for a place, width, run or disk that will not do, and RunError when the
-    folder could not be written or is read as other embeddings than ours.
+    Raises InputError for a folder, width, run or disk that cannot be used, and RunError when the
+    folder could not be written or gives other embeddings than mic's encoder.
     """
-    refuse_options(wanted)
-    refuse_foreign(wanted.to)
-    source = read_source(wanted.model, wanted.teacher, wanted.checkpoint)
+    refuse_options(options)
+    refuse_other_files(options.to)
+    source = read_source(options.model, options.teacher, options.checkpoint)
     full = source.encoder.width
-    if wanted.dim is not None and wanted.dim > full:
-        raise InputError(f"--dim {wanted.dim}: {wanted.model} has {full} numbers; give 1 to {full}")
+    if options.dim is not None and options.dim > full:
+        raise InputError(
+            f"--dim {options.dim}: {options.model} has {full} dimensions; give 1 to {full}"
+        )
     weights = sum(parameter.numel() for parameter in source.encoder.parameters())
-    needed = weights * (DTYPES[wanted.dtype].itemsize + 4 * wanted.onnx) + BESIDE
-    refuse_full_disk(wanted.to, needed)
-    tasks = read_quality_tasks(wanted.quality_of) if wanted.quality_of else []
-    partial = partial_path(wanted.to)
+    needed = weights * (DTYPES[options.dtype].itemsize + 4 * options.onnx) + BESIDE
+    refuse_small_disk(options.to, needed)
+    tasks = read_quality_tasks(options.quality_of) if options.quality_of else []
+    partial = partial_path(options.to)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        facts = write(partial, wanted, source, tasks)
-        put(partial, wanted.to)
+        record = write_export(partial, options, source, tasks)
+        move_into_place(partial, options.to)
     except (OSError, SafetensorError) as error:
         full_disk = getattr(error, "errno", None) == errno.ENOSPC
         cure = "free some space, or give --to FOLDER on another disk" if full_disk else "try again"
-        raise RunError(f"{wanted.to}: could not be written: {error}; {cure}") from error
+        raise RunError(f"{options.to}: could not be written: {error}; {cure}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    told = tell(wanted, facts)
-    if wanted.push:
-        told.append(hub.push(wanted.to, wanted.push, wanted.public))
-    return told
+    lines = describe_export(options, record)
+    if options.push:
+        lines.append(hub.push(options.to, options.push, options.public))
+    return lines
 
 
-def write(partial: Path, wanted: Wanted, source: Source, tasks: Sequence[Task]) -> Facts:
-    """Write the whole folder under a name that nobody reads."""
+def write_export(
+    partial: Path, options: ExportOptions, source: ModelSource, tasks: Sequence[Task]
+) -> ExportRecord:
+    """Write the whole folder under its temporary name."""
     encoder = source.encoder
-    limit = wanted.dim or encoder.width
+    limit = options.dim or encoder.width
     below = source.dims[:-1] if source.nested else USUAL
     dims = (*(dim for dim in below if dim < limit), limit)
     nested = tuple(dim for dim in dims if source.nested)
     prompts = (
         read_json(source.folder / "config_sentence_transformers.json", {}) if source.folder else {}
     )
-    ours = check.expected(encoder, dims)
+    ours = probe_embeddings(encoder, dims)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    write_model(partial, encoder, wanted.dim, nested, DTYPES[wanted.dtype], prompts)
-    parity = check.compare(partial, ours, wanted.dtype)
-    onnx_difference = onnx.write(partial, encoder, wanted.dim) if wanted.onnx else None
-    facts = Facts(
+    write_model(partial, encoder, options.dim, nested, DTYPES[options.dtype], prompts)
+    parity = compare_export(partial, ours, options.dtype)
+    onnx_difference = onnx.write_onnx(partial, encoder, options.dim) if options.onnx else None
+    record = ExportRecord(
         source=source,
-        dim=wanted.dim,
+        dim=options.dim,
         dims=dims,
-        dtype=wanted.dtype,
+        dtype=options.dtype,
         parity=parity,
         onnx=onnx_difference,
-        quality=measure(encoder, tasks, dims),
+        quality=measure_quality(encoder, tasks, dims),
         prompts=prompts,
-        repo=wanted.push,
+        repo=options.push,
     )
-    write_card(partial, card(facts))
+    write_card(partial, model_card(record))
     write_json(
         partial / MARK,
         {
             "mic": __version__,
             "from": source.name,
-            "part": source.part,
+            "part": source.description,
             "step": source.step,
             "width": limit,
             "dims": nested,
-            "dtype": wanted.dtype,
+            "dtype": options.dtype,
             "read_by": parity.reader,
             "largest_difference": parity.largest,
         },
     )
-    return facts
+    return record
 
 
-def tell(wanted: Wanted, facts: Facts) -> list[str]:
-    """What the terminal says of a folder that was written."""
-    source, limit = facts.source, facts.dims[-1]
-    widths = f"nested at {', '.join(map(str, facts.dims))}" if source.nested else "not nested"
-    told = [
-        f"{wanted.to}: {source.part}; {limit} numbers, {widths}; {wanted.dtype}, "
-        f"{size(wanted.to) / 1e6:.1f} MB",
-        f"read by {facts.parity.reader}: the largest difference from ours is "
-        f"{max(facts.parity.largest.values()):.1e}, over all widths",
+def describe_export(options: ExportOptions, record: ExportRecord) -> list[str]:
+    """Lines for the terminal about a folder that was written."""
+    source, limit = record.source, record.dims[-1]
+    widths = f"nested at {', '.join(map(str, record.dims))}" if source.nested else "not nested"
+    lines = [
+        f"{options.to}: {source.description}; {limit} dimensions, {widths}; {options.dtype}, "
+        f"{folder_bytes(options.to) / 1e6:.1f} MB",
+        f"read by {record.parity.reader}: the largest difference from mic's embeddings is "
+        f"{max(record.parity.largest.values()):.1e}, over all widths",
     ]
-    if facts.onnx is not None:
-        told.append(f"onnx/model.onnx: the largest difference is {facts.onnx:.1e}")
+    if record.onnx is not None:
+        lines.append(f"onnx/model.onnx: the largest difference is {record.onnx:.1e}")
     if not source.nested:
-        told.append("No nested training is known of it: cutting it is raw truncation.")
-        told += [cost(*one) for one in scores_of(facts)] or [
+        lines.append("No nested training is known of it: cutting it is raw truncation.")
+        lines += [truncation_cost(*scores) for scores in known_scores(record)] or [
             "What that costs was not measured; --quality-of CONFIG measures it."
         ]
     elif limit not in source.dims:
-        told.append(f"{limit} is none of the widths it was trained at: {list(source.dims)}")
-    example = "" if wanted.dim else ", truncate_dim=64" if limit > 64 else ""
-    again = ", normalize_embeddings=True" if example else ""
-    told.append(f'  SentenceTransformer("{wanted.to}"{example}).encode(texts{again})')
-    told.append(f"  mic encode {wanted.to} < sentences.txt")
-    return told
+        lines.append(f"{limit} is none of the widths it was trained at: {list(source.dims)}")
+    example = "" if options.dim else ", truncate_dim=64" if limit > 64 else ""
+    normalize = ", normalize_embeddings=True" if example else ""
+    lines.append(f'  SentenceTransformer("{options.to}"{example}).encode(texts{normalize})')
+    lines.append(f"  mic encode {options.to} < sentences.txt")
+    return lines
 
 
-def refuse_options(wanted: Wanted) -> None:
-    if wanted.dim is not None and wanted.dim < 1:
-        raise InputError(f"--dim {wanted.dim}: give 1 or more")
-    if wanted.public and not wanted.push:
+def refuse_options(options: ExportOptions) -> None:
+    if options.dim is not None and options.dim < 1:
+        raise InputError(f"--dim {options.dim}: give 1 or more")
+    if options.public and not options.push:
         raise InputError("--public: nothing is sent anywhere; add --push REPO")
-    if wanted.push:
-        hub.refuse_name(wanted.push)
-    if wanted.onnx:
-        onnx.refuse_missing()
+    if options.push:
+        hub.check_repo_name(options.push)
+    if options.onnx:
+        onnx.check_packages()
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Raise an InputError when something else than an export of mic is at the place of one."""
+def refuse_other_files(folder: Path) -> None:
+    """Raise an InputError when the folder holds anything but an export of mic."""
     cure = "give another --to FOLDER"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"--to {folder}: is a file or a link; {cure}")
@@ -167,7 +171,7 @@ def refuse_foreign(folder: Path) -> None:
         raise InputError(f"--to {folder}: holds files that mic did not export; {cure}")
 
 
-def refuse_full_disk(to: Path, needed: int) -> None:
+def refuse_small_disk(to: Path, needed: int) -> None:
     """Raise an InputError when the disk of `to` has less than `needed` bytes free."""
     free = free_bytes(to.parent)
     if free < needed:
@@ -177,8 +181,8 @@ def refuse_full_disk(to: Path, needed: int) -> None:
         )
 
 
-def put(partial: Path, to: Path) -> None:
-    """Give a whole folder its name; an older export steps aside first, and is removed last."""
+def move_into_place(partial: Path, to: Path) -> None:
+    """Rename a whole folder to its name; an older export is renamed first, and removed last."""
     old = to.with_name(f".{to.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if to.exists():

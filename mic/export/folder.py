@@ -1,8 +1,9 @@
-"""The exported folder: weights, tokenizer, and the files that say how to use them.
+"""Write the exported folder: weights, tokenizer, and the files that say how to use them.
 
-Modules: Transformer, Pooling, perhaps Dense, Normalize. A fixed width is rows of the Dense head,
-so that vectors are cut first and scaled then; sentence-transformers' own `truncate_dim` cuts after
-Normalize, and vectors cut that way are shorter than 1 until they are normalised once more.
+Its modules are Transformer, Pooling, Dense where there is a head, and Normalize. A fixed width is a
+smaller Dense head, so that embeddings are cut first and normalised then; `truncate_dim` of
+sentence-transformers cuts after Normalize, and the result is shorter than 1 until it is normalised
+once more.
 """
 
 from importlib.metadata import version
@@ -27,11 +28,11 @@ def write_model(
     dtype: torch.dtype,
     prompts: dict[str, Any],
 ) -> None:
-    """Write an encoder, cut to `dim` numbers where it is one, its weights stored as `dtype`.
+    """Write an encoder, cut to its first `dim` dimensions if given, its weights stored as `dtype`.
 
-    `dims` are the nested widths that config.json names, for vLLM and others who serve them; a
-    single one is not nested. Weights of 16 bits are computed with in 32 unless a loader asks for
-    something else. The encoder has the stored weights afterwards.
+    `dims` are the nested widths that config.json names, for vLLM and other servers; a single one is
+    not nested. Loaders compute with 32 bits, also with weights of 16 bits, unless they are asked
+    for something else. The encoder has the stored weights afterwards.
     """
     head = cut_head(encoder, dim)
     encoder.to(dtype)
@@ -59,32 +60,34 @@ def write_model(
     modules.append({"idx": last, "name": str(last), "path": path, "type": NORMALIZE})
     write_settings(folder / "modules.json", modules)
     write_settings(folder / path / "config.json", {})
-    write_settings(folder / PROMPTS, about_use(prompts, dim))
-    for file in folder.rglob("*.safetensors"):  # which safetensors makes unreadable to others
+    write_settings(folder / PROMPTS, usage_config(prompts, dim))
+    for file in folder.rglob("*.safetensors"):  # safetensors makes them unreadable for other users
         file.chmod((folder / "config.json").stat().st_mode)
 
 
 def cut_head(encoder: Encoder, dim: int | None) -> nn.Linear | None:
-    """The linear head whose output is the first `dim` numbers of the embedding.
+    """The linear head whose output is the first `dim` dimensions of the embedding.
 
-    The rows of the encoder's own head, else those of the identity, which is exact.
+    These are rows of the encoder's own head, else of the identity, which is exact.
     """
-    own = encoder.projection
+    projection = encoder.projection
     if dim is None or dim == encoder.width:
-        return own
-    head = nn.Linear(encoder.hidden_width, dim, bias=own is not None and own.bias is not None)
+        return projection
+    head = nn.Linear(
+        encoder.hidden_width, dim, bias=projection is not None and projection.bias is not None
+    )
     with torch.no_grad():
-        if own is None:
+        if projection is None:
             nn.init.eye_(head.weight)
         else:
-            head.weight.copy_(own.weight[:dim])
-        if own is not None and own.bias is not None:
-            head.bias.copy_(own.bias[:dim])
+            head.weight.copy_(projection.weight[:dim])
+        if projection is not None and projection.bias is not None:
+            head.bias.copy_(projection.bias[:dim])
     return head
 
 
-def about_use(prompts: dict[str, Any], dim: int | None) -> dict[str, Any]:
-    """What sentence-transformers reads of prompts, width and similarity."""
+def usage_config(prompts: dict[str, Any], dim: int | None) -> dict[str, Any]:
+    """The configuration that sentence-transformers reads: prompts, width and similarity."""
     return {
         "model_type": "SentenceTransformer",
         "__version__": {name: version(name) for name in ("transformers", "torch")},
@@ -95,6 +98,6 @@ def about_use(prompts: dict[str, Any], dim: int | None) -> dict[str, Any]:
     }
 
 
-def size(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

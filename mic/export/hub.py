@@ -1,4 +1,4 @@
-"""Sending an exported folder to the Hugging Face Hub; only when asked, private unless told."""
+"""Send an exported folder to the Hugging Face Hub; the repository is private unless asked."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ from mic.errors import InputError, RunError
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
-def refuse_name(repo: str) -> None:
-    """Raise an InputError for what is no OWNER/NAME, before anything is written."""
+def check_repo_name(repo: str) -> None:
+    """Raise an InputError for a repository that is not OWNER/NAME, before anything is written."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -19,26 +19,26 @@ def refuse_name(repo: str) -> None:
 
 
 def push(folder: Path, repo: str, public: bool, endpoint: str | None = None) -> str:
-    """Make the repository if it is not there, send the folder as one commit; what to tell of it.
+    """Send the folder as one commit, to a repository that is made if missing; a line about it.
 
-    The token is the client's own, from HF_TOKEN or `hf auth login`; it is neither read nor shown.
+    The token is that of the Hub's client, from HF_TOKEN or `hf auth login`; it is never shown.
 
-    Raises InputError when the Hub does not let us in, or the repository is public and nobody said
-    that it may be; RunError when the Hub cannot be reached. The folder stays in each case.
+    Raises InputError when the Hub refuses access, or the repository is public and `public` is
+    false; RunError when the Hub cannot be reached. The folder stays in each case.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(endpoint=endpoint)
     try:
-        made = api.create_repo(repo, private=not public, exist_ok=True)
-        if not public and not api.repo_info(made.repo_id).private:
+        url = api.create_repo(repo, private=not public, exist_ok=True)
+        if not public and not api.repo_info(url.repo_id).private:
             raise InputError(
                 f"--push {repo}: that repository is public; add --public, or name another. "
                 f"{folder} is written; nothing was sent"
             )
         commit = api.upload_folder(
-            repo_id=made.repo_id, folder_path=folder, commit_message="Export of mic"
+            repo_id=url.repo_id, folder_path=folder, commit_message="Export of mic"
         )
     except InputError:
         raise
@@ -48,10 +48,10 @@ def push(folder: Path, repo: str, public: bool, endpoint: str | None = None) -> 
         raise InputError(
             f"--push {repo}: the Hub answers {status}; {cure}. {folder} is written"
         ) from None
-    except Exception as error:  # no network, in the words of its client
+    except Exception as error:  # no network: errors of the HTTP client
         reason = type(error).__name__
         raise RunError(
             f"--push {repo}: the Hub cannot be reached ({reason}); {folder} is written: try again"
         ) from error
-    who = "for all to see" if public else "private"
-    return f"sent to {made}, {who}: commit {commit.oid[:10]}"
+    access = "for all to see" if public else "private"
+    return f"sent to {url}, {access}: commit {commit.oid[:10]}"

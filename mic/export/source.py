@@ -1,4 +1,4 @@
-"""What is exported: a run's student or teacher, or a model that mic did not train."""
+"""Read the model to export: a run's student or teacher, or a model that mic did not train."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +19,18 @@ from mic.train.resume.checkpoint_files import CHECKPOINTS, NAME, Checkpoint, can
 NEWEST = "newest"
 
 
-class Source(NamedTuple):
-    """An encoder and what is known of it; `given` is the name that it was asked for by.
+class ModelSource(NamedTuple):
+    """An encoder and what is known of it; `given` is its name on the command line.
 
     `dims` are the widths that it was trained at, the full one last: that one alone where no nested
-    training is known. `part` says in words whose weights they are, of `step` where they are a
-    run's. `ended` is true of a student at its run's end, whom results.json describes. `folder` is
-    the model's where it is no run.
+    training is known. `description` says whose weights they are; those of a run are of `step`.
+    `ended` is true of a student at its run's end, whose scores are in results.json. `folder` is
+    that of a model that is no run.
     """
 
     encoder: Encoder
     name: str
-    part: str
+    description: str
     dims: tuple[int, ...]
     run: Run | None = None
     step: int | None = None
@@ -44,17 +44,17 @@ class Source(NamedTuple):
         return len(self.dims) > 1
 
 
-def read_source(model: str, teacher: bool = False, checkpoint: str | None = None) -> Source:
-    """What a run's folder, a model's folder or a Hub name stands for.
+def read_source(model: str, teacher: bool = False, checkpoint: str | None = None) -> ModelSource:
+    """Read a run directory, a model folder or a Hub name.
 
     Raises InputError for a run that is not finished unless a checkpoint is named, a teacher that
     is not there, and a model that cannot be read.
     """
-    place = Path(model).expanduser()
-    if place.name == run_directory.ENCODER and run_directory.is_run(place.parent):
-        place = place.parent
-    if run_directory.is_run(place):
-        return read_trained(read_run(place, geometry=False), teacher, checkpoint)
+    path = Path(model).expanduser()
+    if path.name == run_directory.ENCODER and run_directory.is_run(path.parent):
+        path = path.parent
+    if run_directory.is_run(path):
+        return read_run_source(read_run(path, geometry=False), teacher, checkpoint)
     for option, given in (("--teacher", teacher), (f"--checkpoint {checkpoint}", checkpoint)):
         if given:
             raise InputError(f"{option}: {model} is no run of mic; leave it out, or name a run")
@@ -62,12 +62,12 @@ def read_source(model: str, teacher: bool = False, checkpoint: str | None = None
     folder = locate(model)
     known = read_nested_dims(folder) or []
     dims = with_full([dim for dim in known if dim < encoder.width], encoder.width)
-    name = model.removeprefix("package:") if "/" not in model else place.name
-    return Source(encoder, name, "the model as it is", dims, folder=folder, given=model)
+    name = model.removeprefix("package:") if "/" not in model else path.name
+    return ModelSource(encoder, name, "the model as it is", dims, folder=folder, given=model)
 
 
-def read_trained(run: Run, teacher: bool, checkpoint: str | None) -> Source:
-    """A run's student at its end, or what a checkpoint holds."""
+def read_run_source(run: Run, teacher: bool, checkpoint: str | None) -> ModelSource:
+    """Read a run's student at its end, or the student or teacher of a checkpoint."""
     kind, steps = run.config.teacher.kind, run.config.trainer.max_steps
     if teacher and kind != "ema":
         cure = f"export {run.config.teacher.name} itself" if run.config.teacher.name else "leave it"
@@ -82,58 +82,60 @@ def read_trained(run: Run, teacher: bool, checkpoint: str | None) -> Source:
         )
     trained = run.config.objective.dims
     if not teacher and checkpoint is None:
-        encoder = own_encoder(run)
+        encoder = run_encoder(run)
         dims = with_full(trained, encoder.width)
-        part = f"the student at the end of the run, after step {steps:,}"
-        return Source(encoder, run.name, part, dims, run, steps, ended=True)
-    found = pick(run.folder / CHECKPOINTS, checkpoint or NEWEST)
-    encoder = skeleton(run)
-    step = fill(encoder, found, "teacher.encoder." if teacher else "encoder.")
-    who = "the teacher, a moving average of the student," if teacher else "the student"
-    part = f"{who} at the checkpoint of step {step:,}"
-    return Source(encoder, run.name, part, with_full(trained, encoder.width), run, step, teacher)
+        description = f"the student at the end of the run, after step {steps:,}"
+        return ModelSource(encoder, run.name, description, dims, run, steps, ended=True)
+    file = pick_checkpoint(run.folder / CHECKPOINTS, checkpoint or NEWEST)
+    encoder = build_encoder(run)
+    step = load_weights(encoder, file, "teacher.encoder." if teacher else "encoder.")
+    owner = "the teacher, a moving average of the student," if teacher else "the student"
+    description = f"{owner} at the checkpoint of step {step:,}"
+    return ModelSource(
+        encoder, run.name, description, with_full(trained, encoder.width), run, step, teacher
+    )
 
 
-def pick(folder: Path, wanted: str) -> Path:
-    """The file of a checkpoint: the one named, or the newest that is whole."""
+def pick_checkpoint(folder: Path, wanted: str) -> Path:
+    """The file of a checkpoint: the one named, or the newest intact one."""
     if wanted != NEWEST:
         named = Path(wanted).expanduser()
         if not named.is_file():
-            there = ", ".join(one.path.name for one in candidates(folder)) or "none"
-            raise InputError(f"--checkpoint {wanted}: no such file; in {folder} there are: {there}")
+            names = ", ".join(known.path.name for known in candidates(folder)) or "none"
+            raise InputError(f"--checkpoint {wanted}: no such file; in {folder} there are: {names}")
         return named
-    for one in whole(folder):
-        return one.path
+    for checkpoint in intact_checkpoints(folder):
+        return checkpoint.path
     raise InputError(
         f"{folder}: no whole checkpoint; end the run with `mic resume {folder.parent}`"
     )
 
 
-def whole(folder: Path) -> Iterator[Checkpoint]:
-    """The checkpoints whose bytes are those that were written, newest first; others are said."""
-    for one in candidates(folder):
-        if sha256(one.path).startswith(one.sha256):
-            yield one
+def intact_checkpoints(folder: Path) -> Iterator[Checkpoint]:
+    """The checkpoints with the right SHA-256, newest first; a notice names each damaged one."""
+    for checkpoint in candidates(folder):
+        if sha256(checkpoint.path).startswith(checkpoint.sha256):
+            yield checkpoint
         else:
-            notice(f"{one.path}: damaged; taking the one before")
+            notice(f"{checkpoint.path}: damaged; taking the one before")
 
 
-def own_encoder(run: Run) -> Encoder:
+def run_encoder(run: Run) -> Encoder:
     trusted = run.config.encoder.trust_remote_code
     return Encoder.from_pretrained(run.folder, trust_remote_code=trusted)
 
 
-def skeleton(run: Run) -> Encoder:
-    """An encoder of the run's shape: its own where it wrote one, else what it began with."""
+def build_encoder(run: Run) -> Encoder:
+    """An encoder of the run's architecture: its own when written, else the one it began with."""
     if (run.folder / run_directory.ENCODER).is_dir():
-        return own_encoder(run)
+        return run_encoder(run)
     from mic.train.module import load_encoder  # imports lightning
 
     return load_encoder(run.config)
 
 
-def fill(encoder: Encoder, file: Path, prefix: str) -> int:
-    """Put the weights under `prefix` of a checkpoint into an encoder; the step they are of.
+def load_weights(encoder: Encoder, file: Path, prefix: str) -> int:
+    """Load the weights under `prefix` of a checkpoint into an encoder; returns their step.
 
     Raises InputError for a file that is damaged, or no checkpoint of such an encoder.
     """
@@ -141,13 +143,15 @@ def fill(encoder: Encoder, file: Path, prefix: str) -> int:
     if named and not sha256(file).startswith(named[2]):
         raise InputError(f"--checkpoint {file}: damaged; its SHA-256 is not the one in its name")
     try:
-        held: dict[str, Any] = torch.load(file, "cpu", weights_only=True, mmap=True)
-        state, step = held["state_dict"], int(held["global_step"])
+        content: dict[str, Any] = torch.load(file, "cpu", weights_only=True, mmap=True)
+        state, step = content["state_dict"], int(content["global_step"])
         weights = {
-            key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)
+            key.removeprefix(prefix): weight
+            for key, weight in state.items()
+            if key.startswith(prefix)
         }
         encoder.load_state_dict(weights)
-    except Exception as error:  # torch's own of every kind, for a file that is something else
+    except Exception as error:  # torch raises errors of many kinds for other files
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"--checkpoint {file}: not a checkpoint of this run ({reason}); name another"

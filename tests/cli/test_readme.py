@@ -24,8 +24,8 @@ def commands() -> list[list[str]]:
     """Every `mic ...` command of the README's shell blocks, as arguments."""
     shell = "".join(block for language, block in BLOCKS if language == "bash")
     lines = shell.replace("\\\n", " ").splitlines()
-    found = [line.rpartition("|")[2].strip() for line in lines if "mic " in line]
-    return [shlex.split(line, comments=True)[1:] for line in found]
+    typed = [line.rpartition("|")[2].strip() for line in lines if "mic " in line]
+    return [shlex.split(line, comments=True)[1:] for line in typed]
 
 
 def test_every_command_parses_and_every_config_it_names_loads():
@@ -74,11 +74,11 @@ def test_the_trainer_of_ones_own_runs_and_goes_on(tiny_config, tmp_path, monkeyp
     for shown, tiny in small.items():
         assert shown in example
         example = example.replace(shown, tiny)
-    found: dict = {}
-    exec(example, found)
-    assert found["trainer"].global_step == 3
-    exec(example.replace("max_steps=3", "max_steps=5"), found)
-    assert found["trainer"].global_step == 5
+    names: dict = {}
+    exec(example, names)
+    assert names["trainer"].global_step == 3
+    exec(example.replace("max_steps=3", "max_steps=5"), names)
+    assert names["trainer"].global_step == 5
     saved = sorted(file.name[:13] for file in (tmp_path / "checkpoints").glob("*.ckpt"))
     assert saved == ["step-00000004", "step-00000005"]
 

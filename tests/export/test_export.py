@@ -17,7 +17,7 @@ from mic.encoder.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.export import export as exports
 from mic.export import folder, parity, source
-from mic.export.export import MARK, Wanted, export
+from mic.export.export import MARK, ExportOptions, export
 from mic.train.resume import checkpoint_files
 from mic.train.run import train
 
@@ -51,15 +51,15 @@ def test_stock_sentence_transformers_gives_our_vectors_at_every_width(
     tiny_run, headed, tmp_path, model, dim
 ):
     model = tiny_run if model == "run" else headed
-    export(Wanted(str(model), tmp_path / "out", dim))
+    export(ExportOptions(str(model), tmp_path / "out", dim))
     ours = Encoder.from_pretrained(model)
     limit = dim or ours.width
     theirs = stock(tmp_path / "out")
     assert theirs.get_embedding_dimension() == limit
     close(theirs.encode(TEXTS), ours.encode(TEXTS, dim=limit))  # of length 1 as they come
     for width in range(1, limit + 1):
-        found = theirs.encode(TEXTS, truncate_dim=width, normalize_embeddings=True)
-        close(found, ours.encode(TEXTS, dim=width))
+        cut = theirs.encode(TEXTS, truncate_dim=width, normalize_embeddings=True)
+        close(cut, ours.encode(TEXTS, dim=width))
     if limit > 4:
         short = stock(tmp_path / "out", truncate_dim=4).encode(TEXTS)
         assert (np.linalg.norm(short, axis=1) < 0.99).all()  # what the card warns of
@@ -74,28 +74,30 @@ def test_half_precision_halves_the_file_and_is_computed_with_in_single(
 ):
     model = tiny_run if model == "run" else headed
     for dtype in ("fp32", "fp16"):
-        export(Wanted(str(model), tmp_path / dtype, 8, dtype))
+        export(ExportOptions(str(model), tmp_path / dtype, 8, dtype))
     weights = load_file(tmp_path / "fp16" / "model.safetensors")
-    assert {one.dtype for one in weights.values()} == {torch.float16}
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
     large, small = (
         (tmp_path / dtype / "model.safetensors").stat().st_size for dtype in ("fp32", "fp16")
     )
     assert small < 0.6 * large
-    found = stock(tmp_path / "fp16").encode(TEXTS)
-    assert found.dtype == np.float32
-    close(found, Encoder.from_pretrained(tmp_path / "fp16").encode(TEXTS))
-    close(found, Encoder.from_pretrained(model).encode(TEXTS, dim=8), 2e-2)
+    embeddings = stock(tmp_path / "fp16").encode(TEXTS)
+    assert embeddings.dtype == np.float32
+    close(embeddings, Encoder.from_pretrained(tmp_path / "fp16").encode(TEXTS))
+    close(embeddings, Encoder.from_pretrained(model).encode(TEXTS, dim=8), 2e-2)
 
 
-def test_other_vectors_than_ours_are_noticed_and_nothing_is_exported(
+def test_embeddings_that_differ_are_noticed_and_nothing_is_exported(
     tiny_run, tmp_path, monkeypatch
 ):
     def other(encoder, _):
         return torch.nn.Linear(encoder.hidden_width, WIDTH)
 
     monkeypatch.setattr(folder, "cut_head", other)
-    with pytest.raises(RunError, match=r"reads other embeddings than ours.*nothing was exported"):
-        export(Wanted(str(tiny_run), tmp_path / "out"))
+    with pytest.raises(
+        RunError, match=r"gives other embeddings than mic's encoder.*nothing was exported"
+    ):
+        export(ExportOptions(str(tiny_run), tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,7 +105,7 @@ def test_without_sentence_transformers_mic_reads_the_folder_and_the_card_says_so
     tiny_run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(parity.importlib.util, "find_spec", lambda name: None)
-    export(Wanted(str(tiny_run), tmp_path / "out", 4))
+    export(ExportOptions(str(tiny_run), tmp_path / "out", 4))
     assert "was read by mic and" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -132,13 +134,13 @@ def test_a_run_that_is_not_finished_needs_a_checkpoint_by_name(tiny_run, tmp_pat
     (run / "results.json").unlink()
     shutil.rmtree(run / "encoder")
     with pytest.raises(InputError, match=r"not finished: at step 4 of 4; .*--checkpoint newest"):
-        export(Wanted(str(run), tmp_path / "out"))
-    export(Wanted(str(run), tmp_path / "newest", checkpoint="newest"))
+        export(ExportOptions(str(run), tmp_path / "out"))
+    export(ExportOptions(str(run), tmp_path / "newest", checkpoint="newest"))
     file = next(checkpoint_files.candidates(run / "checkpoints")).path
-    export(Wanted(str(run), tmp_path / "named", checkpoint=str(file)))
+    export(ExportOptions(str(run), tmp_path / "named", checkpoint=str(file)))
     for out in ("newest", "named"):
-        found = Encoder.from_pretrained(tmp_path / out).encode(TEXTS)
-        close(found, Encoder.from_pretrained(tiny_run).encode(TEXTS))
+        embeddings = Encoder.from_pretrained(tmp_path / out).encode(TEXTS)
+        close(embeddings, Encoder.from_pretrained(tiny_run).encode(TEXTS))
         assert "at the checkpoint of step 4" in (tmp_path / out / "README.md").read_text()
 
 
@@ -147,13 +149,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_refused_where_it_is_named(ema_r
     first = next(checkpoint_files.candidates(run / "checkpoints")).path
     first.write_bytes(first.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged; its SHA-256 is not the one in its name"):
-        export(Wanted(str(run), tmp_path / "out", checkpoint=str(first)))
+        export(ExportOptions(str(run), tmp_path / "out", checkpoint=str(first)))
     with pytest.raises(InputError, match="no whole checkpoint; end the run with `mic resume"):
-        export(Wanted(str(run), tmp_path / "out", teacher=True))
+        export(ExportOptions(str(run), tmp_path / "out", teacher=True))
     other = first.with_name("mine.ckpt")
     other.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"mine\.ckpt: not a checkpoint of this run"):
-        export(Wanted(str(run), tmp_path / "out", checkpoint=str(other)))
+        export(ExportOptions(str(run), tmp_path / "out", checkpoint=str(other)))
 
 
 # What is refused
@@ -162,7 +164,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_refused_where_it_is_named(ema_r
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--dim", "33"], "--dim 33: .* has 32 numbers; give 1 to 32"),
+        (["--dim", "33"], "--dim 33: .* has 32 dimensions; give 1 to 32"),
         (["--dim", "0"], "--dim 0: give 1 or more"),
         (["--public"], "--public: nothing is sent anywhere; add --push REPO"),
         (["--push", "a b"], "--push a b: no name of a repository; give OWNER/NAME"),
@@ -177,16 +179,16 @@ def test_options_that_will_not_do_are_refused(tiny_run, tmp_path, capsys, option
     empty.write_text("name: empty\n")
     options = [option.format(empty=empty) for option in options]
     assert main(["export", str(tiny_run), "--to", str(tmp_path / "out"), *options]) == 2
-    said = capsys.readouterr().err
-    assert re.match(f"mic: error: {says}", said)
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert re.match(f"mic: error: {says}", printed)
+    assert printed.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["empty.yaml"]
 
 
 @pytest.mark.parametrize("option", [{"teacher": True}, {"checkpoint": "newest"}])
 def test_a_model_that_is_no_run_has_no_teacher_and_no_checkpoint(model_folder, tmp_path, option):
     with pytest.raises(InputError, match=r"is no run of mic; leave it out, or name a run"):
-        export(Wanted(str(model_folder), tmp_path / "out", **option))
+        export(ExportOptions(str(model_folder), tmp_path / "out", **option))
 
 
 def test_what_mic_did_not_export_is_not_replaced(tiny_run, tmp_path):
@@ -200,10 +202,10 @@ def test_what_mic_did_not_export_is_not_replaced(tiny_run, tmp_path):
         "link": "is a file or a link",
     }.items():
         with pytest.raises(InputError, match=f"{name}: {says}; give another --to FOLDER"):
-            export(Wanted(str(tiny_run), tmp_path / name))
+            export(ExportOptions(str(tiny_run), tmp_path / name))
     assert (tmp_path / "mine" / "thesis.tex").exists()
     (tmp_path / "empty").mkdir()
-    export(Wanted(str(tiny_run), tmp_path / "empty"))
+    export(ExportOptions(str(tiny_run), tmp_path / "empty"))
     assert (tmp_path / "empty" / MARK).is_file()
 
 
@@ -211,13 +213,13 @@ def test_a_full_disk_is_refused_before_and_leaves_the_older_export_when_it_fills
     tiny_run, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
-    export(Wanted(str(tiny_run), out, 4))
+    export(ExportOptions(str(tiny_run), out, 4))
     before = (out / "README.md").read_text()
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(exports.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
         with pytest.raises(InputError, match=r"1 MB free, and the export takes \d+ MB; free some"):
-            export(Wanted(str(tiny_run), out))
+            export(ExportOptions(str(tiny_run), out))
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -225,7 +227,7 @@ def test_a_full_disk_is_refused_before_and_leaves_the_older_export_when_it_fills
     with monkeypatch.context() as patch:
         patch.setattr(exports, "write_card", full)
         with pytest.raises(RunError, match=r"could not be written: .*No space left.*free some"):
-            export(Wanted(str(tiny_run), out))
+            export(ExportOptions(str(tiny_run), out))
     assert (out / "README.md").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -33,8 +33,8 @@ def test_the_graph_gives_our_vectors(tiny_run, tmp_path, capsys, unchecked):
     encoder = Encoder.from_pretrained(tiny_run)
     for texts in (TEXTS, TEXTS[:2], TEXTS[-1:]):
         tokens = {name: value.numpy() for name, value in encoder.tokenize(texts).items()}
-        states, found = session.run(None, tokens)
-        np.testing.assert_allclose(found, encoder.encode(texts, dim=8), atol=1e-6)
+        states, embeddings = session.run(None, tokens)
+        np.testing.assert_allclose(embeddings, encoder.encode(texts, dim=8), atol=1e-6)
         assert states.shape == (*tokens["input_ids"].shape, encoder.hidden_width)
 
 
@@ -43,5 +43,5 @@ def test_packages_that_are_not_there_are_named_before_anything_is_read(
 ):
     monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
     assert main(["export", "no/model", "--to", str(tmp_path / "out"), "--onnx"]) == 2
-    said = capsys.readouterr().err
-    assert "--onnx: onnx, onnxscript, onnxruntime not installed; pip install 'mic-" in said
+    printed = capsys.readouterr().err
+    assert "--onnx: onnx, onnxscript, onnxruntime not installed; pip install 'mic-" in printed

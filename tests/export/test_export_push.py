@@ -15,8 +15,8 @@ def fake(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with hub() as found:
-        yield found
+    with hub() as server:
+        yield server
 
 
 @pytest.fixture
@@ -28,21 +28,21 @@ def exported(tmp_path):
 
 
 def files(folder):
-    found = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+    inner = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in inner}
 
 
 @pytest.mark.parametrize("public", [False, True])
 def test_all_files_arrive_in_a_repository_that_is_private_unless_asked(
     fake, exported, public, capfd
 ):
-    said = push(exported, "acme/small", public, fake.url)
+    line = push(exported, "acme/small", public, fake.url)
     held = fake.repositories["acme/small"]
     assert held == {"private": not public, "files": files(exported)}
-    assert said.endswith(f"{'for all to see' if public else 'private'}: commit aaaaaaaaaa")
+    assert line.endswith(f"{'for all to see' if public else 'private'}: commit aaaaaaaaaa")
     assert fake.tokens == {f"Bearer {TOKEN}"}
     printed = capfd.readouterr()
-    assert TOKEN not in said + printed.out + printed.err
+    assert TOKEN not in line + printed.out + printed.err
 
 
 def test_a_public_repository_gets_nothing_unless_that_is_what_was_asked(fake, exported):

@@ -1,4 +1,4 @@
-"""The few answers of the Hugging Face Hub that one push asks for, at an address of this machine."""
+"""A Hugging Face Hub on this machine that answers what one push asks for."""
 
 import base64
 import json
@@ -35,11 +35,13 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.removeprefix("/api/models/").split("/revision/")[0].split("?")[0]
-        held = self.server.repositories.get(name)
-        if held is None:
+        repository = self.server.repositories.get(name)
+        if repository is None:
             self.answer({"error": "Repository not found"}, 404)
         else:
-            self.answer({"id": name, "private": held["private"], "sha": "0" * 40, "siblings": []})
+            self.answer(
+                {"id": name, "private": repository["private"], "sha": "0" * 40, "siblings": []}
+            )
 
     def do_POST(self) -> None:
         self.server.tokens.add(self.headers.get("Authorization"))
@@ -47,9 +49,9 @@ class Answers(BaseHTTPRequestHandler):
         if self.server.refuse:
             self.answer({"error": "no"}, self.server.refuse)
         elif self.path == "/api/repos/create":
-            said = json.loads(body)
-            name = "/".join(filter(None, (said.get("organization"), said["name"])))
-            public = said.get("private") is False or said.get("visibility") == "public"
+            request = json.loads(body)
+            name = "/".join(filter(None, (request.get("organization"), request["name"])))
+            public = request.get("private") is False or request.get("visibility") == "public"
             new = name not in self.server.repositories
             self.server.repositories.setdefault(name, {"private": not public, "files": {}})
             url = f"{self.server.url}/{name}"
@@ -57,8 +59,8 @@ class Answers(BaseHTTPRequestHandler):
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
             modes = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for one in files
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in files
             ]
             self.answer({"files": modes})
         elif "/commit/" in self.path:

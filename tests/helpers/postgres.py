@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, from the programs that the system has."""
+"""A PostgreSQL server for a test, from the programs that the system has."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ import pytest
 
 def programs() -> Path | None:
     """The folder of initdb and pg_ctl: on PATH, or where Debian puts them."""
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).parent
+    initdb = shutil.which("initdb")
+    if initdb:
+        return Path(initdb).parent
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 
@@ -65,7 +65,7 @@ class Postgres:
 
 @contextmanager
 def serving() -> Iterator[Postgres]:
-    """A server for as long as one wants it; skips the test where there is none."""
+    """A running server; skips the test where PostgreSQL is not installed."""
     pytest.importorskip("psycopg")
     bin = programs()
     if bin is None:

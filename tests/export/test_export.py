@@ -94,9 +94,7 @@ def test_embeddings_that_differ_are_noticed_and_nothing_is_exported(
         return torch.nn.Linear(encoder.hidden_width, WIDTH)
 
     monkeypatch.setattr(folder, "cut_head", other)
-    with pytest.raises(
-        RunError, match=r"gives other embeddings than mic.*nothing was exported"
-    ):
+    with pytest.raises(RunError, match=r"gives other embeddings than mic.*nothing was exported"):
         export(ExportOptions(str(tiny_run), tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 

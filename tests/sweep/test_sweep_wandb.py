@@ -237,10 +237,10 @@ def test_a_run_that_wandb_ended_early_does_not_come_back(tmp_path, monkeypatch):
         mirror.preempting()
         assert calls == ["preempting"]
         monkeypatch.setattr("mic.tracking.wandb.server.PROBE", 0.2)
-        fake.is_silent.set()
+        fake.silent.set()
         mirror.preempting()  # one cannot know
         assert calls == ["preempting"] * 2
-        fake.is_silent.clear()
+        fake.silent.clear()
         mirror.finish()
         wandb.teardown()
 

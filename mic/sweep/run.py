@@ -15,7 +15,7 @@ from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import SweepState
 from mic.sweep.queue.storage import open_storage
 from mic.sweep.sampling import check_planned_points, planned_points
-from mic.sweep.status import describe_point, describe_progress, format_value, short_key
+from mic.sweep.status import describe_point, describe_progress, short_key, short_value
 from mic.sweep.sweep_file import Sweep
 from mic.sweep.worker import run_worker
 from mic.sweep.workers import run_workers, worker_environment
@@ -78,7 +78,7 @@ def dry_run(sweep: Sweep) -> None:
     title = f"{sweep.name}: {len(points) * len(sweep.seeds)} runs of {sweep.config}"
     head = ["run", *(short_key(axis.key) for axis in sweep.parameters)]
     rows = [
-        [f"t{number:03d}-seed{seed}", *map(format_value, point.values())]
+        [f"t{number:03d}-seed{seed}", *map(short_value, point.values())]
         for number, point in enumerate(points)
         for seed in sweep.seeds
     ]

@@ -70,7 +70,7 @@ def status_cells(sweep: Sweep, trial: QueuedTrial) -> list[str]:
     seconds = sum(attempt_seconds(trial))
     return [
         trial.name,
-        *(format_value(trial.setting.point.get(axis.key, "-")) for axis in sweep.parameters),
+        *(short_value(trial.setting.point.get(axis.key, "-")) for axis in sweep.parameters),
         f"[{COLOURS.get(trial.state, 'default')}]{trial.state}[/]",
         current_step(sweep, trial),
         *("-" if value is None else f"{value:.4g}" for value in values),
@@ -121,7 +121,7 @@ def describe_point(point: Mapping[str, Any]) -> str:
     >>> describe_point({"objective.gamma": 0.123456, "objective.align_layers": [2, 3]})
     'gamma=0.1235 align_layers=[2, 3]'
     """
-    return " ".join(f"{short_key(key)}={format_value(value)}" for key, value in point.items())
+    return " ".join(f"{short_key(key)}={short_value(value)}" for key, value in point.items())
 
 
 def short_key(key: str) -> str:
@@ -133,7 +133,7 @@ def short_key(key: str) -> str:
     return key.removeprefix("objective.").removeprefix("trainer.")
 
 
-def format_value(value: Any) -> str:
+def short_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

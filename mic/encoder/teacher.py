@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mic.config.schema import TeacherConfig
 from mic.console import bar
 from mic.distributed.environment import accelerator
-from mic.encoder.embedding_store import EmbeddingStore, EncodedBlock, StoreMeta, fill_store
+from mic.encoder.embedding_store import FORMAT, EmbeddingStore, EncodedBlock, StoreMeta, fill_store
 from mic.encoder.encoder import Encoder, encoder_fingerprint
 from mic.errors import InputError, RunError, check_choice
 from mic.files import cache_folder
@@ -228,7 +228,8 @@ def fill_teacher_store(
         raise TypeError("texts is one string; give a list of strings")
     meta = StoreMeta(encoder_fingerprint(encoder), encoder.width, "float16")
     if folder is None:
-        folder = cache_folder() / "teachers" / meta.fingerprint[:16]
+        # an older format lies beside it: nothing of it is read, nobody has to remove it
+        folder = cache_folder() / f"teachers-{FORMAT}" / meta.fingerprint[:16]
 
     def encode(missing: list[str]) -> Iterator[EncodedBlock]:
         return encode_half(encoder, missing, batch_size)

@@ -468,9 +468,9 @@ def test_in_the_users_cache_each_teacher_has_a_folder_of_its_own(encoder, tmp_pa
     other = changed(encoder)
     for filler in (encoder, other, encoder):
         cache = fill_teacher_store(None, filler, TEXTS)
-        assert cache.folder == cache_folder() / "teachers" / encoder_fingerprint(filler)[:16]
+        assert cache.folder == cache_folder() / "teachers-2" / encoder_fingerprint(filler)[:16]
         assert_equals(cache, filler)
-    assert len(list((tmp_path / "mine" / "teachers").iterdir())) == 2
+    assert len(list((tmp_path / "mine" / "teachers-2").iterdir())) == 2
 
 
 # Bad input

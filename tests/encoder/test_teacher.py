@@ -374,7 +374,7 @@ def test_the_cache_is_in_the_named_folder_or_the_users(build, encoder, tmp_path,
     build("cached", folder="~/own")
     assert len(EmbeddingStore(tmp_path / "own")) == len(TEXTS)
     build("cached", folder=None)
-    (folder,) = (tmp_path / "mine" / "teachers").iterdir()
+    (folder,) = (tmp_path / "mine" / "teachers-2").iterdir()
     assert len(EmbeddingStore(folder)) == len(TEXTS)
 
 

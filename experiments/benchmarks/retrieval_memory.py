@@ -15,6 +15,7 @@ from timing import HERE, agree, publish, table
 from torch import Tensor
 
 from mic.encoder.embedding_file import Embeddings
+from mic.evaluation.tasks.relevance import Ranking
 from mic.evaluation.tasks.tasks import ranking_task
 from mic.nested import prefix, unit
 
@@ -28,8 +29,8 @@ def in_chunks(file: Path) -> dict[int, float]:
     """As `mic evaluate` scores a retrieval task: nDCG@10 at every width."""
     rows = Embeddings(file, WIDTH, np.arange(QUERIES + DOCUMENTS))
     texts = (["query"] * QUERIES, ["document"] * DOCUMENTS)
-    task = ranking_task("retrieval", *texts, RELEVANT, [None] * QUERIES)
-    return task.score(rows, DIMS)["ndcg@10"]
+    task = ranking_task("retrieval", Ranking(*texts, RELEVANT, [None] * QUERIES))
+    return task.score(rows, DIMS).scores["ndcg@10"]
 
 
 def at_once(file: Path) -> dict[int, float]:

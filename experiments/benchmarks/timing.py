@@ -11,6 +11,8 @@ from statistics import median, quantiles
 
 import torch
 
+from mic.files import write_text
+
 HERE = Path(__file__).parent
 THREADS = 1
 
@@ -70,9 +72,7 @@ def publish(name: str, title: str, body: Sequence[str], rounds: int | None) -> N
         ]
     )
     print(report)
-    part = HERE / f".{name}.md.partial"
-    part.write_text(report + "\n")
-    part.rename(HERE / f"{name}.md")
+    write_text(HERE / f"{name}.md", report + "\n")
 
 
 def agree(ours: float, theirs: float, tolerance: float = 1e-4) -> None:

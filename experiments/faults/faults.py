@@ -214,7 +214,7 @@ FAULTS = [
         "the random state of the moment is not restored",
         "mic/train/resume/exact_resume.py",
         "        if self._now is not None:\n"
-        "            restore(self._now, trainer.strategy.root_device)\n"
+        "            restore_random_state(self._now, trainer.strategy.root_device)\n"
         '        if self._loaded["place"]',
         '        if self._loaded["place"]',
         "tests/train/resume/test_resume.py",
@@ -244,7 +244,7 @@ FAULTS = [
         "validation leaves its trace in the random state",
         "mic/train/resume/exact_resume.py",
         "        if self._now is not None:\n"
-        "            restore(self._now, trainer.strategy.root_device)\n"
+        "            restore_random_state(self._now, trainer.strategy.root_device)\n"
         "        if not trainer.fit_loop._should_accumulate():",
         "        if not trainer.fit_loop._should_accumulate():",
         "tests/train/resume",

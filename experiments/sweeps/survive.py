@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(HERE.parent / "torture")]
 import model
 import postgres
 
+from mic.files import write_text
 from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import QueuedTrial
 from mic.sweep.queue.storage import open_storage
@@ -191,9 +192,7 @@ def write(rows: Sequence[Row]) -> None:
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
     ]
-    partial = HERE / ".record.md.partial"
-    partial.write_text("\n".join(lines))
-    partial.replace(HERE / "record.md")
+    write_text(HERE / "record.md", "\n".join(lines))
     print("\n".join(lines))
 
 

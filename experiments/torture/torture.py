@@ -22,6 +22,8 @@ from life import End, Life
 from model import make
 from plan import Blow, plan
 
+from mic.files import write_text
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WORK = ROOT / "runs" / "torture"
@@ -94,14 +96,7 @@ def begin() -> Told:
 
 
 def keep(done: Told) -> None:
-    write(WORK / "rows.json", json.dumps(done, indent=1))
-
-
-def write(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_text(WORK / "rows.json", json.dumps(done, indent=1))
 
 
 def say(text: str) -> None:
@@ -193,7 +188,7 @@ def conclude(count: int, done: Told) -> int:
     found = [done["rows"].get(str(number)) for number in range(1, count + 1)]
     bad = [number for number, one in enumerate(found, 1) if one and not one["good"]]
     if None not in found:
-        write(HERE / "record.md", record(found))
+        write_text(HERE / "record.md", record(found))
         say(f"{count - len(bad)} of {count} runs ended as the one that nobody killed; record.md")
     if bad:
         say(f"otherwise: {', '.join(map(str, bad))}; see {WORK}")

@@ -36,9 +36,10 @@ from mic.encoder.pretrained import (
     no_progress_bars,
     read_backbone,
     read_tokenizer,
-    write_json,
+    write_settings,
 )
 from mic.errors import InputError
+from mic.files import replacing
 from mic.tracking.run_directory import package_versions
 
 WINDOW = 64  # batches that are sorted by length together
@@ -161,7 +162,7 @@ def pretrain(settings: Pretraining) -> None:
                 keep(work / KEPT, settings, model, optimizer, state)
     after = held_out_loss(model, collate, test, settings)
     finish(settings, model, tokenizer, work)
-    write_json(
+    write_settings(
         Path(settings.record),
         {
             "held-out loss per masked token, nats": {
@@ -304,11 +305,10 @@ def keep(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
 ) -> None:
-    partial = file.with_name(f"{file.name}.partial")
     held = {"settings": asked(settings), "state": state}
     held |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(held, partial)
-    partial.replace(file)
+    with replacing(file) as partial:
+        torch.save(held, partial)
 
 
 def restore(

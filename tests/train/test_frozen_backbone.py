@@ -27,7 +27,6 @@ TAUGHT = ("teacher.kind=cached", "objective.distillation.weight=1")
 def run(tiny_config, still_folder, tmp_path, monkeypatch):
     """Trains the tiny BERT, without dropout, with a cache of its own; a run's folder."""
     monkeypatch.setenv("MIC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mic.train.run.draw_figures", lambda *_: None)
 
     def train_tiny(name: str, *overrides: str) -> Path:
         train(load(tiny_config, f"encoder.name={still_folder}", f"name={name}", *overrides))

@@ -34,9 +34,8 @@ TEXTS = 400  # of the 200 pairs
 
 
 @pytest.fixture
-def still(tiny_config: Path, still_folder: Path, tmp_path: Path, monkeypatch) -> Callable:
+def still(still_folder: Path, tmp_path: Path) -> Callable:
     """The overrides of a way, without dropout, which each rank draws anew, and with its cache."""
-    monkeypatch.setattr("mic.train.run.draw_figures", lambda *_: None)
 
     def overrides(way: str, cache: str) -> tuple[str, ...]:
         steps = ("trainer.max_steps=3", "trainer.warmup=0", "monitor.geometry=false")

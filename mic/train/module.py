@@ -51,7 +51,7 @@ class MICModule(LightningModule):
             layers = set().union(*map(self.objective.layers, range(3)))
             self.frozen = FrozenBackbone(self.config, self.encoder, layers)
         self.teacher: Teacher | None = None
-        self._embedded: Any = None  # the data module whose texts can be looked up
+        self._embedded: Any = None  # the data module whose texts are on disk
         if not self.looks_up:
             self.fill_teacher(())
         if self.config.trainer.compile:

@@ -50,7 +50,7 @@ if __name__ == "__main__":
     training.draw_figures = lambda *_: None  # its pictures take a third of a run's time
     jaxtyping.config.update("jaxtyping_disable", True)
 
-PATIENCE = 120.0  # seconds for the ranks of a run to end
+PATIENCE = 300.0  # seconds for the ranks of a run to end, also on a busy machine
 
 
 class Forked:

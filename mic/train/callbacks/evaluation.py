@@ -1,4 +1,4 @@
-"""Score the validation tasks at every width while a run trains, and keep the best scores."""
+"""Score the validation tasks at every width while a run trains, and log the best so far."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

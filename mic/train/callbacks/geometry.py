@@ -21,7 +21,7 @@ from mic.train.step_metrics import record
 
 
 class SpectralIsotropy(Callback):
-    """Log geometry/<measure>/d<dim> and geometry/rows; keep the spectra in `folder`, if given.
+    """Log geometry/<measure>/d<dim> and geometry/rows; write the spectra to `folder`, if given.
 
     Unit vectors at the full width make the second moment, of which every prefix is a leading block.
     Uniformity, alignment and mean cosine are of the prefixes as they are used: cut, then scaled to

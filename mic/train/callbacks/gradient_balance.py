@@ -64,9 +64,9 @@ def gradient_norms(module: MICModule, batch: Batch) -> dict[str, float]:
             views, loss = encoded_loss(module, batch)
         shared = shared_states(views)
         gradients = {
-            name: torch.autograd.grad(part, shared, retain_graph=True, allow_unused=True)
-            for name, part in loss.weighted.items()
-            if part.requires_grad
+            name: torch.autograd.grad(term, shared, retain_graph=True, allow_unused=True)
+            for name, term in loss.weighted.items()
+            if term.requires_grad
         }
     squares = torch.stack([squared_norm(tensors, shared) for tensors in gradients.values()])
     norms = (total(squares).sqrt() / world_size()).tolist()

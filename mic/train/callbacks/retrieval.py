@@ -49,7 +49,7 @@ class NestedRetrievalEval(Callback):
     ) -> None:
         if not self._rows:
             return
-        queries, keys, ids = (torch.cat(parts) for parts in zip(*self._rows, strict=True))
+        queries, keys, ids = (torch.cat(batches) for batches in zip(*self._rows, strict=True))
         self._rows = []
         sizes = counts(len(ids), ids.device)
         all_queries, all_ids = gather_columns([queries, ids], sizes)

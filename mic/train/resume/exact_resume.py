@@ -72,7 +72,7 @@ class ExactResume(CheckpointCallback):
         checkpoint = newest(self.folder)
         return checkpoint.path if checkpoint else None
 
-    # ------------------------------------------------------------- beginning, anew or again
+    # ---------------------------------------------------------- starting, anew or from a checkpoint
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -228,7 +228,7 @@ class ExactResume(CheckpointCallback):
         self.stop.waits = False
 
     def boundary(self, trainer: Trainer, place: SavePoint) -> None:
-        """A place to save at: for the interval, the end of training, or somebody who asks."""
+        """Save here when the interval or training ends, or when asked to stop, and then leave."""
         step, asked = trainer.global_step, self.asked()
         ended = 0 <= trainer.max_steps <= step
         due = asked or ended or step // self.every > self._saved // self.every
@@ -238,7 +238,7 @@ class ExactResume(CheckpointCallback):
             self.leave(trainer)
 
     def asked(self) -> bool:
-        """Whether any rank was told to stop; ranks ask each other now and then."""
+        """Whether any rank was asked to stop; ranks compare every few calls."""
         self._looks += 1
         looks = self._looks % AGREE == 0 or world_size() == 1
         return looks and any_rank(self.stop.asked is not None)

@@ -1,8 +1,8 @@
 """Set the loop counters of a checkpoint so that Lightning goes on at the right batch.
 
-Lightning (2.6) tells from its counters where a checkpoint was taken, and is right about two places:
-after a batch in the middle of an epoch, and after a validation. The two others are written here:
-before a validation that is due, and between two epochs.
+Lightning (2.6) infers from its counters where a checkpoint was taken, which is right in two places:
+after a batch in the middle of an epoch, and after a validation. The counters of the two others are
+set here: before a validation that is due, and between two epochs.
 """
 
 from typing import Any, Literal

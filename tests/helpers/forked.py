@@ -105,7 +105,7 @@ def places() -> dict[str, tuple[Any, str]]:
         "batch": (MICModule, "training_step"),
         "stepped": (MICModule, "optimizer_step"),
         "validating": (MICModule, "validation_step"),
-        "evaluating": (scoring, "share"),
+        "evaluating": (scoring, "rank_share"),
         "logging": (loggers.RunLogger, "write"),
         "snapshot": (geometry, "write_snapshot"),
         "writing": (checkpoint_files.Hashed, "write"),

@@ -1,4 +1,4 @@
-"""`mic advise`: name the smallest width and precision that keep the quality on one's own data."""
+"""`mic advise`: name the smallest width and precision that keep the quality on your own data."""
 
 import argparse
 import shlex

@@ -12,8 +12,8 @@ def add_export(actions: Any) -> None:
         "export",
         help="a sentence-transformers folder with a model card",
         description="Write a run's encoder, or any sentence-transformers model, as a folder that "
-        "loads without mic, with a model card. Its embeddings are compared with ours before it "
-        "gets its name.",
+        "loads without mic, with a model card. Its embeddings are compared with those of mic "
+        "before it gets its name.",
     )
     export.add_argument(
         "model", metavar="MODEL", help="a run directory, a model folder or a Hub name"

@@ -7,10 +7,10 @@ import yaml
 
 from mic import __version__
 from mic.export.card_quality import (
+    cutting_cost,
     known_scores,
     precision_section,
-    quality_section,
-    truncation_cost,
+    width_section,
 )
 from mic.export.card_training import (
     data_section,
@@ -32,7 +32,7 @@ def model_card(record: ExportRecord) -> str:
         f"# {card_title(record)}",
         *introduction(record),
         *usage_section(record),
-        *quality_section(record),
+        *width_section(record),
         *precision_section(record),
         *([] if record.source.run is None else geometry_section(record.source, record.dims)),
         *training_section(record.source),
@@ -84,7 +84,7 @@ def introduction(record: ExportRecord) -> Iterator[str]:
         "**No nested training is known of this model**: no prefix of its embeddings was "
         "trained to be an embedding, and cutting them is raw truncation."
     )
-    yield from [truncation_cost(*scores) for scores in known_scores(record)] or [
+    yield from [cutting_cost(*scores) for scores in known_scores(record)] or [
         "What that costs was not measured."
     ]
 

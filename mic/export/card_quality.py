@@ -11,7 +11,7 @@ from mic.tracking.reader import OWN, Scores
 HEADLINES = ("ndcg@10", "spearman", "accuracy", "ap", "v_measure")
 
 
-def quality_section(record: ExportRecord) -> Iterator[str]:
+def width_section(record: ExportRecord) -> Iterator[str]:
     """Scores of the run at every width, beside the baselines that need no training."""
     run, widths = record.source.run, set(record.dims)
     if run is None or not run.methods:
@@ -97,7 +97,7 @@ def known_scores(record: ExportRecord) -> list[tuple[str, str, dict[int, float]]
     return known
 
 
-def truncation_cost(task: str, metric: str, values: Mapping[int, float]) -> str:
+def cutting_cost(task: str, metric: str, values: Mapping[int, float]) -> str:
     """One line on the scores of cut embeddings."""
     widest = max(values)
     cut = ", ".join(

@@ -15,10 +15,10 @@ from mic.errors import InputError, RunError
 from mic.evaluation.tasks.tasks import Task
 from mic.export import hub, onnx
 from mic.export.card import model_card, write_card
-from mic.export.card_quality import known_scores, truncation_cost
+from mic.export.card_quality import cutting_cost, known_scores
 from mic.export.folder import folder_bytes, write_model
 from mic.export.parity import compare_export, probe_embeddings
-from mic.export.quality import measure_quality, read_quality_tasks
+from mic.export.quality import measure_tasks, read_quality_tasks
 from mic.export.record import ExportRecord
 from mic.export.source import ModelSource, read_source
 from mic.files import free_bytes, partial_path, write_json
@@ -91,10 +91,10 @@ def write_export(
     prompts = (
         read_json(source.folder / "config_sentence_transformers.json", {}) if source.folder else {}
     )
-    ours = probe_embeddings(encoder, dims)
+    expected = probe_embeddings(encoder, dims)
     partial.parent.mkdir(parents=True, exist_ok=True)
     write_model(partial, encoder, options.dim, nested, DTYPES[options.dtype], prompts)
-    parity = compare_export(partial, ours, options.dtype)
+    parity = compare_export(partial, expected, options.dtype)
     onnx_difference = onnx.write_onnx(partial, encoder, options.dim) if options.onnx else None
     record = ExportRecord(
         source=source,
@@ -103,7 +103,7 @@ def write_export(
         dtype=options.dtype,
         parity=parity,
         onnx=onnx_difference,
-        quality=measure_quality(encoder, tasks, dims),
+        quality=measure_tasks(encoder, tasks, dims),
         prompts=prompts,
         repo=options.push,
     )
@@ -139,7 +139,7 @@ def describe_export(options: ExportOptions, record: ExportRecord) -> list[str]:
         lines.append(f"onnx/model.onnx: the largest difference is {record.onnx:.1e}")
     if not source.nested:
         lines.append("No nested training is known of it: cutting it is raw truncation.")
-        lines += [truncation_cost(*scores) for scores in known_scores(record)] or [
+        lines += [cutting_cost(*scores) for scores in known_scores(record)] or [
             "What that costs was not measured; --quality-of CONFIG measures it."
         ]
     elif limit not in source.dims:

@@ -41,7 +41,7 @@ def probe_embeddings(encoder: Encoder, dims: Sequence[int]) -> dict[int, np.ndar
     return {dim: encoder.encode(PROBES, dim=dim) for dim in dims}
 
 
-def compare_export(folder: Path, ours: dict[int, np.ndarray], dtype: str) -> Parity:
+def compare_export(folder: Path, expected: dict[int, np.ndarray], dtype: str) -> Parity:
     """Read the folder and compare its embeddings of the probes with those of the encoder.
 
     At the folder's full width embeddings are taken as they are; below, cut and normalised again.
@@ -51,17 +51,17 @@ def compare_export(folder: Path, ours: dict[int, np.ndarray], dtype: str) -> Par
     stock = importlib.util.find_spec("sentence_transformers") is not None
     reader = f"{STOCK} {version(STOCK)}" if stock else "mic"
     try:
-        theirs = (
-            encode_with_sentence_transformers(folder, [*ours])
+        actual = (
+            encode_with_sentence_transformers(folder, [*expected])
             if stock
-            else encode_with_mic(folder, [*ours])
+            else encode_with_mic(folder, [*expected])
         )
     except Exception as error:  # whatever it is, the folder must not be exported
         reason = " ".join(str(error).split())[:160]
         raise RunError(
             f"{folder.name}: {reader} does not read it: {reason}; nothing was exported"
         ) from error
-    largest = {dim: float(np.abs(ours[dim] - theirs[dim]).max()) for dim in ours}
+    largest = {dim: float(np.abs(expected[dim] - actual[dim]).max()) for dim in expected}
     worst = max(largest, key=lambda dim: largest[dim])
     if not largest[worst] <= LARGEST[dtype]:  # NaN is refused, too
         raise RunError(

@@ -39,7 +39,7 @@ def read_quality_tasks(file: Path) -> list[Task]:
     return tasks
 
 
-def measure_quality(encoder: Encoder, tasks: Sequence[Task], dims: Sequence[int]) -> list[Quality]:
+def measure_tasks(encoder: Encoder, tasks: Sequence[Task], dims: Sequence[int]) -> list[Quality]:
     """Every task at every width in fp32, int8 and binary."""
     embedded = scoring.embed_tasks(encoder, tasks, 64, "encoding the tasks")
     return [score_precisions(task, embedded[task.name], dims) for task in tasks]

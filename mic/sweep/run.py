@@ -15,7 +15,7 @@ from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import SweepState
 from mic.sweep.queue.storage import open_storage
 from mic.sweep.sampling import check_planned_points, planned_points
-from mic.sweep.status import describe_point, describe_progress, short_key, short_value
+from mic.sweep.status import describe_progress, describe_setting, short_key, short_value
 from mic.sweep.sweep_file import Sweep
 from mic.sweep.worker import run_worker
 from mic.sweep.workers import run_workers, worker_environment
@@ -97,7 +97,7 @@ def print_result(sweep: Sweep, state: SweepState) -> None:
     metric = sweep.metrics[0]
     best = max(finished, key=lambda setting: metric.sign * setting.values[0])
     notice(
-        f"{describe_progress(sweep, state)}; best: {best.name} ({describe_point(best.point)}), "
+        f"{describe_progress(sweep, state)}; best: {best.name} ({describe_setting(best.point)}), "
         f"{metric.name} {best.values[0]:.4g}"
     )
     notice(f"read it with: mic report --sweep {sweep.folder}")

@@ -115,10 +115,10 @@ def last_line(file: Path) -> str:
     return lines[-1] if lines else ""
 
 
-def describe_point(point: Mapping[str, Any]) -> str:
+def describe_setting(point: Mapping[str, Any]) -> str:
     """A setting in one line, its keys shortened.
 
-    >>> describe_point({"objective.gamma": 0.123456, "objective.align_layers": [2, 3]})
+    >>> describe_setting({"objective.gamma": 0.123456, "objective.align_layers": [2, 3]})
     'gamma=0.1235 align_layers=[2, 3]'
     """
     return " ".join(f"{short_key(key)}={short_value(value)}" for key, value in point.items())

@@ -24,7 +24,7 @@ from mic.errors import InputError
 from mic.sweep.search_space import Parameter, Point, parse_parameters
 
 Method = Literal["grid", "random", "bayes", "qmc", "custom"]
-OURS = ("seeds",)  # keys that W&B does not know; `mic sweep --engine wandb` writes them its way
+MIC_KEYS = ("seeds",)  # keys that W&B does not know; `mic sweep --engine wandb` writes them its way
 KEYS = (
     *("name", "description", "program", "command", "project", "entity", "kind", "apiVersion"),
     *("method", "metric", "metrics", "parameters", "early_terminate", "run_cap"),
@@ -95,8 +95,8 @@ def read_sweep(path: str | Path, base: str | Path | None = None) -> Sweep:
     file = find_config(path, "sweep", "configs/sweep/regularization.yaml")
     content: dict[Any, Any] = OmegaConf.to_container(configs.read_yaml(file))  # type: ignore[assignment]
     for key in content:
-        if key not in (*KEYS, *OURS):
-            near = get_close_matches(str(key), (*KEYS, *OURS), 1)
+        if key not in (*KEYS, *MIC_KEYS):
+            near = get_close_matches(str(key), (*KEYS, *MIC_KEYS), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KEYS)}, seeds"
             raise InputError(f"{file}: unknown key {key!r}; {hint}")
     method: Any = content.get("method")

@@ -36,7 +36,7 @@ def write_config(config: Config) -> Path:
 
 
 def log_path(config: Config) -> Path:
-    """The file for the trial's output: not in its folder, which the run may make anew."""
+    """The file for the trial's output: not in its folder, which the run may replace."""
     return Path(config.runs) / LOGS / f"{config.name}.log"
 
 
@@ -60,10 +60,10 @@ def start_trial(
         try:
             yield process
         finally:
-            kill_group(process)
+            kill_trial(process)
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_trial(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -20,13 +20,13 @@ from mic.sweep.queue.heartbeat import Heartbeat, LivenessWatch, process_identity
 from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import Attempt, Outcome, QueuedTrial, SweepState
 from mic.sweep.queue.storage import frozen_trials
-from mic.sweep.status import describe_outcome, describe_point, describe_progress
+from mic.sweep.status import describe_outcome, describe_progress, describe_setting
 from mic.sweep.trial import (
     PATIENCE,
     EarlyStopper,
     ask_to_stop,
     final_values,
-    kill_group,
+    kill_trial,
     last_lines,
     log_path,
     start_trial,
@@ -102,7 +102,7 @@ def run_attempt(
     config = trial_config(queue.sweep, trial)
     folder = run_directory.path_of(config)
     again = f", attempt {len(trial.attempts) + 1}" if trial.attempts else ""
-    notice(f"{trial.name}: {describe_point(trial.setting.point)}{again}")
+    notice(f"{trial.name}: {describe_setting(trial.setting.point)}{again}")
     file = write_config(config)
     begun = trial._replace(attempts=(*trial.attempts, attempt))
     write_trial(begun, config, "running", attempt.worker)
@@ -161,7 +161,7 @@ def watch_trial(
             ask_to_stop(process)
             deadline = time.monotonic() + PATIENCE
         if deadline and time.monotonic() > deadline:
-            kill_group(process)
+            kill_trial(process)
         time.sleep(LOOK)
     code = process.returncode
     if code == 0:

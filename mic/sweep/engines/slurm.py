@@ -28,7 +28,7 @@ TEXT = r"""#!/bin/bash
 #SBATCH --cpus-per-task={cores}
 #SBATCH --time=12:00:00
 #
-# This shell is told two minutes ahead of the limit; a task may come back, and its log goes on.
+# This shell gets SIGUSR1 two minutes before the limit; a requeued task appends to its log.
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -37,8 +37,8 @@ TEXT = r"""#!/bin/bash
 # Workers share a journal in the sweep's folder, or the database that MIC_STORAGE names where
 # sbatch is called. Its URL may hold a password, and so is not written here.
 
-# SLURM tells this shell and not its child. The child is told by SIGTERM in either case: where it is
-# still starting, it dies of it with the same 143 as when it has saved its trial.
+# SLURM signals this shell and not its child. The child gets SIGTERM in either case: while it is
+# still starting it dies of it, with the same 143 as after saving its trial.
 ending=no
 heard=no
 pass_on() {{
@@ -67,7 +67,7 @@ wait $!
 code=$?
 
 # 143: the worker was asked to stop, and its trial is saved and back in the sweep's queue. If this
-# shell was told to end as well, SLURM is ending the job: it requeues a preempted one itself, and a
+# shell got SIGTERM as well, SLURM is ending the job: it requeues a preempted one itself, and a
 # cancelled one is to stay so. By the task's number: the last task of an array has the array's own
 # SLURM_JOB_ID, by which all tasks would be requeued.
 if [ $code -eq 143 ] && [ $ending = no ]; then

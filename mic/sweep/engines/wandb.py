@@ -19,7 +19,7 @@ from mic.tracking.wandb.server import dead_server, missing_key
 METHODS = ("grid", "random", "bayes")
 # an agent that gets a signal forwards it to its trial, and waits until it has saved itself
 AGENT = "wandb agent --forward-signals --term-timeout 300"
-OURS = "or leave out --engine wandb"
+OR_LOCAL = "or leave out --engine wandb"
 
 
 def register_sweep(sweep: Sweep) -> str:
@@ -31,7 +31,7 @@ def register_sweep(sweep: Sweep) -> str:
     """
     content = wandb_content(sweep)
     if reason := missing_key():
-        raise InputError(f"W&B: {reason}, {OURS}")
+        raise InputError(f"W&B: {reason}, {OR_LOCAL}")
     if reason := dead_server():
         raise RunError(f"W&B: {reason}; try again later")
     import wandb
@@ -81,16 +81,16 @@ def refuse_unsupported(sweep: Sweep) -> None:
     if len(sweep.metrics) > 1:
         names = ", ".join(metric.name for metric in sweep.metrics)
         raise InputError(
-            f"{sweep.file}: metrics {names}: W&B goes by one; give one `metric`, {OURS}"
+            f"{sweep.file}: metrics {names}: W&B goes by one; give one `metric`, {OR_LOCAL}"
         )
     if sweep.method not in METHODS:
         raise InputError(
-            f"{sweep.file}: method {sweep.method}: W&B does {methods}; take one of them, {OURS}"
+            f"{sweep.file}: method {sweep.method}: W&B does {methods}; take one of them, {OR_LOCAL}"
         )
     if sweep.early_termination is not None and sweep.early_termination.kind != "hyperband":
         raise InputError(
             f"{sweep.file}: early_terminate {sweep.early_termination.kind}: W&B does type: "
-            f"hyperband; take it, {OURS}"
+            f"hyperband; take it, {OR_LOCAL}"
         )
 
 

@@ -175,7 +175,7 @@ class Queue:
         return True
 
     def withdraw(self, frozen: FrozenTrial) -> None:
-        """Take back a setting that nobody has begun."""
+        """Withdraw a setting whose trials have not begun."""
         with suppress(UpdateFinishedTrialError):  # another worker did
             retry_while_away(
                 lambda: self.storage.set_trial_user_attr(frozen._trial_id, "void", True)

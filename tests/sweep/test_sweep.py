@@ -228,6 +228,7 @@ def test_a_poor_trial_is_ended_early(sweep_file, server, mark):
     assert f"{poor.name}: pruned; 4 of 5 finished, 1 pruned" in out
 
 
+@pytest.mark.slow
 def test_trials_of_two_ranks(sweep_file, server):
     file = sweep_file(
         launcher=("python", trials.__file__, "--nproc-per-node=2"),

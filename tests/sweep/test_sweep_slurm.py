@@ -198,6 +198,7 @@ def test_a_worker_that_is_still_starting_comes_back_too(submit):
     assert job.requeued()
 
 
+@pytest.mark.slow
 def test_a_real_worker_saves_its_trial_and_ends_the_sweep(submit, tiny_config, tmp_path):
     """Its trial is a stand-in, which goes on where it was."""
     program = tmp_path / "trial.py"

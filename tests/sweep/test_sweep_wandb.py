@@ -292,6 +292,7 @@ def test_a_trial_of_the_agent_is_saved_goes_on_and_is_done_once(
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["sweep1"]
 
 
+@pytest.mark.slow
 def test_a_trial_of_several_processes_is_one_run(agent, trial_server, tmp_path, monkeypatch):
     """The whole command, as the agent starts it."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import yaml
 from html_tables import Reader, rows_of, student
-from optuna.distributions import CategoricalDistribution
 from scipy import stats
 
 from mic.cli.main import main
@@ -23,19 +22,14 @@ from mic.config.schema import Config
 from mic.config.schema_data import Source
 from mic.errors import InputError
 from mic.report.run_report import PAGE
+from mic.sweep.report import plots
 from mic.sweep.report.about import warnings
-from mic.sweep.report.contour import contour
 from mic.sweep.report.curves import training
-from mic.sweep.report.importance import importance
-from mic.sweep.report.pareto import front, pareto
-from mic.sweep.report.read import Setting, read_about
-from mic.sweep.report.slices import picture, slices
+from mic.sweep.report.plots import contour, importance, pareto, slices, study_of
+from mic.sweep.report.read import read_about
 from mic.sweep.report.sweep_report import PANELS, report_sweep, view_of
-from mic.sweep.report.view import SweepView, Value, value_of
+from mic.sweep.report.view import SweepView, value_of
 from mic.sweep.report.widths import best_per_width
-from mic.sweep.search_space import Parameter
-from mic.sweep.sweep_file import Metric
-from mic.tracking.seed_groups import Interval
 
 DIMS = (4, 8, 16)
 SEEDS = (0, 1, 2)
@@ -248,17 +242,22 @@ def test_every_width_names_its_best_setting_beside_the_baselines(grid):
 # What is best
 
 
-def test_no_point_of_the_front_is_beaten_and_every_other_one_is():
-    goals = [Metric("a", "maximize"), Metric("b", "minimize"), Metric("c", "maximize")]
-    signs = np.array([1, -1, 1])
-    for seed in range(20):
-        found = np.random.default_rng(seed).integers(0, 4, (15, 3)).astype(float)  # with ties
-        for one, on in zip(found * signs, front(found.tolist(), goals), strict=True):
-            beaten = any(
-                all(a >= b for a, b in zip(other, one, strict=True)) and any(other > one)
-                for other in found * signs
-            )
-            assert on == (not beaten)
+def test_no_setting_of_the_front_is_beaten_and_every_other_one_is(tmp_path):
+    goals = {4: "maximize", 8: "minimize", 16: "maximize"}
+    metrics = [{"name": f"{FAMILY}/d{dim}", "goal": goal} for dim, goal in goals.items()]
+    content = {key: value for key, value in GRID.items() if key != "metric"}
+    folder = begin(tmp_path / "front", {**content, "metrics": metrics, "seeds": [0]})
+    values = np.random.default_rng(0).integers(0, 3, (6, 3)).astype(float)  # with ties
+    for number, row in enumerate(values):
+        logged = {f"{FAMILY}/d{dim}": value for dim, value in zip(goals, row, strict=True)}
+        add(folder, number, points(GRID)[number], 0, logged)
+    good = values * [1, -1, 1]
+    beaten = [any((other >= row).all() and (other > row).any() for other in good) for row in good]
+    assert 0 < sum(beaten) < 6
+    panel = pareto(view_of(folder))
+    front = {f"t{number:03d}" for number in range(6) if not beaten[number]}
+    assert {row[0] for row in panel.tables[0].rows} == front
+    assert set(panel.pictures) == {"pareto", "pareto1", "pareto2"}  # every pair
 
 
 def test_the_front_of_one_metric_is_its_narrowest_against_its_full_width(grid):
@@ -312,7 +311,12 @@ def test_every_panel_has_its_picture_and_says_what_and_by_which_command(grid):
     assert len(found.images) == len(names)
     captions = re.findall("<figcaption>(.*?)</figcaption>", text)
     assert all(f"Made by <code>mic report --sweep {grid}</code>." in one for one in captions)
-    assert all("6 settings, mean and 95 % t-interval over 3 seeds" in one for one in captions)
+    seeds = [re.search(r"6 settings, mean(.*) over 3 seeds", one)[1] for one in captions]
+    assert seeds == [
+        " and 95 % t-interval",
+        *[""] * 4,
+        " and 95 % t-interval",
+    ]  # Optuna's have none
     assert found.missing == ["No run failed."]
     assert text.count("<h2>") == len(PANELS)
 
@@ -333,50 +337,70 @@ def test_what_matters_is_found_to_matter(grid):
     assert sum(shares) == pytest.approx(1, abs=0.011)
 
 
-def test_slices_are_drawn_at_the_values_and_join_the_means_of_shared_ones(view):
-    gamma, tau = slices(view).pictures["slices"].axes
-    assert [label.get_text() for label in gamma.get_xticklabels()] == ["0", "0.1", "1"]
+def test_a_trial_is_the_mean_of_a_setting_under_its_number(view):
+    study = study_of(view, [view.metric], {key: key for key in points(GRID)[0]})
+    for trial, mean, point in zip(study.trials, means(4, points(GRID)), points(GRID), strict=True):
+        assert trial.value == pytest.approx(mean)
+        assert [float(value) for value in trial.params.values()] == list(point.values())
+    last = view._replace(settings=view.settings[4:])
+    states = [trial.state.name for trial in study_of(last, [view.metric], {}).trials]
+    assert states == ["FAIL"] * 4 + ["COMPLETE"] * 2
+
+
+def test_slices_are_drawn_at_the_values_in_the_order_of_the_file(view):
+    gamma, tau, _ = slices(view).pictures["slices"].axes
     for axis, key in ((gamma, "objective.gamma"), (tau, "objective.threshold")):
-        of = {}
-        for point, mean in zip(points(GRID), means(4, points(GRID)), strict=True):
-            of.setdefault(point[key], []).append(mean)
-        line = axis.lines[-1]  # after the points
-        assert list(line.get_xdata()) == list(range(len(of)))
-        assert list(line.get_ydata()) == pytest.approx([np.mean(one) for one in of.values()])
+        names = [str(value) for value in GRID["parameters"][key]["values"]]
+        assert [label.get_text() for label in axis.get_xticklabels()] == names
+        expected = [
+            [names.index(str(point[key])), mean]
+            for point, mean in zip(points(GRID), means(4, points(GRID)), strict=True)
+        ]
+        drawn = axis.collections[0].get_offsets().tolist()
+        assert np.array(sorted(drawn)) == pytest.approx(np.array(sorted(expected)))
 
 
-def test_long_names_of_values_are_the_lines_of_a_list():
-    """Below an axis they would leave no room for what it is about."""
-    tried = [{"cv": {"weight": one / 10}, "correlation": {"weight": 1}} for one in range(7)]
-    axis = Parameter("objective", CategoricalDistribution(list(map(str, tried))), tried)
-    values = [
-        Value(Setting(number, {"objective": one}, [], ()), Interval(float(number), 0.5, 3))
-        for number, one in enumerate(tried)
+def test_lists_and_sections_are_slices_by_their_names(tmp_path):
+    tried = [{"weight": 0}, {"weight": 0.5, "warmup_steps": 3}]
+    parameters = {"objective.cv": {"values": tried}, "dims": {"values": [[4, 8], [8]]}}
+    folder = begin(tmp_path / "names", {**GRID, "seeds": [0], "parameters": parameters})
+    for number, point in enumerate(points({"parameters": parameters})):
+        add(folder, number, point, 0, {NARROW: float(number)})
+    cv, dims, _ = slices(view_of(folder)).pictures["slices"].axes
+    assert [label.get_text().replace("\n", " ") for label in cv.get_xticklabels()] == [
+        "weight 0",
+        "weight 0.5, warmup_steps 3",
     ]
-    (drawn,) = picture([axis], values, Metric("val/x", "maximize")).axes
-    assert [one.get_text() for one in drawn.get_yticklabels()][:2] == [
-        "cv 0, correlation 1",
-        "cv 0.1, correlation 1",
-    ]
-    assert list(drawn.lines[0].get_xdata()) == list(range(7))
-    assert list(drawn.lines[0].get_ydata()) == list(range(7))
-    assert drawn.yaxis_inverted()
+    assert [label.get_text() for label in dims.get_xticklabels()] == ["[4,8]", "[8]"]
 
 
-def test_a_full_grid_is_a_map_of_cells_and_curves_end_at_the_value(view):
-    made = contour(view)
-    assert made.title == "Contour of gamma against threshold"
-    (mesh, *_) = made.pictures["contour"].axes[0].collections
-    cells = np.asarray(mesh.get_array())
-    for point, mean in zip(points(GRID), means(4, points(GRID)), strict=True):
-        column = [0, 0.1, 1].index(point["objective.gamma"])
-        row = [0.05, 0.1].index(point["objective.threshold"])
-        assert cells[row, column] == pytest.approx(mean)
+def test_the_contour_is_of_numbers_and_curves_end_at_the_value(view):
+    panel = contour(view)
+    assert panel.title == "Contour of gamma against threshold"
+    axis = panel.pictures["contour"].axes[0]
+    offsets = axis.collections[-2].get_offsets().tolist()
+    assert sorted(offsets) == [[gamma, tau] for gamma in range(3) for tau in range(2)]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.1", "1"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["0.05", "0.1"]
     axis = training(view).pictures["training"].axes[0]
     ends = sorted(float(line.get_ydata()[-1]) for line in axis.lines)
     assert ends == pytest.approx(sorted(means(4, points(GRID))))
     (named,) = [line for line in axis.lines if line.get_label().startswith("best")]
     assert named.get_ydata()[-1] == pytest.approx(max(means(4, points(GRID))))
+
+
+def test_a_contour_has_the_mean_of_settings_that_share_both_values(tmp_path, monkeypatch):
+    more = {**GRID["parameters"], "dims": {"values": [[4, 8], [8]]}}
+    folder = begin(tmp_path / "shared", {**GRID, "seeds": [0], "parameters": more})
+    for number, point in enumerate(points({"parameters": more})):
+        add(folder, number, point, 0, {NARROW: float(number)})
+    studies = []
+    draw = plots.draw_contour
+    monkeypatch.setattr(
+        plots, "draw_contour", lambda study, *rest: studies.append(study) or draw(study, *rest)
+    )
+    contour(view_of(folder))
+    assert [trial.value for trial in studies[0].trials] == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5]
 
 
 def test_settings_anywhere_have_a_surface_of_the_two_numbers_that_matter_most(tmp_path):
@@ -403,8 +427,9 @@ def test_settings_anywhere_have_a_surface_of_the_two_numbers_that_matter_most(tm
     assert {axis.get_xlabel(), axis.get_ylabel()} == {"learning_rate", "weight_decay"}
     scales = {axis.get_xlabel(): axis.get_xscale(), axis.get_ylabel(): axis.get_yscale()}
     assert scales == {"learning_rate": "log", "weight_decay": "linear"}
-    assert len(axis.collections[-1].get_offsets()) == 9
-    assert slices(view).pictures["slices"].axes[0].get_xscale() == "log"
+    assert len(axis.collections[-2].get_offsets()) == 9
+    rate = [axis for figure in slices(view).pictures.values() for axis in figure.axes]
+    assert {axis.get_xlabel(): axis.get_xscale() for axis in rate}["learning_rate"] == "log"
     assert any("there is no interval" in line for line in warnings(view))
 
 

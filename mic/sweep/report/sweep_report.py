@@ -7,12 +7,9 @@ from mic.files import write_text
 from mic.report.html import draw_pictures, render_page, save_pictures
 from mic.report.run_report import PAGE
 from mic.sweep.report import about, best
-from mic.sweep.report.contour import contour
 from mic.sweep.report.curves import training
-from mic.sweep.report.importance import importance
-from mic.sweep.report.pareto import pareto
+from mic.sweep.report.plots import contour, importance, pareto, slices
 from mic.sweep.report.read import read_folder
-from mic.sweep.report.slices import slices
 from mic.sweep.report.table import as_csv, as_markdown, table, top
 from mic.sweep.report.view import SweepView
 from mic.sweep.report.widths import best_per_width

@@ -84,7 +84,9 @@ class SweepView(NamedTuple):
         wide = [f"{above}/d{dim}" for above in self.families() for dim in self.dims(above)]
         return list(dict.fromkeys([*(one.name for one in self.sweep.metrics), *wide]))
 
-    def caption(self, what: str, settings: Sequence[Setting], rows: bool = True) -> str:
+    def caption(
+        self, what: str, settings: Sequence[Setting], rows: bool = True, intervals: bool = True
+    ) -> str:
         """What a picture shows, of how many settings and seeds, with which interval."""
         view = View([SeedGroup(one.label, one.finished) for one in settings if one.finished], "")
         sizes = {len(group.runs) for group in view.groups}
@@ -93,7 +95,7 @@ class SweepView(NamedTuple):
         if max(sizes, default=0) > 1:
             least, most = min(sizes), max(sizes)
             span = f"{least} to {most}" if least < most else f"{most}"
-            seeds = f"mean and 95 % t-interval over {span} seeds"
+            seeds = f"mean{' and 95 % t-interval' * intervals} over {span} seeds"
         trained = view.trained_on() if rows and view.groups else ""
         parts = [what, f"{many}, {seeds}.", trained, f"Made by `{self.command}`."]
         return " ".join(part for part in parts if part)

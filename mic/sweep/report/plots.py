@@ -386,6 +386,9 @@ def draw_importances(view: SweepView, metric: Metric) -> Figure:
             target_name=metric.name,
         )
         figure = plain_figure(axis, 1.4 + 0.4 * len(keys))
+    if legend := axis.get_legend():
+        legend.remove()  # its one entry may cover a bar
+    axis.set(xlabel=f"importance for {metric.name}", ylabel="parameter")
     axis.set_yticks(axis.get_yticks(), [names[text.get_text()] for text in axis.get_yticklabels()])
     return figure
 
@@ -397,9 +400,12 @@ def draw_slices(view: SweepView, metric: Metric, axes: Sequence[Parameter]) -> F
         drawn = optuna_plots.plot_slice(study_of(view, [metric], names), target_name=metric.name)
         figure = plain_figure(drawn, 3.4, WIDE if len(axes) > 1 else 0.7 * WIDE)
     *charts, bar = figure.axes
+    turned = False
     for chart, axis in zip(charts, sorted(axes, key=lambda axis: names[axis.key]), strict=True):
         if isinstance(axis.distribution, CategoricalDistribution):
-            turn_long_names(chart)
+            turned |= turn_long_names(chart)
+    if turned:
+        figure.set_figheight(5.0)
     bar.set_ylabel("setting")
     bar.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
@@ -438,9 +444,11 @@ def plain_figure(drawn: Any, high: float, wide: float = 0.7 * WIDE) -> Figure:
     return figure
 
 
-def turn_long_names(axis: Axes) -> None:
-    """Turn the names of values that have no room beside each other."""
+def turn_long_names(axis: Axes) -> bool:
+    """Turn the names of values if they have no room beside each other, and say whether."""
     names = [label.get_text() for label in axis.get_xticklabels()]
-    if sum(max(map(len, name.split("\n"))) for name in names) > ROOM:
+    long = sum(max(map(len, name.split("\n"))) for name in names) > ROOM
+    if long:
         lines = [name.replace("\n", " ") for name in names]
         axis.set_xticks(axis.get_xticks(), lines, rotation=60, ha="right", rotation_mode="anchor")
+    return long

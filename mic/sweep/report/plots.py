@@ -32,7 +32,7 @@ from mic.report.tables import Table
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView, short, shown, told, value_of
 from mic.sweep.report.widths import Family, nothing
-from mic.sweep.sampling import quiet_study
+from mic.sweep.sampling import create_study
 from mic.sweep.search_space import Parameter
 from mic.sweep.sweep_file import Metric
 
@@ -206,7 +206,7 @@ def contour(view: SweepView) -> Panel:
         means[place].append(value.mean)
     if reason := no_surface(list(means), list(scales.values())):
         return Panel(title, missing=f"{names[0]} against {names[1]}: {reason}.")
-    study = quiet_study(direction=view.metric.goal)
+    study = create_study(direction=view.metric.goal)
     study.add_trials(
         create_trial(
             params=dict(zip(names, place, strict=True)),
@@ -305,7 +305,7 @@ def study_of(view: SweepView, goals: Sequence[Metric], names: Mapping[str, str])
     """
     axes = [axis for axis in view.sweep.parameters if axis.key in names]
     trials = {setting.number: trial_of(setting, goals, axes, names) for setting in view.complete}
-    study = quiet_study(directions=[goal.goal for goal in goals])
+    study = create_study(directions=[goal.goal for goal in goals])
     for number in range(max(trials, default=-1) + 1):
         study.add_trial(trials.get(number) or create_trial(state=TrialState.FAIL))
     return study

@@ -76,7 +76,7 @@ def quality(
         crowded = any(wide < 1.8 * narrow for narrow, wide in pairwise(dims))
         axis.set_xticks(dims, [str(dim) for dim in dims], rotation=45 if crowded else 0)
         axis.minorticks_off()
-        axis.set(title=task, xlabel="numbers kept of each vector", ylabel=f"{metric} (%)")
+        axis.set(title=task, xlabel="dimensions kept of each vector", ylabel=f"{metric} (%)")
     legend(figure, grid[0])
     return captioned(figure, caption)
 
@@ -116,11 +116,14 @@ def correlation_map(
     """
     figure = Figure(figsize=(WIDE, 0.6 + 2.2 * len(states)), layout="constrained")
     axes = figure.subplots(len(states), 1, sharex=True, squeeze=False)[:, 0]
-    maps = {state: blocks(one.abs().double()) for state, one in states.items()}
-    top = max(float(torch.quantile(one.flatten()[:QUANTILE], 0.999)) for one in maps.values())
-    for axis, (state, one) in zip(axes, states.items(), strict=True):
-        dim, full = one.shape[0], sum(one.shape)
-        drawn, (high, wide) = maps[state], sides(one)
+    maps = {state: blocks(correlation.abs().double()) for state, correlation in states.items()}
+    top = max(
+        float(torch.quantile(correlation.flatten()[:QUANTILE], 0.999))
+        for correlation in maps.values()
+    )
+    for axis, (state, correlation) in zip(axes, states.items(), strict=True):
+        dim, full = correlation.shape[0], sum(correlation.shape)
+        drawn, (high, wide) = maps[state], sides(correlation)
         image = axis.imshow(
             drawn.numpy(),
             vmin=0,
@@ -140,7 +143,7 @@ def correlation_map(
                 axis.axvline(end, color="white", linewidth=0.9, linestyle=":")
         floor = max(rows - 1, 1) ** -0.5
         axis.set(
-            title=f"{state}: rms {rms(one):.3f} (independent: {floor:.3f})",
+            title=f"{state}: rms {rms(correlation):.3f} (independent: {floor:.3f})",
             ylabel=f"prefix (first {dim})",
         )
     axes[-1].set_xlabel("residual coordinate (dotted: ends of the nested widths)")

@@ -64,77 +64,79 @@ class View(NamedTuple):
         one for the narrow, the middle and the full width with a line a group."""
         dims = self.widths(above)
         if not self.compared:
-            lines = {told(dim): self.groups[0].series(f"{above}/d{dim}") for dim in dims}
-            return [Cell(title, ylabel, kept(lines), scale=scale)] if dims else []
+            lines = {dim_name(dim): self.groups[0].series(f"{above}/d{dim}") for dim in dims}
+            return [Cell(title, ylabel, nonempty(lines), scale=scale)] if dims else []
         return [
             Cell(f"{title}, first {dim}", ylabel, self.lines(f"{above}/d{dim}"), scale=scale)
-            for dim in chosen(dims)
+            for dim in three_widths(dims)
         ]
 
     def lines(self, name: str) -> dict[str, Line]:
         """A logged name by group."""
-        return kept({group.label: group.series(name) for group in self.groups})
+        return nonempty({group.label: group.series(name) for group in self.groups})
 
     def keys(self) -> list[str]:
         """What the lines of `cells` are called, each at the place that decides its colour."""
         if self.compared:
             return self.labels
         ends = {name.rpartition("/d")[2] for run in self.runs for name in run.metrics}
-        return [told(dim) for dim in sorted(int(end) for end in ends if end.isdigit())]
+        return [dim_name(dim) for dim in sorted(int(end) for end in ends if end.isdigit())]
 
     def rows(self) -> str:
         """N, over which the geometry was measured."""
-        found = {
+        row_counts = {
             int(rows)
             for run in self.runs
             for rows in run.metrics.get("geometry/rows", {}).values()
             if rows == rows
         }
-        if not found:
+        if not row_counts:
             return ""
-        return f"N = {span(found)} embeddings of validation texts."
+        return f"N = {span(row_counts)} embeddings of validation texts."
 
     def trained_on(self) -> str:
         """Rows of the finished runs, and those of a batch."""
         known = [run.meta["rows"] for run in self.runs if run.meta.get("rows")]
-        rows = {name: {one[name] for one in known if one.get(name)} for name in SPLITS}
-        told = [f"{span(found)} rows of {SPLITS[name]}" for name, found in rows.items() if found]
+        rows = {name: {meta[name] for meta in known if meta.get(name)} for name in SPLITS}
+        phrases = [
+            f"{span(counts)} rows of {SPLITS[name]}" for name, counts in rows.items() if counts
+        ]
         batch = span({run.config.trainer.batch_size for run in self.runs})
-        return f"{', '.join([*told, f'batches of {batch}'])}.".capitalize()
+        return f"{', '.join([*phrases, f'batches of {batch}'])}.".capitalize()
 
     def names(self, above: str) -> list[str]:
         """The names right below `above` that any run logged, in their order."""
-        found = dict.fromkeys(
+        names = dict.fromkeys(
             name.removeprefix(above)
             for run in self.runs
             for name in run.metrics
             if name.startswith(above)
         )
-        return [name for name in found if "/" not in name]
+        return [name for name in names if "/" not in name]
 
 
-def span(found: Collection[int]) -> str:
+def span(counts: Collection[int]) -> str:
     """
     >>> span([2000, 2000]), span([5, 1000])
     ('2,000', '5 to 1,000')
     """
-    least, most = min(found), max(found)
+    least, most = min(counts), max(counts)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def kept(lines: Mapping[str, Line]) -> dict[str, Line]:
+def nonempty(lines: Mapping[str, Line]) -> dict[str, Line]:
     """The lines that have a point."""
     return {label: line for label, line in lines.items() if line}
 
 
-def told(dim: int) -> str:
+def dim_name(dim: int) -> str:
     return f"d = {dim}"
 
 
-def chosen(dims: Sequence[int]) -> list[int]:
+def three_widths(dims: Sequence[int]) -> list[int]:
     """A narrow, a middle and the full width.
 
-    >>> chosen([16, 32, 64, 128, 384]), chosen([8])
+    >>> three_widths([16, 32, 64, 128, 384]), three_widths([8])
     ([16, 64, 384], [8])
     """
     places = dict.fromkeys((0, len(dims) // 2, len(dims) - 1)) if dims else {}

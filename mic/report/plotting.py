@@ -53,16 +53,18 @@ def draw(axis: Axes, cell: Cell, labels: Sequence[str]) -> None:
     for label, line in cell.lines.items():
         look = style(labels.index(label))
         marked = look if len(line) <= FEW else look | {"marker": ""}
-        middle = torch.tensor([one.mean for one in line.values()], dtype=torch.double)
-        half = torch.tensor([one.half for one in line.values()], dtype=torch.double)
+        middle = torch.tensor([point.mean for point in line.values()], dtype=torch.double)
+        half = torch.tensor([point.half for point in line.values()], dtype=torch.double)
         axis.plot(list(line), middle.numpy(), label=label, **marked, markersize=4)
         if half.any():
             band(axis, list(line), middle, half, look["color"])
     if cell.floor is not None:
         axis.axhline(cell.floor, color="black", linewidth=1, linestyle=(0, (1, 1)))
     if cell.scale == "log-log":
-        cut_rounding(axis, max(one.mean for line in cell.lines.values() for one in line.values()))
-    if not any(one.mean or one.half for line in cell.lines.values() for one in line.values()):
+        cut_rounding(
+            axis, max(point.mean for line in cell.lines.values() for point in line.values())
+        )
+    if not any(point.mean or point.half for line in cell.lines.values() for point in line.values()):
         axis.set_ylim(-0.05, 1)  # nothing but 0, as one hopes of shares
     axis.set(xlabel=cell.xlabel, ylabel=cell.ylabel)
     axis.set_title(cell.title, fontsize=10)
@@ -105,7 +107,7 @@ def shade(number: int) -> dict[str, Any]:
 def spectra(cells: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
     """Eigenvalues, the largest first, coloured by step; a panel a width."""
     figure, axes = panels(len(cells), 3.2)
-    steps = sorted({step for one in cells.values() for step in one})
+    steps = sorted({step for values_by_step in cells.values() for step in values_by_step})
     norm = Normalize(steps[0], max(steps[-1], steps[0] + 1))
     for axis, (title, lines) in zip(axes, cells.items(), strict=True):
         for step, values in lines.items():

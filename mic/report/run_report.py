@@ -19,14 +19,14 @@ PANELS = (
     quality.against_width,
     geometry.spectra_over_training,
     geometry.collapse,
-    geometry.variance,
+    geometry.variance_panel,
     geometry.correlation,
     geometry.redundancy,
     training.terms,
     training.balance,
     quality.over_training,
     training.speed,
-    overview.config,
+    overview.config_panel,
 )
 
 
@@ -53,8 +53,8 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
     top = runs[0].name if len(runs) == 1 else " · ".join(view.labels)
     page = render_page(
         f"mic: {top}",
-        overview.warnings(view),
-        overview.runs(view),
+        overview.run_warnings(view),
+        overview.runs_table(view),
         panels,
         pictures,
         {

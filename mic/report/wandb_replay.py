@@ -58,7 +58,7 @@ def sync(folder: Path) -> str:
         steps = sorted({*lines, *pictures})
         with bar("replaying", len(steps)) as advance, TemporaryDirectory() as place:
             for step in steps:
-                drawn = shown(pictures[step], Path(place)) if step in pictures else {}
+                drawn = snapshot_media(pictures[step], Path(place)) if step in pictures else {}
                 run.log({**lines.get(step, {}), **drawn, STEP: step})
                 advance(1)
         address = str(run.settings.sync_dir if offline else run.url)
@@ -76,7 +76,7 @@ def merged(file: Path) -> dict[int, dict[str, float]]:
 
     A last line without an end is of a run that was killed while it wrote, and left out.
     """
-    found: dict[int, dict[str, float]] = {}
+    values_by_step: dict[int, dict[str, float]] = {}
     text = file.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     for number, line in enumerate(whole.splitlines(), 1):
@@ -86,10 +86,10 @@ def merged(file: Path) -> dict[int, dict[str, float]]:
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"{file}: line {number} is none of mic's; remove it") from None
         nan = float("nan")
-        found.setdefault(step, {}).update(
+        values_by_step.setdefault(step, {}).update(
             {name: nan if value is None else value for name, value in values.items()}
         )
-    return found
+    return values_by_step
 
 
 def begin(config: Config, folder: Path, known: Mapping[str, Any], offline: bool) -> Any:
@@ -118,11 +118,13 @@ def ids(first: str) -> Iterator[str]:
         yield f"{first}-{number}"
 
 
-def shown(snapshot: Snapshot, place: Path) -> dict[str, Any]:
+def snapshot_media(snapshot: Snapshot, place: Path) -> dict[str, Any]:
     """What a validation's callbacks show: spectra, variances, and the map of one width."""
-    found = {name: wandb_histogram(one) for name, one in histograms(snapshot).items() if one}
+    media = {
+        name: wandb_histogram(values) for name, values in histograms(snapshot).items() if values
+    }
     if snapshot.correlation is not None:
         file = place / f"{snapshot.step}.png"
         figures.save(figures.snapshot_map(snapshot), file)
-        found[f"correlation/map/d{snapshot.map_dim}"] = wandb_image(file)
-    return found
+        media[f"correlation/map/d{snapshot.map_dim}"] = wandb_image(file)
+    return media

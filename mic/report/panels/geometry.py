@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from mic.report import figures
-from mic.report.panel import Panel, View, chosen, kept, last, span
+from mic.report.panel import Panel, View, last, nonempty, span, three_widths
 from mic.report.plotting import Cell, curves, spectra
 from mic.report.tables import Table
 from mic.tracking.seed_groups import Interval, SeedGroup, series_over_runs
@@ -29,7 +29,9 @@ def spectra_over_training(view: View) -> Panel:
     watched = [run for run in view.runs if run.snapshots]
     if not watched:
         return Panel(title, missing=UNWATCHED)
-    dims = chosen(sorted({dim for run in watched for one in run.snapshots for dim in one.spectra}))
+    dims = three_widths(
+        sorted({dim for run in watched for snapshot in run.snapshots for dim in snapshot.spectra})
+    )
     what = "Eigenvalues of the covariance of unit vectors, the largest first, of the first numbers "
     what += "of each; the axis ends at a millionth of the largest"
     if not view.compared:
@@ -37,9 +39,9 @@ def spectra_over_training(view: View) -> Panel:
         picture = spectra(
             {
                 f"first {dim}": {
-                    one.step: one.spectra[dim].double().numpy()
-                    for one in run.snapshots
-                    if dim in one.spectra
+                    snapshot.step: snapshot.spectra[dim].double().numpy()
+                    for snapshot in run.snapshots
+                    if dim in snapshot.spectra
                 }
                 for dim in dims
             }
@@ -51,7 +53,7 @@ def spectra_over_training(view: View) -> Panel:
                 Cell(
                     f"first {dim}, last step",
                     "eigenvalue",
-                    kept({group.label: spectrum(group, dim) for group in view.groups}),
+                    nonempty({group.label: mean_spectrum(group, dim) for group in view.groups}),
                     scale="log-log",
                     xlabel="rank",
                 )
@@ -64,10 +66,14 @@ def spectra_over_training(view: View) -> Panel:
     return Panel(title, {"spectra": picture}, view.caption(what, rows, intervals=view.compared))
 
 
-def spectrum(group: SeedGroup, dim: int) -> dict[int, Interval]:
+def mean_spectrum(group: SeedGroup, dim: int) -> dict[int, Interval]:
     """The last spectra of a group's runs as a line over the ranks."""
-    found = [run.snapshots[-1].spectra.get(dim) for run in group.runs if run.snapshots]
-    series = [dict(enumerate(one.tolist(), 1)) for one in found if one is not None]
+    spectra = [run.snapshots[-1].spectra.get(dim) for run in group.runs if run.snapshots]
+    series = [
+        dict(enumerate(spectrum_of_run.tolist(), 1))
+        for spectrum_of_run in spectra
+        if spectrum_of_run is not None
+    ]
     return {rank: value for rank, value in series_over_runs(series).items() if value.mean > 0}
 
 
@@ -124,7 +130,7 @@ def states(view: View) -> list[State]:
         seed = f"seed {run.config.seed}, " if len(group.runs) > 1 else ""
         of = f"{group.label}, {seed}" if view.compared else seed
         first, end = run.snapshots[0], run.snapshots[-1]
-        if not any(same(first, one.snapshot) for one in firsts):
+        if not any(same(first, state.snapshot) for state in firsts):
             firsts.append(State(f"{of}step {first.step}", figures.UNCHANGED, first))
         if end.step > first.step:
             lasts.append(State(f"{of}step {end.step}", figures.style(number)["color"], end))
@@ -133,41 +139,49 @@ def states(view: View) -> list[State]:
     return [*firsts, *lasts]
 
 
-def same(one: Snapshot, other: Snapshot) -> bool:
+def same(first: Snapshot, second: Snapshot) -> bool:
     return (
-        one.step == other.step
-        and one.variance.shape == other.variance.shape
-        and torch.allclose(one.variance, other.variance, rtol=1e-4)
+        first.step == second.step
+        and first.variance.shape == second.variance.shape
+        and torch.allclose(first.variance, second.variance, rtol=1e-4)
     )
 
 
-def variance(view: View) -> Panel:
+def variance_panel(view: View) -> Panel:
     """Figure 1 of the paper: the variance of every coordinate, before and after."""
     title = "Variance per coordinate"
-    found = states(view)
-    if not found:
+    shown_states = states(view)
+    if not shown_states:
         return Panel(title, missing=UNWATCHED)
-    variances = {one.name: one.snapshot.variance for one in found}
-    dims = sorted({dim for one in found for dim in one.snapshot.spectra})
+    variances = {state.name: state.snapshot.variance for state in shown_states}
+    dims = sorted({dim for state in shown_states for dim in state.snapshot.spectra})
     what = "Variance of each coordinate of unit vectors over the mean of all (1: an equal share), "
     what += "before and after training; the coefficient of variation is 0 where all are equal."
-    picture = figures.variance(variances, dims, colors=[one.color for one in found])
-    caption = view.caption(what, samples([one.snapshot for one in found]), intervals=False)
+    picture = figures.variance(variances, dims, colors=[state.color for state in shown_states])
+    caption = view.caption(
+        what, samples([state.snapshot for state in shown_states]), intervals=False
+    )
     return Panel(title, {"variance": picture}, caption)
 
 
 def correlation(view: View) -> Panel:
     """Figure 2 of the paper: correlations of a prefix with its residual, before and after."""
     title = "Correlation of prefix and residual"
-    found = {one.name: one.snapshot for one in states(view)}
-    maps = {name: one.correlation for name, one in found.items() if one.correlation is not None}
+    snapshots = {state.name: state.snapshot for state in states(view)}
+    maps = {
+        name: snapshot.correlation
+        for name, snapshot in snapshots.items()
+        if snapshot.correlation is not None
+    }
     if not maps:
         return Panel(title, missing=f"No map. {UNWATCHED}")
-    first = found[next(iter(maps))]
+    first = snapshots[next(iter(maps))]
     shape = maps[next(iter(maps))].shape
-    left_out = [name for name in found if name not in maps or found[name].rows != first.rows]
-    left_out += [name for name, one in maps.items() if one.shape != shape]
-    maps = {name: one for name, one in maps.items() if name not in left_out}
+    left_out = [
+        name for name in snapshots if name not in maps or snapshots[name].rows != first.rows
+    ]
+    left_out += [name for name, correlation in maps.items() if correlation.shape != shape]
+    maps = {name: correlation for name, correlation in maps.items() if name not in left_out}
     what = f"|correlation| of the first {first.map_dim} coordinates with the others, on one colour "
     what += "scale; beside the rms stands that of independent coordinates, 1 / sqrt(N - 1)."
     if figures.shrunk(maps):
@@ -191,8 +205,8 @@ def redundancy(view: View) -> Panel:
         for value in run.metrics.get("correlation/floor", {}).values()
         if value == value
     }
-    one = len(floors) > 0 and isclose(min(floors), max(floors), rel_tol=1e-6)
-    floor = min(floors) if one else None
+    same_floor = len(floors) > 0 and isclose(min(floors), max(floors), rel_tol=1e-6)
+    floor = min(floors) if same_floor else None
     cells = [
         cell._replace(floor=floor)
         for cell in view.cells("correlation/rms", "rms correlation", "rms |correlation|")
@@ -206,6 +220,6 @@ def redundancy(view: View) -> Panel:
     return Panel(title, {"redundancy": picture}, view.caption(what, view.rows()), tables)
 
 
-def samples(found: Sequence[Snapshot]) -> str:
+def samples(snapshots: Sequence[Snapshot]) -> str:
     """N of snapshots."""
-    return f"N = {span({one.rows for one in found})} embeddings of validation texts."
+    return f"N = {span({snapshot.rows for snapshot in snapshots})} embeddings of validation texts."

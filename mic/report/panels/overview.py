@@ -12,7 +12,7 @@ from mic.tracking.reader import Run
 from mic.tracking.seed_groups import format_value, group_differences
 
 
-def runs(view: View) -> Table:
+def runs_table(view: View) -> Table:
     """A row a run: how far it is, how long it took, over how many rows."""
     head = ["run", "seed", "state", "steps", "minutes", "pairs / s", "rows", "commit"]
     return Table("Runs", head, [about_run(run) for run in view.runs])
@@ -28,18 +28,18 @@ def about_run(run: Run) -> list[str]:
         str(meta.get("seed", "-")),
         "finished" if meta.get("segments", 1) < 2 else f"finished, in {meta['segments']} segments",
         f"{meta.get('steps', steps):,}",
-        shown(meta.get("seconds"), 60, 1),
-        shown(meta.get("pairs_per_second"), 1, 0),
+        scaled(meta.get("seconds"), 60, 1),
+        scaled(meta.get("pairs_per_second"), 1, 0),
         f"{dict(meta.get('rows') or {}).get('train') or 0:,}",
         str(meta.get("git_commit") or "-")[:10],
     ]
 
 
-def shown(value: float | None, unit: float, digits: int) -> str:
+def scaled(value: float | None, unit: float, digits: int) -> str:
     return "-" if value is None else f"{value / unit:,.{digits}f}"
 
 
-def warnings(view: View) -> list[str]:
+def run_warnings(view: View) -> list[str]:
     """What a reader should know of the runs before they believe the intervals."""
     return [
         f"{group.label}: two runs have the same seed, so that their interval is too narrow."
@@ -48,7 +48,7 @@ def warnings(view: View) -> list[str]:
     ]
 
 
-def config(view: View) -> Panel:
+def config_panel(view: View) -> Panel:
     """The config's differences from the defaults, or the groups' from each other."""
     first = view.groups[0].runs[0]
     usual = unset(first.config, Config())
@@ -56,21 +56,24 @@ def config(view: View) -> Panel:
     tables = []
     if view.compared:
         apart = group_differences([group.runs for group in view.groups])
-        keys = list(dict.fromkeys(key for one in apart for key in one))
-        rows = [[key, *(value(one, key) for one in apart)] for key in keys]
+        keys = list(dict.fromkeys(key for changes in apart for key in changes))
+        rows = [[key, *(value(changes, key) for changes in apart)] for key in keys]
         tables.append(Table("Differences of the groups", ["key", *view.labels], rows))
-        changed = {key: one for key, one in changed.items() if key not in keys}
+        changed = {key: value_set for key, value_set in changed.items() if key not in keys}
     tables.append(
         Table(
             "Shared differences from the defaults" if view.compared else "Config diff",
             ["key", "value", "default"],
-            [[key, format_value(one), value(defaults, key)] for key, one in changed.items()],
+            [
+                [key, format_value(value_set), value(defaults, key)]
+                for key, value_set in changed.items()
+            ],
         )
     )
     return Panel(
         "Config",
         tables=tables,
-        folded={one.title: [one] for one in (about_data(view), versions(view)) if one.rows},
+        folded={table.title: [table] for table in (about_data(view), versions(view)) if table.rows},
     )
 
 
@@ -78,11 +81,15 @@ def unset(of: Any, usual: Any) -> Any:
     """A config with the corpora and tasks of `of`, and every setting of them at its default."""
     made = copy(usual)
     for item in fields(of):
-        own = getattr(of, item.name)
-        if is_dataclass(own):
-            setattr(made, item.name, unset(own, getattr(usual, item.name)))
-        elif isinstance(own, dict):
-            setattr(made, item.name, {key: unset(one, type(one)()) for key, one in own.items()})
+        value = getattr(of, item.name)
+        if is_dataclass(value):
+            setattr(made, item.name, unset(value, getattr(usual, item.name)))
+        elif isinstance(value, dict):
+            setattr(
+                made,
+                item.name,
+                {key: unset(item_value, type(item_value)()) for key, item_value in value.items()},
+            )
     return made
 
 
@@ -95,7 +102,7 @@ def about_data(view: View) -> Table:
     rows = []
     for run in view.runs:
         rows += [[run.name, f"{split} rows", f"{n:,}"] for split, n in entries(run, "rows")]
-        rows += [[run.name, name, str(found)] for name, found in entries(run, "data")]
+        rows += [[run.name, name, str(entry)] for name, entry in entries(run, "data")]
     return Table("Data: rows and hashes", ["run", "of", ""], rows)
 
 

@@ -19,8 +19,10 @@ def against_width(view: View) -> Panel:
     if not methods:
         return Panel(title, missing="No results.json yet: it is written when a run ends.")
     first = next(iter(methods.values()))
-    tasks = {task: first[task] for task in first if all(task in one for one in methods.values())}
-    left_out = sorted({task for one in methods.values() for task in one} - set(tasks))
+    tasks = {
+        task: first[task] for task in first if all(task in results for results in methods.values())
+    }
+    left_out = sorted({task for results in methods.values() for task in results} - set(tasks))
     if not tasks:
         return Panel(title, missing="The runs have no task in common.")
     headlines = {task: headline(list(metrics)) for task, metrics in tasks.items()}
@@ -91,17 +93,17 @@ def summaries(view: View) -> tuple[dict[str, SeedScores], int]:
         if not finished:
             continue
         for name in finished[0].methods:
-            found = scores_over_seeds([run.methods[name] for run in finished])
+            scores = scores_over_seeds([run.methods[name] for run in finished])
             if name == OWN:
-                trained[group.label] = found
+                trained[group.label] = scores
             elif name not in baselines:
-                baselines[name] = found
-            elif not alike(found, baselines[name]):
-                baselines[f"{name} ({group.label})"] = found
+                baselines[name] = scores
+            elif not alike(scores, baselines[name]):
+                baselines[f"{name} ({group.label})"] = scores
     return {**baselines, **trained}, len(baselines)
 
 
-def alike(one: SeedScores, other: SeedScores) -> bool:
+def alike(first: SeedScores, second: SeedScores) -> bool:
     def means(summary: SeedScores) -> dict[tuple[str, str, int], float]:
         return {
             (task, metric, dim): value.mean
@@ -110,5 +112,5 @@ def alike(one: SeedScores, other: SeedScores) -> bool:
             for dim, value in values.items()
         }
 
-    left, right = means(one), means(other)
+    left, right = means(first), means(second)
     return left.keys() == right.keys() and all(abs(left[key] - right[key]) <= SAME for key in left)

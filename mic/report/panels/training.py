@@ -6,7 +6,7 @@ from statistics import mean
 from matplotlib.figure import Figure
 
 from mic.report.figures import legend, panels
-from mic.report.panel import Panel, View, kept, last
+from mic.report.panel import Panel, View, last, nonempty
 from mic.report.plotting import Cell, Line, curves, sideways, stacked
 from mic.report.tables import Table
 from mic.tracking.seed_groups import SeedGroup
@@ -34,7 +34,9 @@ def terms(view: View) -> Panel:
     pictures = {"terms": curves([cell for cell in raw if cell.lines], view.labels)}
     what = "The loss and its terms, unweighted, the mean over the widths"
     if not view.compared:
-        weighted = kept({name: view.groups[0].series(f"train/{name}/weighted") for name in names})
+        weighted = nonempty(
+            {name: view.groups[0].series(f"train/{name}/weighted") for name in names}
+        )
         if weighted:
             cell = Cell("weighted terms", "loss", weighted, scale="symlog")
             pictures["terms_weighted"] = curves([cell], names)
@@ -66,7 +68,7 @@ def balance(view: View) -> Panel:
     pictures = {"balance": shares(view, "balance/", names)}
     if not view.compared:
         lines = {name: view.groups[0].series(f"balance/{name}") for name in names}
-        cell = Cell("the same, logarithmic", "share", kept(lines), scale="log")
+        cell = Cell("the same, logarithmic", "share", nonempty(lines), scale="log")
         pictures["balance_small"] = curves([cell], names)
     return Panel(title, pictures, view.caption(what, view.trained_on()))
 
@@ -74,7 +76,7 @@ def balance(view: View) -> Panel:
 def speed(view: View) -> Panel:
     """How fast, with how much memory, and where the time goes."""
     title = "Throughput"
-    rates = {name: words for name, words in RATES.items() if kept(view.lines(name))}
+    rates = {name: words for name, words in RATES.items() if nonempty(view.lines(name))}
     if not rates:
         return Panel(title, missing="No speed was logged yet.")
     cells = [Cell(title, unit, view.lines(name)) for name, (title, unit) in rates.items()]
@@ -95,17 +97,17 @@ def speed(view: View) -> Panel:
 def shares(view: View, above: str, names: Sequence[str]) -> Figure:
     """Shares over the steps; where groups are compared, their means over all steps."""
     figure, (axis,) = panels(1, 2.6 if not view.compared else 1.2 + 0.4 * len(view.groups), 1)
-    found = [
+    shares_by_group = [
         {name: means(group.series(f"{above}{name}")) for name in names} for group in view.groups
     ]
     if view.compared:
         rows = {
             group.label: {name: mean(line.values()) for name, line in parts.items() if line}
-            for group, parts in zip(view.groups, found, strict=True)
+            for group, parts in zip(view.groups, shares_by_group, strict=True)
         }
         sideways(axis, rows, names)
     else:
-        stacked(axis, found[0], names)
+        stacked(axis, shares_by_group[0], names)
     legend(figure, axis)
     return figure
 
@@ -116,5 +118,5 @@ def means(line: Line) -> Mapping[int, float]:
 
 def average(line: Line) -> str:
     """The mean of a line over its steps."""
-    found = list(means(line).values())
-    return f"{mean(found):.4g}" if found else "-"
+    values = list(means(line).values())
+    return f"{mean(values):.4g}" if values else "-"

@@ -9,7 +9,7 @@ from scipy.stats import f_oneway
 from mic.report.panel import Panel
 from mic.report.tables import Table
 from mic.sweep.report.read import Trial
-from mic.sweep.report.table import table
+from mic.sweep.report.table import settings_table
 from mic.sweep.report.view import SweepView, last_values
 from mic.sweep.sweep_file import Sweep
 
@@ -17,9 +17,9 @@ CHANCE = 0.05
 FEW = 6  # names that a sentence has room for
 
 
-def warnings(view: SweepView) -> list[str]:
+def sweep_warnings(view: SweepView) -> list[str]:
     """What a reader should know before they believe a sweep's winner."""
-    return [line for one in WARNINGS for line in one(view)]
+    return [line for warning in WARNINGS for line in warning(view)]
 
 
 def progress(view: SweepView) -> list[str]:
@@ -44,39 +44,43 @@ def planned(sweep: Sweep) -> int | None:
 
 
 def failures(view: SweepView) -> list[str]:
-    found = [trial.name for trial in trials(view) if trial.state == "failed"]
-    if not found:
+    names = [trial.name for trial in trials(view) if trial.state == "failed"]
+    if not names:
         return []
-    many = counted(len(found), "run")
-    return [f"{many} failed: {listed(found)}; how they ended is at the end of the page."]
+    many = counted(len(names), "run")
+    return [f"{many} failed: {listed(names)}; how they ended is at the end of the page."]
 
 
 def ended_early(view: SweepView) -> list[str]:
-    found = [one for one in view.settings if one.state == "pruned"]
-    if not found:
+    settings = [setting for setting in view.settings if setting.state == "pruned"]
+    if not settings:
         return []
-    many = counted(len(found), "setting")
+    many = counted(len(settings), "setting")
     return [f"{many} ended early for poor values; only the curves over training show them."]
 
 
 def unequal(view: SweepView) -> list[str]:
     """Settings of which some seeds are missing."""
-    found = [one.label for one in view.settings if one.finished and not one.complete]
-    if not found:
+    labels = [
+        setting.label for setting in view.settings if setting.finished and not setting.complete
+    ]
+    if not labels:
         return []
     return [
-        f"n differs: {counted(len(found), 'setting')} ({listed(found)}) without all of the "
+        f"n differs: {counted(len(labels), 'setting')} ({listed(labels)}) without all of the "
         f"{len(view.sweep.seeds)} seeds; these are in the table, and compared with nothing."
     ]
 
 
 def repeated(view: SweepView) -> list[str]:
     """Settings whose interval takes one seed for two."""
-    seeds = {one.label: [run.config.seed for run in one.finished] for one in view.settings}
-    found = [label for label, of in seeds.items() if len(set(of)) < len(of)]
-    if not found:
+    seeds = {
+        setting.label: [run.config.seed for run in setting.finished] for setting in view.settings
+    }
+    labels = [label for label, of in seeds.items() if len(set(of)) < len(of)]
+    if not labels:
         return []
-    return [f"{listed(found)}: a seed is there twice, so that the interval is too narrow."]
+    return [f"{listed(labels)}: a seed is there twice, so that the interval is too narrow."]
 
 
 def few_seeds(view: SweepView) -> list[str]:
@@ -96,7 +100,7 @@ def few_seeds(view: SweepView) -> list[str]:
 def chance(view: SweepView) -> list[str]:
     """Whether settings differ by more than their seeds do."""
     name = view.metric.name
-    groups = [last_values(one.setting, name) for one in view.values(name)]
+    groups = [last_values(choice.setting, name) for choice in view.values(name)]
     groups = [group for group in groups if len(group) > 1]
     if len(groups) < 2 or all(len(set(group)) == 1 for group in groups):
         return []
@@ -133,7 +137,7 @@ def trials(view: SweepView) -> list[Trial]:
     return [trial for setting in view.settings for trial in setting.trials]
 
 
-def runs(view: SweepView) -> Panel:
+def trials_panel(view: SweepView) -> Panel:
     """Every setting and every trial, folded, and how the failed ones ended."""
     rows = [
         [
@@ -154,7 +158,7 @@ def runs(view: SweepView) -> Panel:
     return Panel(
         "Settings and runs",
         folded={
-            f"All {counted(len(view.settings), 'setting')}": [table(view)],
+            f"All {counted(len(view.settings), 'setting')}": [settings_table(view)],
             f"All {counted(len(rows), 'run')}": [Table("Runs", head, rows)],
         },
         missing="" if failed else "No run failed.",

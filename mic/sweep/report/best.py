@@ -12,7 +12,7 @@ from mic.report.panel import Panel, View
 from mic.report.panels import quality
 from mic.report.scores import score_table
 from mic.report.tables import Table
-from mic.sweep.report.view import SweepView, point_told, short, shown, value_of
+from mic.sweep.report.view import SweepView, interval_text, point_text, short, value_of
 from mic.sweep.report.widths import nothing
 from mic.sweep.sweep_file import task_names
 from mic.tracking.seed_groups import SeedGroup, format_value
@@ -36,10 +36,10 @@ def write_best(view: SweepView, file: Path) -> None:
     if config is None:
         file.unlink(missing_ok=True)
     else:
-        write_text(file, f"# {chosen(view)}\n# chosen by `{view.command}`\n{to_yaml(config)}")
+        write_text(file, f"# {choice_text(view)}\n# chosen by `{view.command}`\n{to_yaml(config)}")
 
 
-def chosen(view: SweepView) -> str:
+def choice_text(view: SweepView) -> str:
     """Which setting is best, by what, among how many."""
     assert view.best is not None
     value = value_of(view.best, view.metric.name)
@@ -47,7 +47,7 @@ def chosen(view: SweepView) -> str:
     over = f"95 % interval, {value.runs} seeds" if value.runs > 1 else "one seed, no interval"
     return (
         f"sweep {view.name}, setting {view.best.label}, the best of {len(view.complete)}: "
-        f"{view.metric.name} {shown(value)} ({over})"
+        f"{view.metric.name} {interval_text(value)} ({over})"
     )
 
 
@@ -59,7 +59,7 @@ def test_scores(view: SweepView) -> Panel:
     runs = view.best.finished
     tasks = task_names(runs[0].config.evaluation.test)
     methods, _ = quality.summaries(View([SeedGroup(view.best.label, runs)], view.command))
-    tasks = [task for task in tasks if all(task in one for one in methods.values())]
+    tasks = [task for task in tasks if all(task in results for results in methods.values())]
     if not tasks:
         return Panel(title, missing="The config has no test task: evaluation.test is empty.")
     headlines = {task: quality.headline(list(methods[view.best.label][task])) for task in tasks}
@@ -81,7 +81,7 @@ def test_scores(view: SweepView) -> Panel:
     )
 
 
-def config(view: SweepView) -> Panel:
+def best_config_panel(view: SweepView) -> Panel:
     """What the best setting changes in the base config, and how to train it."""
     title = "Config of the best setting"
     made = best_config(view)
@@ -92,11 +92,11 @@ def config(view: SweepView) -> Panel:
         [key, format_value(value), format_value(base[key]) if key in base else "-"]
         for key, value in config_diff(made, view.base).items()
     ]
-    told = point_told(view.best, short(view.sweep.parameters))
+    point = point_text(view.best, short(view.sweep.parameters))
     train = shlex.join(["mic", "train", str(view.folder / BEST)])
     return Panel(
         title,
-        caption=f"The choice of {chosen(view)}: {told}. Train it with `{train}`.",
+        caption=f"The choice of {choice_text(view)}: {point}. Train it with `{train}`.",
         tables=[Table("What it changes in the base", ["key", "value", "base"], rows)],
         texts={BEST: to_yaml(made)},
     )

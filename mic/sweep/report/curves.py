@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mic.report.figures import COLOURS, UNCHANGED, legend, panels
-from mic.report.panel import Panel, chosen
+from mic.report.panel import Panel, three_widths
 from mic.report.plotting import Cell, draw
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView
@@ -17,8 +17,8 @@ BEST, OTHERS, EARLY = "best", "other settings", "ended early, or still training"
 def training(view: SweepView) -> Panel:
     """Validation while it trained: who leads when, and what ended early."""
     title = "Validation over training"
-    wide = [f"{name}/d{dim}" for name in view.families() for dim in chosen(view.dims(name))]
-    names = list(dict.fromkeys([*(one.name for one in view.sweep.metrics), *wide]))
+    wide = [f"{name}/d{dim}" for name in view.families() for dim in three_widths(view.dims(name))]
+    names = list(dict.fromkeys([*(metric.name for metric in view.sweep.metrics), *wide]))
     logged = [name for name in names if any(name in run.metrics for run in view.runs)]
     if not logged:
         return Panel(title, missing="Nothing was validated yet.")
@@ -26,11 +26,11 @@ def training(view: SweepView) -> Panel:
         "Means over the seeds so far, a line a setting; step 0 is the untrained encoder. Dotted: "
         "ended early, failed or still training."
     )
-    settings = [one for one in view.settings if any(trial.run for trial in one.trials)]
-    return Panel(title, {"training": picture(view, logged)}, view.caption(what, settings))
+    settings = [setting for setting in view.settings if any(trial.run for trial in setting.trials)]
+    return Panel(title, {"training": draw_curves(view, logged)}, view.caption(what, settings))
 
 
-def picture(view: SweepView, names: list[str]) -> Figure:
+def draw_curves(view: SweepView, names: list[str]) -> Figure:
     figure, axes = panels(len(names), 2.8)
     best = view.best
     for axis, name in zip(axes, names, strict=True):
@@ -62,7 +62,7 @@ def line(axis: Axes, setting: Setting, name: str) -> None:
     taken = label in axis.get_legend_handles_labels()[1]
     axis.plot(
         list(values),
-        [one.mean for one in values.values()],
+        [value.mean for value in values.values()],
         color=UNCHANGED if whole else COLOURS[4],
         linewidth=0.8 if whole else 1.4,
         linestyle="-" if whole else ":",

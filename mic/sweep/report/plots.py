@@ -30,7 +30,7 @@ from mic.report.figures import WIDE
 from mic.report.panel import Panel
 from mic.report.tables import Table
 from mic.sweep.report.read import Setting
-from mic.sweep.report.view import SweepView, short, shown, told, value_of
+from mic.sweep.report.view import SweepView, interval_text, parameter_text, short, value_of
 from mic.sweep.report.widths import Family, nothing
 from mic.sweep.sampling import create_study
 from mic.sweep.search_space import Parameter
@@ -73,8 +73,8 @@ def pareto(view: SweepView) -> Panel:
     rows = [
         [
             settings[trial.number].label,
-            *(shown(value_of(settings[trial.number], goal.name)) for goal in goals),
-            *(told(settings[trial.number].point[axis.key]) for axis in axes),
+            *(interval_text(value_of(settings[trial.number], goal.name)) for goal in goals),
+            *(parameter_text(settings[trial.number].point[axis.key]) for axis in axes),
         ]
         for trial in front
     ]
@@ -273,7 +273,7 @@ def scale_of(axis: Parameter, values: Sequence[float]) -> Scale:
     if isinstance(axis.distribution, CategoricalDistribution):
         tried = sorted(set(values))
         places = [float(tried.index(value)) for value in values]
-        return Scale(places, FloatDistribution(0, len(tried) - 1), list(map(told, tried)))
+        return Scale(places, FloatDistribution(0, len(tried) - 1), list(map(parameter_text, tried)))
     places = list(map(float, values))
     distribution = FloatDistribution(min(places), max(places), log=axis.logarithmic)
     return Scale(places, distribution, [])
@@ -333,16 +333,16 @@ def distribution_of(axis: Parameter) -> BaseDistribution:
     """Optuna's distribution; a choice of values is one of their names, in the file's order."""
     if not isinstance(axis.distribution, CategoricalDistribution):
         return axis.distribution
-    return CategoricalDistribution(list(dict.fromkeys(map(label_of, axis.values or ()))))
+    return CategoricalDistribution(list(dict.fromkeys(map(wrapped_label, axis.values or ()))))
 
 
 def parameter_value(axis: Parameter, setting: Setting) -> Any:
     value = setting.point[axis.key]
-    return label_of(value) if isinstance(axis.distribution, CategoricalDistribution) else value
+    return wrapped_label(value) if isinstance(axis.distribution, CategoricalDistribution) else value
 
 
-def label_of(value: Any) -> Label:
-    return Label(fill(told(value), LETTERS))
+def wrapped_label(value: Any) -> Label:
+    return Label(fill(parameter_text(value), LETTERS))
 
 
 def complete_trials(study: Study) -> list[FrozenTrial]:

@@ -39,8 +39,8 @@ class Trial(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        found = self.about.get("seconds")
-        return found if found is not None or self.run is None else self.run.meta.get("seconds")
+        seconds = self.about.get("seconds")
+        return seconds if seconds is not None or self.run is None else self.run.meta.get("seconds")
 
 
 class Setting(NamedTuple):
@@ -87,8 +87,8 @@ def read_folder(folder: Path) -> tuple[Sweep, list[Setting]]:
         )
     base = folder / BASE
     sweep = read_sweep(folder / SWEEP, base=base if base.is_file() else None)
-    found = [read_trial(one, sweep) for one in sorted(places(folder))]
-    return sweep, settings([one for one in found if one.run or one.about], sweep.seeds)
+    trials = [read_trial(place, sweep) for place in sorted(places(folder))]
+    return sweep, settings([trial for trial in trials if trial.run or trial.about], sweep.seeds)
 
 
 def places(folder: Path) -> Iterator[Path]:
@@ -168,8 +168,12 @@ def value_at(node: Any, key: str) -> Any:
 
 def meant(value: Any, axis: Parameter) -> Any:
     """The parameter's own value that a config's stands for: a section may be given in part."""
-    fitting = [one for one in axis.values or () if holds(value, one)]
-    return max(fitting, key=lambda one: len(one) if isinstance(one, dict) else 0, default=value)
+    fitting = [candidate for candidate in axis.values or () if holds(value, candidate)]
+    return max(
+        fitting,
+        key=lambda candidate: len(candidate) if isinstance(candidate, dict) else 0,
+        default=value,
+    )
 
 
 def holds(value: Any, part: Any) -> bool:
@@ -180,7 +184,7 @@ def holds(value: Any, part: Any) -> bool:
     """
     if isinstance(part, Mapping):
         return isinstance(value, Mapping) and all(
-            name in value and holds(value[name], one) for name, one in part.items()
+            name in value and holds(value[name], part_value) for name, part_value in part.items()
         )
     return bool(value == part) and isinstance(value, bool) == isinstance(part, bool)
 
@@ -200,7 +204,7 @@ def settings(trials: Sequence[Trial], seeds: tuple[int, ...]) -> list[Setting]:
         number = known[values] if values in known else next(free)
         numbered[number] = [*numbered.get(number, ()), *group]
     return [
-        Setting(number, values_of(group), sorted(group, key=lambda one: one.seed), seeds)
+        Setting(number, values_of(group), sorted(group, key=lambda trial: trial.seed), seeds)
         for number, group in sorted(numbered.items())
     ]
 

@@ -10,7 +10,7 @@ from mic.sweep.report import about, best
 from mic.sweep.report.curves import training
 from mic.sweep.report.plots import contour, importance, pareto, slices
 from mic.sweep.report.read import read_folder
-from mic.sweep.report.table import as_csv, as_markdown, table, top
+from mic.sweep.report.table import as_csv, as_markdown, settings_table, top
 from mic.sweep.report.view import SweepView
 from mic.sweep.report.widths import best_per_width
 from mic.tracking import run_directory
@@ -23,8 +23,8 @@ PANELS = (
     contour,
     training,
     best.test_scores,
-    best.config,
-    about.runs,
+    best.best_config_panel,
+    about.trials_panel,
 )
 
 
@@ -37,13 +37,13 @@ def report_sweep(folder: Path) -> Path:
     Raises InputError for a folder without a sweep, or a damaged file.
     """
     view = view_of(folder)
-    notes = about.warnings(view)
+    notes = about.sweep_warnings(view)
     panels = [panel(view) for panel in PANELS]
     pictures = draw_pictures(panels)
     page = render_page(
         f"mic: sweep {view.name}",
         notes,
-        top(table(view)),
+        top(settings_table(view)),
         panels,
         pictures,
         {},

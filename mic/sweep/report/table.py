@@ -8,7 +8,7 @@ from statistics import mean
 
 from mic.report.tables import Table, markdown_table
 from mic.sweep.report.read import Setting
-from mic.sweep.report.view import SweepView, short, shown, told, value_of
+from mic.sweep.report.view import SweepView, interval_text, parameter_text, short, value_of
 from mic.tracking.seed_groups import Interval, format_value
 
 LONG = 15  # settings that the head of the page shows
@@ -53,19 +53,19 @@ def numbers(value: Interval | None) -> list[str]:
 
 def minutes(setting: Setting) -> float | None:
     """What a seed took, in the mean."""
-    found = [trial.seconds for trial in setting.trials if trial.seconds is not None]
-    return mean(found) / 60 if found else None
+    seconds = [trial.seconds for trial in setting.trials if trial.seconds is not None]
+    return mean(seconds) / 60 if seconds else None
 
 
-def table(view: SweepView) -> Table:
+def settings_table(view: SweepView) -> Table:
     """The settings for people: values with their intervals."""
     axes, names = view.sweep.parameters, view.names()
     first, *others = columns(names)
     head = ["setting", first, "n", *short(axes).values(), *others, "state", "minutes"]
     rows = []
     for setting in ordered(view):
-        value, *more = (shown(value_of(setting, name)) for name in names)
-        points = [told(setting.point[axis.key]) for axis in axes]
+        value, *more = (interval_text(value_of(setting, name)) for name in names)
+        points = [parameter_text(setting.point[axis.key]) for axis in axes]
         took = minutes(setting)
         spent = "-" if took is None else f"{took:,.1f}"
         seeds = str(len(setting.finished))
@@ -96,8 +96,8 @@ def columns(names: Sequence[str]) -> list[str]:
 
 def as_markdown(view: SweepView, notes: Sequence[str]) -> str:
     """The table, with what a reader should know of it above."""
-    made = table(view)
-    names = ", ".join(f"{one.name} ({one.goal})" for one in view.sweep.metrics)
+    made = settings_table(view)
+    names = ", ".join(f"{metric.name} ({metric.goal})" for metric in view.sweep.metrics)
     lines = [
         f"# Sweep {view.name}",
         "",

@@ -51,12 +51,16 @@ class SweepView(NamedTuple):
 
     def values(self, name: str) -> list[Value]:
         """The complete settings with their finite values of a metric."""
-        found = [(setting, value_of(setting, name)) for setting in self.complete]
-        return [Value(one, value) for one, value in found if value and isfinite(value.mean)]
+        settings = [(setting, value_of(setting, name)) for setting in self.complete]
+        return [
+            Value(setting, value) for setting, value in settings if value and isfinite(value.mean)
+        ]
 
     def ranked(self, metric: Metric) -> list[Value]:
         """The complete settings, the best first; of equals the first."""
-        return sorted(self.values(metric.name), key=lambda one: -metric.sign * one.value.mean)
+        return sorted(
+            self.values(metric.name), key=lambda candidate: -metric.sign * candidate.value.mean
+        )
 
     @property
     def best(self) -> Setting | None:
@@ -66,29 +70,36 @@ class SweepView(NamedTuple):
     @property
     def runs(self) -> list[Run]:
         """Every run that has begun."""
-        return [trial.run for one in self.settings for trial in one.trials if trial.run]
+        return [trial.run for setting in self.settings for trial in setting.trials if trial.run]
 
     def dims(self, family: str) -> list[int]:
         return logged_widths(self.runs, family)
 
     def families(self) -> dict[str, Metric]:
         """What the metrics measure at every width: the name above d<width>, with its goal."""
-        found: dict[str, Metric] = {}
+        families: dict[str, Metric] = {}
         for metric in self.sweep.metrics:
             if name := family_of(metric.name):
-                found.setdefault(name, metric)
-        return {name: one for name, one in found.items() if self.dims(name)}
+                families.setdefault(name, metric)
+        return {name: metric for name, metric in families.items() if self.dims(name)}
 
     def names(self) -> list[str]:
         """The sweep's metrics, and those of their kind at every other width."""
         wide = [f"{above}/d{dim}" for above in self.families() for dim in self.dims(above)]
-        return list(dict.fromkeys([*(one.name for one in self.sweep.metrics), *wide]))
+        return list(dict.fromkeys([*(metric.name for metric in self.sweep.metrics), *wide]))
 
     def caption(
         self, what: str, settings: Sequence[Setting], rows: bool = True, intervals: bool = True
     ) -> str:
         """What a picture shows, of how many settings and seeds, with which interval."""
-        view = View([SeedGroup(one.label, one.finished) for one in settings if one.finished], "")
+        view = View(
+            [
+                SeedGroup(setting.label, setting.finished)
+                for setting in settings
+                if setting.finished
+            ],
+            "",
+        )
         sizes = {len(group.runs) for group in view.groups}
         many = f"{len(settings)} setting{'s' * (len(settings) != 1)}"
         seeds = "one seed each, so that there is no interval" if sizes else "none of them finished"
@@ -103,13 +114,13 @@ class SweepView(NamedTuple):
 
 def value_of(setting: Setting, name: str) -> Interval | None:
     """A metric's last value, over the finished runs that logged it."""
-    found = last_values(setting, name)
-    return interval(found) if found else None
+    values = last_values(setting, name)
+    return interval(values) if values else None
 
 
 def last_values(setting: Setting, name: str) -> list[float]:
-    found = [run.metrics[name] for run in setting.finished if run.metrics.get(name)]
-    return [one[max(one)] for one in found]
+    series = [run.metrics[name] for run in setting.finished if run.metrics.get(name)]
+    return [values_by_step[max(values_by_step)] for values_by_step in series]
 
 
 def family_of(name: str) -> str:
@@ -136,33 +147,35 @@ def short(axes: Sequence[Parameter]) -> dict[str, str]:
     return {key: name if taken[name] == 1 else key for key, name in names.items()}
 
 
-def told(value: Any) -> str:
+def parameter_text(value: Any) -> str:
     """A parameter's value as one reads it.
 
-    >>> told(0.0123456), told([16, 64]), told(None)
+    >>> parameter_text(0.0123456), parameter_text([16, 64]), parameter_text(None)
     ('0.01235', '[16,64]', 'null')
-    >>> told({"cv": {"weight": 0.5}, "gamma": 1}), told({})
+    >>> parameter_text({"cv": {"weight": 0.5}, "gamma": 1}), parameter_text({})
     ('cv 0.5, gamma 1', 'as it is')
     """
     if value == {}:
         return "as it is"
     if isinstance(value, dict):
         named = [
-            f"{'.'.join(map(str, path)).removesuffix('.weight')} {told(inner)}"
+            f"{'.'.join(map(str, path)).removesuffix('.weight')} {parameter_text(inner)}"
             for path, inner in leaf_values(value)
         ]
         return ", ".join(named)
     return number(value) if isinstance(value, float) else format_value(value)
 
 
-def point_told(setting: Setting, names: Mapping[str, str]) -> str:
+def point_text(setting: Setting, names: Mapping[str, str]) -> str:
     """
-    >>> point_told(Setting(0, {"objective.gamma": 0.5}, [], ()), {"objective.gamma": "gamma"})
+    >>> point_text(Setting(0, {"objective.gamma": 0.5}, [], ()), {"objective.gamma": "gamma"})
     'gamma=0.5'
     """
-    return ", ".join(f"{names[key]}={told(value)}" for key, value in setting.point.items())
+    return ", ".join(
+        f"{names[key]}={parameter_text(value)}" for key, value in setting.point.items()
+    )
 
 
-def shown(value: Interval | None) -> str:
+def interval_text(value: Interval | None) -> str:
     """A value with its interval, or a dash."""
     return "-" if value is None else last({0: value})

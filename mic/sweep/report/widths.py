@@ -9,7 +9,7 @@ from mic.report import figures
 from mic.report.panel import Panel
 from mic.report.scores import scores_over_seeds
 from mic.report.tables import Table
-from mic.sweep.report.view import SweepView, Value, short, shown, told, value_of
+from mic.sweep.report.view import SweepView, Value, interval_text, parameter_text, short, value_of
 from mic.sweep.sweep_file import Metric
 from mic.tracking.reader import OWN, Run
 from mic.tracking.seed_groups import Interval, interval
@@ -36,9 +36,9 @@ def best_per_width(view: SweepView) -> Panel:
         return Panel(title, missing=f"{view.metric.name} has no widths, or was not logged yet.")
     if view.best is None:
         return Panel(title, missing=nothing(view))
-    families = [Family(name, one, view.dims(name)) for name, one in view.families().items()]
+    families = [Family(name, metric, view.dims(name)) for name, metric in view.families().items()]
     pictures = {
-        f"widths{number or ''}": picture(view, family) for number, family in enumerate(families)
+        f"widths{number or ''}": draw_widths(view, family) for number, family in enumerate(families)
     }
     what = (
         f"Quality against width of the settings that are best and worst by {view.metric.name}, and "
@@ -46,8 +46,8 @@ def best_per_width(view: SweepView) -> Panel:
         "table alone. There, apart says whether the intervals of the best and the second do not "
         "overlap."
     )
-    found = [table(view, family) for family in families]
-    return Panel(title, pictures, view.caption(what, view.complete), found)
+    tables = [width_table(view, family) for family in families]
+    return Panel(title, pictures, view.caption(what, view.complete), tables)
 
 
 def nothing(view: SweepView) -> str:
@@ -57,7 +57,7 @@ def nothing(view: SweepView) -> str:
     return f"No setting is finished with {of} and has {view.metric.name} yet."
 
 
-def table(view: SweepView, family: Family) -> Table:
+def width_table(view: SweepView, family: Family) -> Table:
     axes = view.sweep.parameters
     labels = short(axes)
     others = baselines(view, family)
@@ -72,13 +72,13 @@ def table(view: SweepView, family: Family) -> Table:
             [
                 str(dim),
                 first.setting.label,
-                shown(first.value),
+                interval_text(first.value),
                 str(first.value.runs),
                 second.setting.label if second else "-",
-                shown(second.value if second else None),
+                interval_text(second.value if second else None),
                 apart(first, second),
-                *(shown(line.get(dim)) for line in others.values()),
-                *(told(first.setting.point[axis.key]) for axis in axes),
+                *(interval_text(line.get(dim)) for line in others.values()),
+                *(parameter_text(first.setting.point[axis.key]) for axis in axes),
             ]
         )
     return Table(f"{family.name}: best of {len(view.complete)} settings", head, rows)
@@ -94,21 +94,21 @@ def apart(first: Value, second: Value | None) -> str:
     return "yes" if gap > first.value.half + second.value.half else "no"
 
 
-def picture(view: SweepView, family: Family) -> Figure:
+def draw_widths(view: SweepView, family: Family) -> Figure:
     ranked = view.ranked(view.metric)
     lines: dict[str, Line] = baselines(view, family)
     count = len(lines)
     ends = {"best": ranked[0]} | ({"worst": ranked[-1]} if len(ranked) > 1 else {})
-    for name, one in ends.items():
-        found = {dim: value_of(one.setting, family.at(dim).name) for dim in family.dims}
-        line = {dim: value for dim, value in found.items() if value and isfinite(value.mean)}
+    for name, end in ends.items():
+        values = {dim: value_of(end.setting, family.at(dim).name) for dim in family.dims}
+        line = {dim: value for dim, value in values.items() if value and isfinite(value.mean)}
         if line:
-            lines[f"{name} ({one.setting.label})"] = line
+            lines[f"{name} ({end.setting.label})"] = line
     task, _, metric = family.name.removeprefix("val/").rpartition("/")
 
     def part(name: str, first: int = 0) -> dict[str, figures.Results]:
         return {
-            label: {task: {metric: {dim: getattr(one, name) for dim, one in line.items()}}}
+            label: {task: {metric: {dim: getattr(value, name) for dim, value in line.items()}}}
             for label, line in list(lines.items())[first:]
         }
 
@@ -124,25 +124,25 @@ def baselines(view: SweepView, family: Family) -> dict[str, Line]:
     runs = view.best.finished if view.best else []
     match family.name.split("/"):
         case ["val", task, metric]:
-            found = over_baselines(runs, task, metric)
+            baselines_over_seeds = over_baselines(runs, task, metric)
         case _:
-            found = {}
-    before = {} if found else untrained(runs, family)
-    return found or ({UNTRAINED: before} if before else {})
+            baselines_over_seeds = {}
+    before = {} if baselines_over_seeds else untrained(runs, family)
+    return baselines_over_seeds or ({UNTRAINED: before} if before else {})
 
 
 def over_baselines(runs: list[Run], task: str, metric: str) -> dict[str, Line]:
     names = [name for name in runs[0].methods if name != OWN] if runs else []
     means = {name: scores_over_seeds([run.methods[name] for run in runs]) for name in names}
-    found = {name: one.get(task, {}).get(metric, {}) for name, one in means.items()}
-    return {name: line for name, line in found.items() if line}
+    lines = {name: scores.get(task, {}).get(metric, {}) for name, scores in means.items()}
+    return {name: line for name, line in lines.items() if line}
 
 
 def untrained(runs: list[Run], family: Family) -> Line:
     """The values of step 0, before training."""
-    found = {}
+    intervals = {}
     for dim in family.dims:
         logged = [run.metrics.get(family.at(dim).name, {}) for run in runs]
-        if logged and all(0 in one for one in logged):
-            found[dim] = interval([one[0] for one in logged])
-    return found
+        if logged and all(0 in series for series in logged):
+            intervals[dim] = interval([series[0] for series in logged])
+    return intervals

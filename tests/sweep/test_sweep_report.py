@@ -23,7 +23,7 @@ from mic.config.schema_data import Source
 from mic.errors import InputError
 from mic.report.run_report import PAGE
 from mic.sweep.report import plots
-from mic.sweep.report.about import warnings
+from mic.sweep.report.about import sweep_warnings
 from mic.sweep.report.curves import training
 from mic.sweep.report.plots import contour, importance, pareto, slices, study_of
 from mic.sweep.report.read import read_about
@@ -430,7 +430,7 @@ def test_settings_anywhere_have_a_surface_of_the_two_numbers_that_matter_most(tm
     assert len(axis.collections[-2].get_offsets()) == 9
     rate = [axis for figure in slices(view).pictures.values() for axis in figure.axes]
     assert {axis.get_xlabel(): axis.get_xscale() for axis in rate}["learning_rate"] == "log"
-    assert any("there is no interval" in line for line in warnings(view))
+    assert any("there is no interval" in line for line in sweep_warnings(view))
 
 
 # Sweeps that are not whole
@@ -532,15 +532,15 @@ def test_folders_of_wandb_agents_are_grouped_by_what_they_swept(tmp_path):
 
 
 def test_what_chance_may_have_done_is_said(tmp_path, view):
-    assert not any("by chance" in line for line in warnings(view))
-    assert any("chosen among 6 settings" in line for line in warnings(view))
+    assert not any("by chance" in line for line in sweep_warnings(view))
+    assert any("chosen among 6 settings" in line for line in sweep_warnings(view))
     folder = begin(tmp_path / "chance", {**GRID, "seeds": [0, 1]})
     values = np.random.default_rng(0).normal(size=(3, 2))
     for number, ours in enumerate(values):
         for seed, one in enumerate(ours):
             add(folder, number, points(GRID)[number], seed, {NARROW: float(one)})
     p = stats.f_oneway(*values).pvalue
-    assert any(f"p = {p:.2f}): the best may be" in line for line in warnings(view_of(folder)))
+    assert any(f"p = {p:.2f}): the best may be" in line for line in sweep_warnings(view_of(folder)))
 
 
 # What is refused

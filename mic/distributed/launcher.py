@@ -259,7 +259,7 @@ def is_running(rank: Rank) -> bool:
     """Whether a rank is running; when it has ended, end the rest of its process group."""
     if rank.ended is None and (code := rank.process.poll()) is not None:
         rank.ended = RankExit(rank.number, code, time.time(), frozenset(rank.sent))
-        kill_group(rank)
+        kill_rank_group(rank)
     return rank.ended is None
 
 
@@ -270,7 +270,7 @@ def send_signal(ranks: Sequence[Rank], number: int) -> None:
             rank.sent.add(number)
             rank.process.send_signal(number)
             if number == signal.SIGKILL:
-                kill_group(rank)
+                kill_rank_group(rank)
 
 
 def end_rank(rank: Rank) -> None:
@@ -282,7 +282,8 @@ def end_rank(rank: Rank) -> None:
         rank.reader.join(timeout=5)
 
 
-def kill_group(rank: Rank) -> None:
+def kill_rank_group(rank: Rank) -> None:
+    """Kill every process of a rank's group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(rank.process.pid, signal.SIGKILL)
 

@@ -53,7 +53,7 @@ def build_workspace(project: str, entity: str, dims: Sequence[int]) -> "Workspac
             loss_section(dims),
             collapse_section(dims),
             redundancy_section(dims),
-            quality_section(dims),
+            scores_section(dims),
             speed_section(),
             groups_section(dims),
             sweep_section(dims),
@@ -100,7 +100,7 @@ def redundancy_section(dims: Sequence[int]) -> "Section":
     return open_section("Redundancy of prefix and residual", *panels, maps)
 
 
-def quality_section(dims: Sequence[int]) -> "Section":
+def scores_section(dims: Sequence[int]) -> "Section":
     from wandb_workspaces.reports.v2 import interface as wr
 
     name = f"val/pairs/{QUALITY[0]}"

@@ -41,7 +41,7 @@ def main(folders: Sequence[Path]) -> None:
         text = numeric_markdown(["", *map(str, dims)], rows)
         lines += ["", f"**{kind}: mean of {len(tasks)} tasks (%)**", "", text]
         draw(axis, methods, untrained)
-        axis.set(title=f"{kind} (%)", xlabel="numbers kept of each vector")
+        axis.set(title=f"{kind} (%)", xlabel="dimensions kept of each vector")
     axes[0].legend(fontsize=6)
     (HERE / "kinds.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     caption = f"Means of test tasks; bands: 95 % t-interval over seeds. Made by {command}."

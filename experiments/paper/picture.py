@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
         axis.set_xscale("log", base=2)
         axis.set_xticks(widths, [str(width) for width in widths])
         axis.minorticks_off()
-        axis.set(title=titles[at % 3], xlabel="numbers kept of each vector")
+        axis.set(title=titles[at % 3], xlabel="dimensions kept of each vector")
     for axis in (axes[0], axes[3]):
         axis.legend(fontsize=6)
     caption = (

@@ -1,4 +1,4 @@
-"""What a run looks like: quality against width, variance per coordinate, correlation maps."""
+"""Draw a run's figures: quality against width, variance per coordinate, correlation maps."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
@@ -42,7 +42,7 @@ UNTRAINED = (
 
 
 def style(number: int) -> dict[str, Any]:
-    """The colour, line and marker of the `number`-th thing of a kind, wherever it is drawn."""
+    """The colour, line and marker of the `number`-th item of a kind, in every figure."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": LINES[number // len(COLOURS) % len(LINES)],
@@ -116,14 +116,11 @@ def correlation_map(
     """
     figure = Figure(figsize=(WIDE, 0.6 + 2.2 * len(states)), layout="constrained")
     axes = figure.subplots(len(states), 1, sharex=True, squeeze=False)[:, 0]
-    maps = {state: blocks(correlation.abs().double()) for state, correlation in states.items()}
-    top = max(
-        float(torch.quantile(correlation.flatten()[:QUANTILE], 0.999))
-        for correlation in maps.values()
-    )
-    for axis, (state, correlation) in zip(axes, states.items(), strict=True):
-        dim, full = correlation.shape[0], sum(correlation.shape)
-        drawn, (high, wide) = maps[state], sides(correlation)
+    maps = {state: block_rms(matrix.abs().double()) for state, matrix in states.items()}
+    top = max(float(torch.quantile(matrix.flatten()[:QUANTILE], 0.999)) for matrix in maps.values())
+    for axis, (state, matrix) in zip(axes, states.items(), strict=True):
+        dim, full = matrix.shape[0], sum(matrix.shape)
+        drawn, (high, wide) = maps[state], block_sides(matrix)
         image = axis.imshow(
             drawn.numpy(),
             vmin=0,
@@ -143,12 +140,12 @@ def correlation_map(
                 axis.axvline(end, color="white", linewidth=0.9, linestyle=":")
         floor = max(rows - 1, 1) ** -0.5
         axis.set(
-            title=f"{state}: rms {rms(correlation):.3f} (independent: {floor:.3f})",
+            title=f"{state}: rms {rms(matrix):.3f} (independent: {floor:.3f})",
             ylabel=f"prefix (first {dim})",
         )
     axes[-1].set_xlabel("residual coordinate (dotted: ends of the nested widths)")
     figure.colorbar(image, ax=list(axes), label="|correlation|", extend="max")
-    return captioned(figure, f"{caption}; {shrunk(states)}" if shrunk(states) else caption)
+    return captioned(figure, f"{caption}; {block_note(states)}" if block_note(states) else caption)
 
 
 def snapshot_map(snapshot: Snapshot) -> Figure:
@@ -159,24 +156,24 @@ def snapshot_map(snapshot: Snapshot) -> Figure:
     return correlation_map(states, dims, snapshot.rows, caption)
 
 
-def shrunk(states: Mapping[str, Float[Tensor, "prefix residual"]]) -> str:
+def block_note(states: Mapping[str, Float[Tensor, "prefix residual"]]) -> str:
     """How the maps were made smaller; nothing if they were not."""
-    high, wide = sides(next(iter(states.values())))
+    high, wide = block_sides(next(iter(states.values())))
     if high == wide == 1:
         return ""
     return f"drawn in blocks of {high} x {wide} coordinates, the rms of each"
 
 
-def sides(x: Float[Tensor, "prefix residual"]) -> tuple[int, int]:
+def block_sides(x: Float[Tensor, "prefix residual"]) -> tuple[int, int]:
     """Rows and columns of the blocks of which at most CELLS stand beside each other."""
     return max(1, ceil(x.shape[0] / CELLS)), max(1, ceil(x.shape[1] / CELLS))
 
 
-def blocks(x: Float[Tensor, "prefix residual"]) -> Float[Tensor, "rows columns"]:
+def block_rms(x: Float[Tensor, "prefix residual"]) -> Float[Tensor, "rows columns"]:
     """The root mean square of blocks, so many to a side that at most CELLS remain."""
-    if sides(x) == (1, 1):
+    if block_sides(x) == (1, 1):
         return x
-    squares = functional.avg_pool2d(x.square()[None], sides(x), ceil_mode=True)
+    squares = functional.avg_pool2d(x.square()[None], block_sides(x), ceil_mode=True)
     return squares[0].sqrt()
 
 

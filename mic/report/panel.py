@@ -1,4 +1,4 @@
-"""What panels are made of and from: the runs to show, and pictures with captions and tables."""
+"""Define a panel of the report, and the view of the runs that panels are made from."""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import floor, log10
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mic.report.plotting import Cell, Line
+from mic.report.plotting import Diagram, Line
 from mic.report.tables import Table
 from mic.tracking.reader import Run, logged_widths
 from mic.tracking.seed_groups import SeedGroup
@@ -51,58 +51,60 @@ class View(NamedTuple):
     def caption(self, what: str, rows: str = "", intervals: bool = True) -> str:
         """What a picture shows, over which rows, with which interval, by which command."""
         sizes = {len(group.runs) for group in self.groups}
-        seeds = f"Mean and 95 % t-interval over {span(sizes)} seeds."
-        made = f"Made by `{self.command}`."
-        parts = [what, rows, seeds if intervals and max(sizes) > 1 else "", made]
+        seeds = f"Mean and 95 % t-interval over {format_range(sizes)} seeds."
+        command = f"Made by `{self.command}`."
+        parts = [what, rows, seeds if intervals and max(sizes) > 1 else "", command]
         return " ".join(part for part in parts if part)
 
     def widths(self, above: str) -> list[int]:
         return logged_widths(self.runs, above)
 
-    def cells(self, above: str, title: str, ylabel: str, scale: str = "linear") -> list[Cell]:
+    def diagrams(self, above: str, title: str, ylabel: str, scale: str = "linear") -> list[Diagram]:
         """A measure over training: one diagram with a line a width; or, where groups are compared,
         one for the narrow, the middle and the full width with a line a group."""
         dims = self.widths(above)
         if not self.compared:
-            lines = {dim_name(dim): self.groups[0].series(f"{above}/d{dim}") for dim in dims}
-            return [Cell(title, ylabel, nonempty(lines), scale=scale)] if dims else []
+            lines = {width_label(dim): self.groups[0].series(f"{above}/d{dim}") for dim in dims}
+            return [Diagram(title, ylabel, without_empty(lines), scale=scale)] if dims else []
         return [
-            Cell(f"{title}, first {dim}", ylabel, self.lines(f"{above}/d{dim}"), scale=scale)
+            Diagram(f"{title}, first {dim}", ylabel, self.lines(f"{above}/d{dim}"), scale=scale)
             for dim in three_widths(dims)
         ]
 
     def lines(self, name: str) -> dict[str, Line]:
         """A logged name by group."""
-        return nonempty({group.label: group.series(name) for group in self.groups})
+        return without_empty({group.label: group.series(name) for group in self.groups})
 
     def keys(self) -> list[str]:
-        """What the lines of `cells` are called, each at the place that decides its colour."""
+        """The labels of the lines of `diagrams`; a label's place decides its colour."""
         if self.compared:
             return self.labels
         ends = {name.rpartition("/d")[2] for run in self.runs for name in run.metrics}
-        return [dim_name(dim) for dim in sorted(int(end) for end in ends if end.isdigit())]
+        return [width_label(dim) for dim in sorted(int(end) for end in ends if end.isdigit())]
 
     def rows(self) -> str:
         """N, over which the geometry was measured."""
-        row_counts = {
+        counts = {
             int(rows)
             for run in self.runs
             for rows in run.metrics.get("geometry/rows", {}).values()
             if rows == rows
         }
-        if not row_counts:
+        if not counts:
             return ""
-        return f"N = {span(row_counts)} embeddings of validation texts."
+        return f"N = {format_range(counts)} embeddings of validation texts."
 
     def trained_on(self) -> str:
         """Rows of the finished runs, and those of a batch."""
         known = [run.meta["rows"] for run in self.runs if run.meta.get("rows")]
-        rows = {name: {meta[name] for meta in known if meta.get(name)} for name in SPLITS}
-        phrases = [
-            f"{span(counts)} rows of {SPLITS[name]}" for name, counts in rows.items() if counts
+        rows = {name: {sizes[name] for sizes in known if sizes.get(name)} for name in SPLITS}
+        splits = [
+            f"{format_range(counts)} rows of {SPLITS[name]}"
+            for name, counts in rows.items()
+            if counts
         ]
-        batch = span({run.config.trainer.batch_size for run in self.runs})
-        return f"{', '.join([*phrases, f'batches of {batch}'])}.".capitalize()
+        batch = format_range({run.config.trainer.batch_size for run in self.runs})
+        return f"{', '.join([*splits, f'batches of {batch}'])}.".capitalize()
 
     def names(self, above: str) -> list[str]:
         """The names right below `above` that any run logged, in their order."""
@@ -115,21 +117,21 @@ class View(NamedTuple):
         return [name for name in names if "/" not in name]
 
 
-def span(counts: Collection[int]) -> str:
+def format_range(counts: Collection[int]) -> str:
     """
-    >>> span([2000, 2000]), span([5, 1000])
+    >>> format_range([2000, 2000]), format_range([5, 1000])
     ('2,000', '5 to 1,000')
     """
     least, most = min(counts), max(counts)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def nonempty(lines: Mapping[str, Line]) -> dict[str, Line]:
+def without_empty(lines: Mapping[str, Line]) -> dict[str, Line]:
     """The lines that have a point."""
     return {label: line for label, line in lines.items() if line}
 
 
-def dim_name(dim: int) -> str:
+def width_label(dim: int) -> str:
     return f"d = {dim}"
 
 
@@ -143,25 +145,27 @@ def three_widths(dims: Sequence[int]) -> list[int]:
     return [dims[place] for place in places]
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four significant digits.
 
-    >>> number(0.012345), number(1234.5678), number(float("nan"))
+    >>> format_number(0.012345), format_number(1234.5678), format_number(float("nan"))
     ('0.01235', '1235', 'nan')
     """
     return f"{value:.4g}"
 
 
-def last(line: Line) -> str:
+def format_last(line: Line) -> str:
     """The last value of a line, with its interval; a dash if there is none.
 
     >>> from mic.tracking.seed_groups import Interval
-    >>> last({0: Interval(1.5, 0.25, 3)}), last({2: Interval(123.456, 3.21, 3)}), last({})
-    ('1.50 ± 0.25', '123.5 ± 3.2', '-')
+    >>> format_last({0: Interval(1.5, 0.25, 3)}), format_last({})
+    ('1.50 ± 0.25', '-')
+    >>> format_last({2: Interval(123.456, 3.21, 3)})
+    '123.5 ± 3.2'
     """
     if not line:
         return "-"
     value = line[max(line)]
     if not value.half > 0:
-        return number(value.mean)
+        return format_number(value.mean)
     return value.shown(min(8, max(0, 1 - floor(log10(value.half)))))

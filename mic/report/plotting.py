@@ -1,4 +1,4 @@
-"""Lines with bands, stacked shares and spectra: the drawing that several panels share."""
+"""Draw lines with bands, stacked shares and spectra for the panels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ NOTHING = 1e-6  # of the largest eigenvalue
 LAST = 0.9  # of the colour map: yellow on white is not seen
 
 
-class Cell(NamedTuple):
+class Diagram(NamedTuple):
     """One small diagram: lines by label, over the steps; `floor` is drawn as a level."""
 
     title: str
@@ -32,52 +32,53 @@ class Cell(NamedTuple):
     xlabel: str = "step"
 
 
-def curves(cells: Sequence[Cell], labels: Sequence[str], columns: int = 3) -> Figure:
-    """A diagram a cell; the n-th label looks the same in all of them, and is named once."""
-    figure, axes = panels(len(cells), 2.6, columns)
-    for axis, cell in zip(axes, cells, strict=True):
-        draw(axis, cell, labels)
-    named = max(range(len(cells)), key=lambda at: len(cells[at].lines))
+def draw_diagrams(diagrams: Sequence[Diagram], labels: Sequence[str], columns: int = 3) -> Figure:
+    """The diagrams beside each other; the n-th label looks the same in all and is named once."""
+    figure, axes = panels(len(diagrams), 2.6, columns)
+    for axis, diagram in zip(axes, diagrams, strict=True):
+        draw_diagram(axis, diagram, labels)
+    named = max(range(len(diagrams)), key=lambda number: len(diagrams[number].lines))
     if len(labels) > 1:
         legend(figure, axes[named])
     return figure
 
 
-def draw(axis: Axes, cell: Cell, labels: Sequence[str]) -> None:
-    if cell.scale == "log-log":
+def draw_diagram(axis: Axes, diagram: Diagram, labels: Sequence[str]) -> None:
+    if diagram.scale == "log-log":
         axis.set(yscale="log")
-        ranks(axis, max(rank for line in cell.lines.values() for rank in line))
+        set_rank_axis(axis, max(rank for line in diagram.lines.values() for rank in line))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        axis.set_yscale(cell.scale, **({"linthresh": 1e-3} if cell.scale == "symlog" else {}))
-    for label, line in cell.lines.items():
+        axis.set_yscale(diagram.scale, **({"linthresh": 1e-3} if diagram.scale == "symlog" else {}))
+    values = [value for line in diagram.lines.values() for value in line.values()]
+    for label, line in diagram.lines.items():
         look = style(labels.index(label))
         marked = look if len(line) <= FEW else look | {"marker": ""}
-        middle = torch.tensor([point.mean for point in line.values()], dtype=torch.double)
-        half = torch.tensor([point.half for point in line.values()], dtype=torch.double)
+        middle = torch.tensor([value.mean for value in line.values()], dtype=torch.double)
+        half = torch.tensor([value.half for value in line.values()], dtype=torch.double)
         axis.plot(list(line), middle.numpy(), label=label, **marked, markersize=4)
         if half.any():
             band(axis, list(line), middle, half, look["color"])
-    if cell.floor is not None:
-        axis.axhline(cell.floor, color="black", linewidth=1, linestyle=(0, (1, 1)))
-    if cell.scale == "log-log":
-        cut_rounding(
-            axis, max(point.mean for line in cell.lines.values() for point in line.values())
-        )
-    if not any(point.mean or point.half for line in cell.lines.values() for point in line.values()):
+    if diagram.floor is not None:
+        axis.axhline(diagram.floor, color="black", linewidth=1, linestyle=(0, (1, 1)))
+    if diagram.scale == "log-log":
+        limit_bottom(axis, max(value.mean for value in values))
+    if not any(value.mean or value.half for value in values):
         axis.set_ylim(-0.05, 1)  # nothing but 0, as one hopes of shares
-    axis.set(xlabel=cell.xlabel, ylabel=cell.ylabel)
-    axis.set_title(cell.title, fontsize=10)
+    axis.set(xlabel=diagram.xlabel, ylabel=diagram.ylabel)
+    axis.set_title(diagram.title, fontsize=10)
 
 
-def stacked(axis: Axes, parts: Mapping[str, Mapping[int, float]], labels: Sequence[str]) -> None:
+def draw_stacked(
+    axis: Axes, parts: Mapping[str, Mapping[int, float]], labels: Sequence[str]
+) -> None:
     """Shares over the steps, one upon the other; a step that a part lacks counts 0."""
     steps = sorted({step for part in parts.values() for step in part})
     gap = float(np.diff(steps).min()) if len(steps) > 1 else 1.0
     below = np.zeros(len(steps))
     for label, part in parts.items():
         heights = np.nan_to_num(np.array([part.get(step, 0.0) for step in steps]))
-        color = shade(labels.index(label))
+        color = fill_style(labels.index(label))
         axis.bar(steps, heights, gap, below, label=label, linewidth=0, **color)
         below = below + heights
     axis.set(xlabel="step", ylabel="share", ylim=(0, 1))
@@ -86,44 +87,44 @@ def stacked(axis: Axes, parts: Mapping[str, Mapping[int, float]], labels: Sequen
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
 
-def sideways(axis: Axes, rows: Mapping[str, Mapping[str, float]], labels: Sequence[str]) -> None:
+def draw_bars(axis: Axes, rows: Mapping[str, Mapping[str, float]], labels: Sequence[str]) -> None:
     """Shares that each add up to 1, a bar a row."""
     names = list(rows)
     left = np.zeros(len(names))
     for label in labels:
         widths = np.array([rows[name].get(label, 0.0) for name in names])
-        axis.barh(names, widths, 0.7, left, label=label, **shade(labels.index(label)))
+        axis.barh(names, widths, 0.7, left, label=label, **fill_style(labels.index(label)))
         left = left + widths
     axis.set(xlabel="share", xlim=(0, 1))
     axis.invert_yaxis()
 
 
-def shade(number: int) -> dict[str, Any]:
+def fill_style(number: int) -> dict[str, Any]:
     """The filling of the `number`-th part: the colour of its line, hatched where they repeat."""
     again = number // len(COLOURS)
     return {"color": COLOURS[number % len(COLOURS)], "hatch": "/" * 3 * again or None}
 
 
-def spectra(cells: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
+def draw_spectra(spectra: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
     """Eigenvalues, the largest first, coloured by step; a panel a width."""
-    figure, axes = panels(len(cells), 3.2)
-    steps = sorted({step for values_by_step in cells.values() for step in values_by_step})
+    figure, axes = panels(len(spectra), 3.2)
+    steps = sorted({step for lines in spectra.values() for step in lines})
     norm = Normalize(steps[0], max(steps[-1], steps[0] + 1))
-    for axis, (title, lines) in zip(axes, cells.items(), strict=True):
+    for axis, (title, lines) in zip(axes, spectra.items(), strict=True):
         for step, values in lines.items():
             shown = np.where(values > 0, values, np.nan)
             color = STEPS(LAST * norm(step))
             axis.plot(np.arange(1, len(values) + 1), shown, color=color, linewidth=1.2)
         axis.set(yscale="log", xlabel="rank", ylabel="eigenvalue")
         axis.set_title(title, fontsize=10)
-        ranks(axis, max(map(len, lines.values())))
-        cut_rounding(axis, max(float(values.max()) for values in lines.values()))
-    colours = matplotlib.cm.ScalarMappable(norm, cut(LAST))
+        set_rank_axis(axis, max(map(len, lines.values())))
+        limit_bottom(axis, max(float(values.max()) for values in lines.values()))
+    colours = matplotlib.cm.ScalarMappable(norm, step_colours(LAST))
     figure.colorbar(colours, ax=axes, label="step", ticks=MaxNLocator(6, integer=True))
     return figure
 
 
-def ranks(axis: Axes, most: int) -> None:
+def set_rank_axis(axis: Axes, most: int) -> None:
     """A logarithmic axis of ranks from 1, in powers of 4, or of 2 where there are few."""
     base = 4 if most >= 16 else 2
     marks = [base**power for power in range(most.bit_length()) if base**power <= most]
@@ -132,12 +133,12 @@ def ranks(axis: Axes, most: int) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def cut_rounding(axis: Axes, largest: float) -> None:
-    """What is nothing beside the largest shall not take the room of what is something."""
+def limit_bottom(axis: Axes, largest: float) -> None:
+    """End a logarithmic axis at a millionth of the largest value: smaller ones are rounding."""
     if axis.get_ylim()[0] < NOTHING * largest:
         axis.set_ylim(bottom=NOTHING * largest)
 
 
-def cut(last: float) -> Any:
-    """The colour map of steps up to `last`."""
+def step_colours(last: float) -> Any:
+    """The colour map of steps, up to `last` of it."""
     return matplotlib.colors.ListedColormap(STEPS(np.linspace(0, last, 256)))

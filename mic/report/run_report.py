@@ -1,4 +1,4 @@
-"""Run directories as one self-contained HTML page and as pictures: `mic report RUN...`."""
+"""Write the report of runs as one HTML page and as pictures: `mic report RUN...`."""
 
 import shlex
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from mic.tracking.seed_groups import group_by_seed
 
 PAGE = "report.html"
 PANELS = (
-    quality.against_width,
-    geometry.spectra_over_training,
-    geometry.collapse,
+    quality.quality_panel,
+    geometry.spectra_panel,
+    geometry.collapse_panel,
     geometry.variance_panel,
-    geometry.correlation,
-    geometry.redundancy,
-    training.terms,
-    training.balance,
-    quality.over_training,
-    training.speed,
+    geometry.correlation_panel,
+    geometry.redundancy_panel,
+    training.terms_panel,
+    training.balance_panel,
+    quality.validation_panel,
+    training.throughput_panel,
     overview.config_panel,
 )
 
@@ -53,8 +53,8 @@ def report(folders: Sequence[Path], to: Path | None = None) -> Path:
     top = runs[0].name if len(runs) == 1 else " · ".join(view.labels)
     page = render_page(
         f"mic: {top}",
-        overview.run_warnings(view),
-        overview.runs_table(view),
+        overview.seed_warnings(view),
+        overview.run_table(view),
         panels,
         pictures,
         {

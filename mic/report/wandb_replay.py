@@ -1,9 +1,9 @@
-"""A run's own files replayed into one W&B run: `mic sync RUN`.
+"""Replay a run's files into one W&B run: `mic sync RUN`.
 
 metrics.jsonl is the truth, so what was resumed, kept offline or half sent comes out whole. W&B has
 no way to replace a run: history only grows, a deleted id is never free again, and a second run of
 the same id mixes with the first. So the replay takes the run's own id where W&B knows of no such
-run (resume="never" lets W&B be the judge of that), and otherwise the next of id-2, id-3, ..., all
+run (resume="never" leaves that decision to W&B), and otherwise the next of id-2, id-3, ..., all
 of it anew: nothing is there twice, and the older run can be deleted.
 """
 
@@ -46,7 +46,7 @@ def sync(folder: Path) -> str:
         raise InputError(f"{folder}: no run; name a folder that `mic train` made, with its log")
     config = load(folder / "config.yaml")
     known = run_directory.run_info(folder)
-    lines = merged(folder / run_directory.METRICS)
+    lines = merge_steps(folder / run_directory.METRICS)
     pictures = {snapshot.step: snapshot for snapshot in read_snapshots(folder)}
     offline = os.environ.get("WANDB_MODE") == "offline"
     if not offline and (reason := missing_key()):
@@ -54,11 +54,11 @@ def sync(folder: Path) -> str:
     if not offline and (reason := dead_server()):
         raise RunError(f"W&B: {reason}; try again later")
     try:
-        run = begin(config, folder, known, offline)
+        run = open_new_run(config, folder, known, offline)
         steps = sorted({*lines, *pictures})
         with bar("replaying", len(steps)) as advance, TemporaryDirectory() as place:
             for step in steps:
-                drawn = snapshot_media(pictures[step], Path(place)) if step in pictures else {}
+                drawn = snapshot_values(pictures[step], Path(place)) if step in pictures else {}
                 run.log({**lines.get(step, {}), **drawn, STEP: step})
                 advance(1)
         address = str(run.settings.sync_dir if offline else run.url)
@@ -71,12 +71,12 @@ def sync(folder: Path) -> str:
     return address
 
 
-def merged(file: Path) -> dict[int, dict[str, float]]:
+def merge_steps(file: Path) -> dict[int, dict[str, float]]:
     """The values of each step; of one written twice, as by a resumed run, the last.
 
     A last line without an end is of a run that was killed while it wrote, and left out.
     """
-    values_by_step: dict[int, dict[str, float]] = {}
+    steps: dict[int, dict[str, float]] = {}
     text = file.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     for number, line in enumerate(whole.splitlines(), 1):
@@ -84,21 +84,21 @@ def merged(file: Path) -> dict[int, dict[str, float]]:
             values = json.loads(line)
             step = int(values.pop("step"))
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise InputError(f"{file}: line {number} is none of mic's; remove it") from None
+            raise InputError(f"{file}: line {number} is not of mic; remove it") from None
         nan = float("nan")
-        values_by_step.setdefault(step, {}).update(
+        steps.setdefault(step, {}).update(
             {name: nan if value is None else value for name, value in values.items()}
         )
-    return values_by_step
+    return steps
 
 
-def begin(config: Config, folder: Path, known: Mapping[str, Any], offline: bool) -> Any:
+def open_new_run(config: Config, folder: Path, known: Mapping[str, Any], offline: bool) -> Any:
     """A W&B run that is new, of the run's own id if that is free."""
     import wandb
 
     if offline:
         return init_wandb_run(config, folder, known["id"], "offline", patience=PATIENCE)
-    for run_id in ids(known["id"]):
+    for run_id in run_ids(known["id"]):
         if run_id in known.get("synced", ()):
             continue
         try:
@@ -112,19 +112,19 @@ def begin(config: Config, folder: Path, known: Mapping[str, Any], offline: bool)
     raise AssertionError("there is always another id")
 
 
-def ids(first: str) -> Iterator[str]:
+def run_ids(first: str) -> Iterator[str]:
     yield first
     for number in count(2):
         yield f"{first}-{number}"
 
 
-def snapshot_media(snapshot: Snapshot, place: Path) -> dict[str, Any]:
+def snapshot_values(snapshot: Snapshot, place: Path) -> dict[str, Any]:
     """What a validation's callbacks show: spectra, variances, and the map of one width."""
-    media = {
-        name: wandb_histogram(values) for name, values in histograms(snapshot).items() if values
+    values = {
+        name: wandb_histogram(counts) for name, counts in histograms(snapshot).items() if counts
     }
     if snapshot.correlation is not None:
         file = place / f"{snapshot.step}.png"
         figures.save(figures.snapshot_map(snapshot), file)
-        media[f"correlation/map/d{snapshot.map_dim}"] = wandb_image(file)
-    return media
+        values[f"correlation/map/d{snapshot.map_dim}"] = wandb_image(file)
+    return values

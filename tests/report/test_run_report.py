@@ -21,8 +21,8 @@ from mic.errors import InputError
 from mic.metrics.geometry import covariance, cross_correlation, prefix_measures, rms, spectrum
 from mic.report import figures, html
 from mic.report.panel import Panel, View
-from mic.report.panels.quality import against_width
-from mic.report.panels.training import terms
+from mic.report.panels.quality import quality_panel
+from mic.report.panels.training import terms_panel
 from mic.report.run_report import PAGE, PANELS, report
 from mic.report.tables import Table
 from mic.tracking.reader import read_metrics, read_run
@@ -196,7 +196,7 @@ def test_every_panel_is_there_with_its_caption_and_as_a_picture(one):
 def test_lines_are_drawn_through_the_logged_values(one):
     run = read_run(one)
     view = View(group_by_seed([run]), "")
-    quality, loss = against_width(view), terms(view)
+    quality, loss = quality_panel(view), terms_panel(view)
     (axis,) = quality.pictures["quality"].axes
     for line, method in zip(axis.lines, run.methods.values(), strict=True):
         assert list(line.get_xdata()) == list(DIMS)
@@ -235,7 +235,7 @@ def test_one_run_has_no_interval():
 
 def test_the_bands_are_as_wide_as_the_interval(seeds):
     runs = seeds["objective.gamma=0.1"]
-    picture = against_width(View(group_by_seed(map(read_run, runs)), "")).pictures["quality"]
+    picture = quality_panel(View(group_by_seed(map(read_run, runs)), "")).pictures["quality"]
     results = [json.loads((run / "results.json").read_text()) for run in runs]
     corners = picture.axes[0].collections[-1].get_paths()[0].vertices
     for dim in DIMS:
@@ -436,13 +436,13 @@ def test_the_browser_test_would_see_a_request_and_an_error(tmp_path):
 
 def test_blocks_of_a_map_keep_its_rms_and_the_caption_says_so():
     x = torch.randn(128, 4 * figures.CELLS, dtype=torch.double)
-    small = figures.blocks(x)
+    small = figures.block_rms(x)
     assert small.shape == (128, figures.CELLS)
     assert rms(small) == pytest.approx(rms(x))
     expected = x.reshape(128, figures.CELLS, 4).square().mean(2).sqrt()
     torch.testing.assert_close(small, expected)
-    assert "blocks of 1 x 4 coordinates" in figures.shrunk({"": x})
-    assert figures.shrunk({"": x[:, : figures.CELLS]}) == ""
+    assert "blocks of 1 x 4 coordinates" in figures.block_note({"": x})
+    assert figures.block_note({"": x[:, : figures.CELLS]}) == ""
 
 
 def test_maps_share_one_colour_scale_and_mark_every_nested_end():

@@ -13,7 +13,7 @@ from mic.config import loading
 from mic.config.schema import Config
 from mic.errors import InputError, RunError
 from mic.files import write_json
-from mic.report.wandb_replay import merged, sync
+from mic.report.wandb_replay import merge_steps, sync
 from mic.tracking import run_directory
 from mic.train.run import train
 
@@ -40,7 +40,7 @@ RESUMED = [
 
 def test_lines_of_one_step_are_one_and_the_last_value_holds(tmp_path):
     run = write_run(tmp_path / "run", RESUMED)
-    found = merged(run / "metrics.jsonl")
+    found = merge_steps(run / "metrics.jsonl")
     assert list(found) == [0, 1, 2, 3]
     assert found[2] == {"epoch": 1, "train/loss": 2.5, "geometry/rows": 40, "val/loss": 7.0}
     assert str(found[3]["train/loss"]) == "nan"
@@ -48,10 +48,10 @@ def test_lines_of_one_step_are_one_and_the_last_value_holds(tmp_path):
 
 def test_a_line_that_was_cut_off_is_left_out_and_another_that_is_broken_is_named(tmp_path):
     cut = write_run(tmp_path / "cut", RESUMED[:2], end='\n{"step": 2, "tr')
-    assert list(merged(cut / "metrics.jsonl")) == [0, 1]
+    assert list(merge_steps(cut / "metrics.jsonl")) == [0, 1]
     broken = write_run(tmp_path / "broken", RESUMED[:2], end="\noops\n")
-    with pytest.raises(InputError, match=r"metrics.jsonl: line 3 is none of mic's; remove it"):
-        merged(broken / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"metrics.jsonl: line 3 is not of mic; remove it"):
+        merge_steps(broken / "metrics.jsonl")
 
 
 def test_what_is_replayed_is_what_a_live_run_logs(tiny_config, tmp_path, monkeypatch, capsys):
@@ -115,7 +115,7 @@ def test_a_run_synced_again_is_a_whole_new_one_beside_the_old(tmp_path, monkeypa
         assert first == {"id": own, "synced": [own]}
         expected = [
             {"trainer/global_step": step, **values}
-            for step, values in merged(folder / "metrics.jsonl").items()
+            for step, values in merge_steps(folder / "metrics.jsonl").items()
         ]
         expected[-1]["train/loss"] = "NaN"
         assert history(fake, own) == expected

@@ -23,13 +23,19 @@ from mic.config.schema_data import Source
 from mic.errors import InputError
 from mic.report.run_report import PAGE
 from mic.sweep.report import plots
-from mic.sweep.report.about import sweep_warnings
-from mic.sweep.report.curves import training
-from mic.sweep.report.plots import contour, importance, pareto, slices, study_of
-from mic.sweep.report.read import read_about
+from mic.sweep.report.curves import training_panel
+from mic.sweep.report.notes import sweep_warnings
+from mic.sweep.report.plots import (
+    contour_panel,
+    importance_panel,
+    pareto_panel,
+    slices_panel,
+    study_of,
+)
+from mic.sweep.report.read import read_trial_file
 from mic.sweep.report.sweep_report import PANELS, report_sweep, view_of
-from mic.sweep.report.view import SweepView, value_of
-from mic.sweep.report.widths import best_per_width
+from mic.sweep.report.view import SweepView, metric_value
+from mic.sweep.report.widths import widths_panel
 
 DIMS = (4, 8, 16)
 SEEDS = (0, 1, 2)
@@ -212,8 +218,8 @@ def test_less_is_better_where_the_goal_says_so(tmp_path):
     assert [one.setting.number for one in view.ranked(view.metric)] == [3, 4, 2, 5, 1, 0]
     assert view.best is not None
     assert view.best.number == 3
-    assert best_per_width(view).missing.startswith("val/loss has no widths")
-    assert pareto(view).missing
+    assert widths_panel(view).missing.startswith("val/loss has no widths")
+    assert pareto_panel(view).missing
 
 
 def test_every_width_names_its_best_setting_beside_the_baselines(grid):
@@ -254,7 +260,7 @@ def test_no_setting_of_the_front_is_beaten_and_every_other_one_is(tmp_path):
     good = values * [1, -1, 1]
     beaten = [any((other >= row).all() and (other > row).any() for other in good) for row in good]
     assert 0 < sum(beaten) < 6
-    panel = pareto(view_of(folder))
+    panel = pareto_panel(view_of(folder))
     front = {f"t{number:03d}" for number in range(6) if not beaten[number]}
     assert {row[0] for row in panel.tables[0].rows} == front
     assert set(panel.pictures) == {"pareto", "pareto1", "pareto2"}  # every pair
@@ -348,7 +354,7 @@ def test_a_trial_is_the_mean_of_a_setting_under_its_number(view):
 
 
 def test_slices_are_drawn_at_the_values_in_the_order_of_the_file(view):
-    gamma, tau, _ = slices(view).pictures["slices"].axes
+    gamma, tau, _ = slices_panel(view).pictures["slices"].axes
     for axis, key in ((gamma, "objective.gamma"), (tau, "objective.threshold")):
         names = [str(value) for value in GRID["parameters"][key]["values"]]
         assert [label.get_text() for label in axis.get_xticklabels()] == names
@@ -366,7 +372,7 @@ def test_lists_and_sections_are_slices_by_their_names(tmp_path):
     folder = begin(tmp_path / "names", {**GRID, "seeds": [0], "parameters": parameters})
     for number, point in enumerate(points({"parameters": parameters})):
         add(folder, number, point, 0, {NARROW: float(number)})
-    cv, dims, _ = slices(view_of(folder)).pictures["slices"].axes
+    cv, dims, _ = slices_panel(view_of(folder)).pictures["slices"].axes
     assert [label.get_text().replace("\n", " ") for label in cv.get_xticklabels()] == [
         "weight 0",
         "weight 0.5, warmup_steps 3",
@@ -375,14 +381,14 @@ def test_lists_and_sections_are_slices_by_their_names(tmp_path):
 
 
 def test_the_contour_is_of_numbers_and_curves_end_at_the_value(view):
-    panel = contour(view)
+    panel = contour_panel(view)
     assert panel.title == "Contour of gamma against threshold"
     axis = panel.pictures["contour"].axes[0]
     offsets = axis.collections[-2].get_offsets().tolist()
     assert sorted(offsets) == [[gamma, tau] for gamma in range(3) for tau in range(2)]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.1", "1"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["0.05", "0.1"]
-    axis = training(view).pictures["training"].axes[0]
+    axis = training_panel(view).pictures["training"].axes[0]
     ends = sorted(float(line.get_ydata()[-1]) for line in axis.lines)
     assert ends == pytest.approx(sorted(means(4, points(GRID))))
     (named,) = [line for line in axis.lines if line.get_label().startswith("best")]
@@ -399,7 +405,7 @@ def test_a_contour_has_the_mean_of_settings_that_share_both_values(tmp_path, mon
     monkeypatch.setattr(
         plots, "draw_contour", lambda study, *rest: studies.append(study) or draw(study, *rest)
     )
-    contour(view_of(folder))
+    contour_panel(view_of(folder))
     assert [trial.value for trial in studies[0].trials] == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5]
 
 
@@ -423,12 +429,12 @@ def test_settings_anywhere_have_a_surface_of_the_two_numbers_that_matter_most(tm
         }
         add(folder, number, point, 0, {NARROW: float(np.log10(rate) + 30 * decay)})
     view = view_of(folder)
-    axis, *_ = contour(view).pictures["contour"].axes
+    axis, *_ = contour_panel(view).pictures["contour"].axes
     assert {axis.get_xlabel(), axis.get_ylabel()} == {"learning_rate", "weight_decay"}
     scales = {axis.get_xlabel(): axis.get_xscale(), axis.get_ylabel(): axis.get_yscale()}
     assert scales == {"learning_rate": "log", "weight_decay": "linear"}
     assert len(axis.collections[-2].get_offsets()) == 9
-    rate = [axis for figure in slices(view).pictures.values() for axis in figure.axes]
+    rate = [axis for figure in slices_panel(view).pictures.values() for axis in figure.axes]
     assert {axis.get_xlabel(): axis.get_xscale() for axis in rate}["learning_rate"] == "log"
     assert any("there is no interval" in line for line in sweep_warnings(view))
 
@@ -442,8 +448,8 @@ def test_few_settings_or_settings_on_a_line_have_no_importance_and_no_surface(tm
     for number in (0, 1, 2):
         add(folder, number, every[number], 0, scored(every[number], 0))
     view = view_of(folder)
-    assert "3 finished settings, and 4 are needed" in importance(view).missing
-    assert "3 finished settings" in contour(view).missing
+    assert "3 finished settings, and 4 are needed" in importance_panel(view).missing
+    assert "3 finished settings" in contour_panel(view).missing
     wide = {
         "objective.gamma": {"values": [0, 0.1, 1, 2]},
         "objective.threshold": {"values": [0, 0.1, 0.2, 0.3]},
@@ -452,8 +458,8 @@ def test_few_settings_or_settings_on_a_line_have_no_importance_and_no_surface(tm
     for number, one in enumerate(zip(*(axis["values"] for axis in wide.values()), strict=True)):
         add(folder, number, dict(zip(wide, one, strict=True)), 0, {NARROW: 1.0})
     view = view_of(folder)
-    assert "on a line" in contour(view).missing
-    assert "the same value" in importance(view).missing
+    assert "on a line" in contour_panel(view).missing
+    assert "the same value" in importance_panel(view).missing
 
 
 def test_an_unfinished_sweep_shows_what_there_is(tmp_path):
@@ -524,7 +530,7 @@ def test_folders_of_wandb_agents_are_grouped_by_what_they_swept(tmp_path):
     assert len(view.settings) == 4
     for setting in view.settings:
         assert setting.complete
-        value = value_of(setting, NARROW)
+        value = metric_value(setting, NARROW)
         assert value is not None
         assert value.mean == 10.0 * every.index(setting.point) + 3.5
     assert view.best is not None
@@ -550,7 +556,7 @@ def test_what_chance_may_have_done_is_said(tmp_path, view):
 def test_a_damaged_trial_is_named(tmp_path, content):
     (tmp_path / "trial.json").write_text(content)
     with pytest.raises(InputError, match=r"trial\.json: .*remove it"):
-        read_about(tmp_path / "trial.json")
+        read_trial_file(tmp_path / "trial.json")
 
 
 def test_what_is_no_sweep_is_refused(tmp_path, capsys):

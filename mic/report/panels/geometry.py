@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 
 from mic.report import figures
-from mic.report.panel import Panel, View, last, nonempty, span, three_widths
-from mic.report.plotting import Cell, curves, spectra
+from mic.report.panel import Panel, View, format_last, format_range, three_widths, without_empty
+from mic.report.plotting import Diagram, draw_diagrams, draw_spectra
 from mic.report.tables import Table
 from mic.tracking.seed_groups import Interval, SeedGroup, series_over_runs
 from mic.tracking.snapshots import Snapshot
@@ -23,7 +23,7 @@ COLLAPSE = {  # with its unit
 }
 
 
-def spectra_over_training(view: View) -> Panel:
+def spectra_panel(view: View) -> Panel:
     """Eigenvalues of a narrow, the middle and the full width, step by step or side by side."""
     title = "Eigenvalue spectra"
     watched = [run for run in view.runs if run.snapshots]
@@ -36,7 +36,7 @@ def spectra_over_training(view: View) -> Panel:
     what += "of each; the axis ends at a millionth of the largest"
     if not view.compared:
         run = watched[0]
-        picture = spectra(
+        picture = draw_spectra(
             {
                 f"first {dim}": {
                     snapshot.step: snapshot.spectra[dim].double().numpy()
@@ -48,12 +48,14 @@ def spectra_over_training(view: View) -> Panel:
         )
         what += f"; run {run.name}, coloured by step."
     else:
-        picture = curves(
+        picture = draw_diagrams(
             [
-                Cell(
+                Diagram(
                     f"first {dim}, last step",
                     "eigenvalue",
-                    nonempty({group.label: mean_spectrum(group, dim) for group in view.groups}),
+                    without_empty(
+                        {group.label: last_spectrum(group, dim) for group in view.groups}
+                    ),
                     scale="log-log",
                     xlabel="rank",
                 )
@@ -62,31 +64,31 @@ def spectra_over_training(view: View) -> Panel:
             view.labels,
         )
         what += "; at each run's last snapshot."
-    rows = samples([run.snapshots[-1] for run in watched])
+    rows = snapshot_rows([run.snapshots[-1] for run in watched])
     return Panel(title, {"spectra": picture}, view.caption(what, rows, intervals=view.compared))
 
 
-def mean_spectrum(group: SeedGroup, dim: int) -> dict[int, Interval]:
+def last_spectrum(group: SeedGroup, dim: int) -> dict[int, Interval]:
     """The last spectra of a group's runs as a line over the ranks."""
-    spectra = [run.snapshots[-1].spectra.get(dim) for run in group.runs if run.snapshots]
+    spectra_of_runs = [run.snapshots[-1].spectra.get(dim) for run in group.runs if run.snapshots]
     series = [
-        dict(enumerate(spectrum_of_run.tolist(), 1))
-        for spectrum_of_run in spectra
-        if spectrum_of_run is not None
+        dict(enumerate(eigenvalues.tolist(), 1))
+        for eigenvalues in spectra_of_runs
+        if eigenvalues is not None
     ]
     return {rank: value for rank, value in series_over_runs(series).items() if value.mean > 0}
 
 
-def collapse(view: View) -> Panel:
+def collapse_panel(view: View) -> Panel:
     """The measures by which a collapse of a prefix shows, over training."""
     title = "Collapse per prefix"
     shown = {name: unit for name, unit in COLLAPSE.items() if view.widths(f"geometry/{name}")}
     if not shown:
         return Panel(title, missing=UNWATCHED)
-    cells = [
-        cell
+    diagrams = [
+        diagram
         for name, unit in shown.items()
-        for cell in view.cells(f"geometry/{name}", name.replace("_", " "), unit)
+        for diagram in view.diagrams(f"geometry/{name}", name.replace("_", " "), unit)
     ]
     dims = view.widths(f"geometry/{next(iter(shown))}")
     what = "Every prefix over training: its effective rank (1: all directions are used alike), the "
@@ -95,17 +97,18 @@ def collapse(view: View) -> Panel:
         "variance (dead), uniformity (0: all texts are one) and alignment of pairs (0: both are "
     )
     what += "one)."
-    tables = [measures(view, group, "geometry", list(shown), dims) for group in view.groups]
-    picture = curves(cells, view.keys())
+    tables = [measure_table(view, group, "geometry", list(shown), dims) for group in view.groups]
+    picture = draw_diagrams(diagrams, view.keys())
     return Panel(title, {"collapse": picture}, view.caption(what, view.rows()), tables)
 
 
-def measures(
+def measure_table(
     view: View, group: SeedGroup, above: str, names: Sequence[str], dims: Sequence[int]
 ) -> Table:
     """The last values of a group: a row a measure, a column a width."""
     rows = [
-        [name, *(last(group.series(f"{above}/{name}/d{dim}")) for dim in dims)] for name in names
+        [name, *(format_last(group.series(f"{above}/{name}/d{dim}")) for dim in dims)]
+        for name in names
     ]
     of = f"{group.label}: " if view.compared else ""
     return Table(f"{of}last values", ["d", *map(str, dims)], rows)
@@ -119,7 +122,7 @@ class State(NamedTuple):
     snapshot: Snapshot
 
 
-def states(view: View) -> list[State]:
+def first_and_last_states(view: View) -> list[State]:
     """Every group before and after; what groups have in common before training is shown once."""
     firsts: list[State] = []
     lasts: list[State] = []
@@ -130,7 +133,7 @@ def states(view: View) -> list[State]:
         seed = f"seed {run.config.seed}, " if len(group.runs) > 1 else ""
         of = f"{group.label}, {seed}" if view.compared else seed
         first, end = run.snapshots[0], run.snapshots[-1]
-        if not any(same(first, state.snapshot) for state in firsts):
+        if not any(same_variance(first, state.snapshot) for state in firsts):
             firsts.append(State(f"{of}step {first.step}", figures.UNCHANGED, first))
         if end.step > first.step:
             lasts.append(State(f"{of}step {end.step}", figures.style(number)["color"], end))
@@ -139,7 +142,7 @@ def states(view: View) -> list[State]:
     return [*firsts, *lasts]
 
 
-def same(first: Snapshot, second: Snapshot) -> bool:
+def same_variance(first: Snapshot, second: Snapshot) -> bool:
     return (
         first.step == second.step
         and first.variance.shape == second.variance.shape
@@ -150,24 +153,24 @@ def same(first: Snapshot, second: Snapshot) -> bool:
 def variance_panel(view: View) -> Panel:
     """Figure 1 of the paper: the variance of every coordinate, before and after."""
     title = "Variance per coordinate"
-    shown_states = states(view)
-    if not shown_states:
+    shown = first_and_last_states(view)
+    if not shown:
         return Panel(title, missing=UNWATCHED)
-    variances = {state.name: state.snapshot.variance for state in shown_states}
-    dims = sorted({dim for state in shown_states for dim in state.snapshot.spectra})
+    variances = {state.name: state.snapshot.variance for state in shown}
+    dims = sorted({dim for state in shown for dim in state.snapshot.spectra})
     what = "Variance of each coordinate of unit vectors over the mean of all (1: an equal share), "
     what += "before and after training; the coefficient of variation is 0 where all are equal."
-    picture = figures.variance(variances, dims, colors=[state.color for state in shown_states])
+    picture = figures.variance(variances, dims, colors=[state.color for state in shown])
     caption = view.caption(
-        what, samples([state.snapshot for state in shown_states]), intervals=False
+        what, snapshot_rows([state.snapshot for state in shown]), intervals=False
     )
     return Panel(title, {"variance": picture}, caption)
 
 
-def correlation(view: View) -> Panel:
+def correlation_panel(view: View) -> Panel:
     """Figure 2 of the paper: correlations of a prefix with its residual, before and after."""
     title = "Correlation of prefix and residual"
-    snapshots = {state.name: state.snapshot for state in states(view)}
+    snapshots = {state.name: state.snapshot for state in first_and_last_states(view)}
     maps = {
         name: snapshot.correlation
         for name, snapshot in snapshots.items()
@@ -180,20 +183,20 @@ def correlation(view: View) -> Panel:
     left_out = [
         name for name in snapshots if name not in maps or snapshots[name].rows != first.rows
     ]
-    left_out += [name for name, correlation in maps.items() if correlation.shape != shape]
-    maps = {name: correlation for name, correlation in maps.items() if name not in left_out}
+    left_out += [name for name, matrix in maps.items() if matrix.shape != shape]
+    maps = {name: matrix for name, matrix in maps.items() if name not in left_out}
     what = f"|correlation| of the first {first.map_dim} coordinates with the others, on one colour "
     what += "scale; beside the rms stands that of independent coordinates, 1 / sqrt(N - 1)."
-    if figures.shrunk(maps):
-        what += f" The map is {figures.shrunk(maps)}."
+    if figures.block_note(maps):
+        what += f" The map is {figures.block_note(maps)}."
     if left_out:
         what += f" Left out, of another width or N: {', '.join(left_out)}."
     picture = figures.correlation_map(maps, list(first.spectra), first.rows)
-    caption = view.caption(what, samples([first]), intervals=False)
+    caption = view.caption(what, snapshot_rows([first]), intervals=False)
     return Panel(title, {"correlation": picture}, caption)
 
 
-def redundancy(view: View) -> Panel:
+def redundancy_panel(view: View) -> Panel:
     """How much a prefix and its residual repeat each other, over training."""
     title = "Redundancy of prefix and residual"
     dims = view.widths("correlation/rms")
@@ -207,19 +210,20 @@ def redundancy(view: View) -> Panel:
     }
     same_floor = len(floors) > 0 and isclose(min(floors), max(floors), rel_tol=1e-6)
     floor = min(floors) if same_floor else None
-    cells = [
-        cell._replace(floor=floor)
-        for cell in view.cells("correlation/rms", "rms correlation", "rms |correlation|")
+    diagrams = [
+        diagram._replace(floor=floor)
+        for diagram in view.diagrams("correlation/rms", "rms correlation", "rms |correlation|")
     ]
     what = "Root mean square of the correlations of each prefix with the coordinates behind it. "
     if floor is not None:
         what += f"Dotted: {floor:.4f}, that of independent coordinates (1 / sqrt(N - 1))."
     names = ["rms", "max", "q50", "q90", "q99", "excess"]
-    tables = [measures(view, group, "correlation", names, dims) for group in view.groups]
-    picture = curves(cells, view.keys())
+    tables = [measure_table(view, group, "correlation", names, dims) for group in view.groups]
+    picture = draw_diagrams(diagrams, view.keys())
     return Panel(title, {"redundancy": picture}, view.caption(what, view.rows()), tables)
 
 
-def samples(snapshots: Sequence[Snapshot]) -> str:
+def snapshot_rows(snapshots: Sequence[Snapshot]) -> str:
     """N of snapshots."""
-    return f"N = {span({snapshot.rows for snapshot in snapshots})} embeddings of validation texts."
+    rows = {snapshot.rows for snapshot in snapshots}
+    return f"N = {format_range(rows)} embeddings of validation texts."

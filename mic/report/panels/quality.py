@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mic.report import figures
 from mic.report.panel import Panel, View
-from mic.report.plotting import curves
+from mic.report.plotting import draw_diagrams
 from mic.report.scores import SeedScores, interval_values, score_table, scores_over_seeds
 from mic.tracking.reader import OWN
 
@@ -12,17 +12,17 @@ HEADLINES = ("spearman", "ndcg@10", "accuracy", "ap", "v_measure")
 SAME = 1e-6  # points; baselines that agree are one
 
 
-def against_width(view: View) -> Panel:
+def quality_panel(view: View) -> Panel:
     """Quality at every width, with what needs no training: raw truncation and PCA."""
     title = "Quality against width"
-    methods, untrained = summaries(view)
+    methods, untrained = method_scores(view)
     if not methods:
         return Panel(title, missing="No results.json yet: it is written when a run ends.")
     first = next(iter(methods.values()))
     tasks = {
-        task: first[task] for task in first if all(task in results for results in methods.values())
+        task: first[task] for task in first if all(task in scores for scores in methods.values())
     }
-    left_out = sorted({task for results in methods.values() for task in results} - set(tasks))
+    left_out = sorted({task for scores in methods.values() for task in scores} - set(tasks))
     if not tasks:
         return Panel(title, missing="The runs have no task in common.")
     headlines = {task: headline(list(metrics)) for task, metrics in tasks.items()}
@@ -52,7 +52,7 @@ def against_width(view: View) -> Panel:
     )
 
 
-def over_training(view: View) -> Panel:
+def validation_panel(view: View) -> Panel:
     """Every validation task's headline, step by step."""
     title = "Validation quality over training"
     tasks: dict[str, list[str]] = {}
@@ -64,15 +64,17 @@ def over_training(view: View) -> Panel:
     if not tasks:
         return Panel(title, missing="Nothing was validated yet.")
     shown = {task: headline(metrics) for task, metrics in tasks.items()}
-    cells = [
-        cell
+    diagrams = [
+        diagram
         for task, metric in shown.items()
-        for cell in view.cells(f"val/{task}/{metric}", task, f"{metric} (%)")
+        for diagram in view.diagrams(f"val/{task}/{metric}", task, f"{metric} (%)")
     ]
     what = "Validation scores in per cent; step 0 is the untrained encoder. "
     what += "`pairs` is retrieval among the validation rows."
     return Panel(
-        title, {"validation": curves(cells, view.keys())}, view.caption(what, view.trained_on())
+        title,
+        {"validation": draw_diagrams(diagrams, view.keys())},
+        view.caption(what, view.trained_on()),
     )
 
 
@@ -81,7 +83,7 @@ def headline(metrics: Sequence[str]) -> str:
     return next((name for name in HEADLINES if name in metrics), metrics[0])
 
 
-def summaries(view: View) -> tuple[dict[str, SeedScores], int]:
+def method_scores(view: View) -> tuple[dict[str, SeedScores], int]:
     """Every method over its seeds, and how many of them, which come first, are baselines.
 
     The baselines are those of the first group, and of every other one that has others.
@@ -98,12 +100,12 @@ def summaries(view: View) -> tuple[dict[str, SeedScores], int]:
                 trained[group.label] = scores
             elif name not in baselines:
                 baselines[name] = scores
-            elif not alike(scores, baselines[name]):
+            elif not same_scores(scores, baselines[name]):
                 baselines[f"{name} ({group.label})"] = scores
     return {**baselines, **trained}, len(baselines)
 
 
-def alike(first: SeedScores, second: SeedScores) -> bool:
+def same_scores(first: SeedScores, second: SeedScores) -> bool:
     def means(summary: SeedScores) -> dict[tuple[str, str, int], float]:
         return {
             (task, metric, dim): value.mean

@@ -1,4 +1,4 @@
-"""The best setting: its config, ready to train, and what it scores on tasks that chose nothing."""
+"""Write the best setting's config, and the panels of its config and of its test scores."""
 
 import shlex
 from dataclasses import replace
@@ -12,8 +12,14 @@ from mic.report.panel import Panel, View
 from mic.report.panels import quality
 from mic.report.scores import score_table
 from mic.report.tables import Table
-from mic.sweep.report.view import SweepView, interval_text, point_text, short, value_of
-from mic.sweep.report.widths import nothing
+from mic.sweep.report.view import (
+    SweepView,
+    format_interval,
+    format_point,
+    metric_value,
+    short_names,
+)
+from mic.sweep.report.widths import no_best_setting
 from mic.sweep.sweep_file import task_names
 from mic.tracking.seed_groups import SeedGroup, format_value
 
@@ -36,30 +42,32 @@ def write_best(view: SweepView, file: Path) -> None:
     if config is None:
         file.unlink(missing_ok=True)
     else:
-        write_text(file, f"# {choice_text(view)}\n# chosen by `{view.command}`\n{to_yaml(config)}")
+        write_text(
+            file, f"# {describe_best(view)}\n# chosen by `{view.command}`\n{to_yaml(config)}"
+        )
 
 
-def choice_text(view: SweepView) -> str:
-    """Which setting is best, by what, among how many."""
+def describe_best(view: SweepView) -> str:
+    """Say which setting is best, by which metric, among how many."""
     assert view.best is not None
-    value = value_of(view.best, view.metric.name)
+    value = metric_value(view.best, view.metric.name)
     assert value is not None
     over = f"95 % interval, {value.runs} seeds" if value.runs > 1 else "one seed, no interval"
     return (
         f"sweep {view.name}, setting {view.best.label}, the best of {len(view.complete)}: "
-        f"{view.metric.name} {interval_text(value)} ({over})"
+        f"{view.metric.name} {format_interval(value)} ({over})"
     )
 
 
-def test_scores(view: SweepView) -> Panel:
+def test_scores_panel(view: SweepView) -> Panel:
     """The test tasks, of the best setting alone."""
     title = "Test scores of the best setting"
     if view.best is None:
-        return Panel(title, missing=nothing(view))
+        return Panel(title, missing=no_best_setting(view))
     runs = view.best.finished
     tasks = task_names(runs[0].config.evaluation.test)
-    methods, _ = quality.summaries(View([SeedGroup(view.best.label, runs)], view.command))
-    tasks = [task for task in tasks if all(task in results for results in methods.values())]
+    methods, _ = quality.method_scores(View([SeedGroup(view.best.label, runs)], view.command))
+    tasks = [task for task in tasks if all(task in scores for scores in methods.values())]
     if not tasks:
         return Panel(title, missing="The config has no test task: evaluation.test is empty.")
     headlines = {task: quality.headline(list(methods[view.best.label][task])) for task in tasks}
@@ -82,21 +90,21 @@ def test_scores(view: SweepView) -> Panel:
 
 
 def best_config_panel(view: SweepView) -> Panel:
-    """What the best setting changes in the base config, and how to train it."""
+    """What the best setting changes in the base config, and the command that trains it."""
     title = "Config of the best setting"
-    made = best_config(view)
-    if made is None or view.best is None:
-        return Panel(title, missing=nothing(view))
+    config = best_config(view)
+    if config is None or view.best is None:
+        return Panel(title, missing=no_best_setting(view))
     base = flat_values(view.base)
     rows = [
         [key, format_value(value), format_value(base[key]) if key in base else "-"]
-        for key, value in config_diff(made, view.base).items()
+        for key, value in config_diff(config, view.base).items()
     ]
-    point = point_text(view.best, short(view.sweep.parameters))
+    point = format_point(view.best, short_names(view.sweep.parameters))
     train = shlex.join(["mic", "train", str(view.folder / BEST)])
     return Panel(
         title,
-        caption=f"The choice of {choice_text(view)}: {point}. Train it with `{train}`.",
+        caption=f"The choice of {describe_best(view)}: {point}. Train it with `{train}`.",
         tables=[Table("What it changes in the base", ["key", "value", "base"], rows)],
-        texts={BEST: to_yaml(made)},
+        texts={BEST: to_yaml(config)},
     )

@@ -1,4 +1,4 @@
-"""Panel: the sweep's metrics over training, a line a setting."""
+"""Panel of the sweep's metrics over training, a line a setting."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mic.report.figures import COLOURS, UNCHANGED, legend, panels
 from mic.report.panel import Panel, three_widths
-from mic.report.plotting import Cell, draw
+from mic.report.plotting import Diagram, draw_diagram
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import SweepView
 from mic.tracking.seed_groups import series_over_runs
@@ -14,8 +14,8 @@ from mic.tracking.seed_groups import series_over_runs
 BEST, OTHERS, EARLY = "best", "other settings", "ended early, or still training"
 
 
-def training(view: SweepView) -> Panel:
-    """Validation while it trained: who leads when, and what ended early."""
+def training_panel(view: SweepView) -> Panel:
+    """Validation during training, of complete settings and of those that ended early."""
     title = "Validation over training"
     wide = [f"{name}/d{dim}" for name in view.families() for dim in three_widths(view.dims(name))]
     names = list(dict.fromkeys([*(metric.name for metric in view.sweep.metrics), *wide]))
@@ -27,22 +27,22 @@ def training(view: SweepView) -> Panel:
         "ended early, failed or still training."
     )
     settings = [setting for setting in view.settings if any(trial.run for trial in setting.trials)]
-    return Panel(title, {"training": draw_curves(view, logged)}, view.caption(what, settings))
+    return Panel(title, {"training": draw_training(view, logged)}, view.caption(what, settings))
 
 
-def draw_curves(view: SweepView, names: list[str]) -> Figure:
+def draw_training(view: SweepView, names: list[str]) -> Figure:
     figure, axes = panels(len(names), 2.8)
     best = view.best
     for axis, name in zip(axes, names, strict=True):
         for setting in view.settings:
             if setting is not best:
-                line(axis, setting, name)
+                draw_setting(axis, setting, name)
         if best is not None:
             values = series_over_runs(
                 [run.metrics[name] for run in best.finished if name in run.metrics]
             )
             label = f"best ({best.label})"
-            draw(axis, Cell("", "", {label: values}), [label])
+            draw_diagram(axis, Diagram("", "", {label: values}), [label])
         axis.set_xlabel("step")
         axis.set_title(name, fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -51,7 +51,7 @@ def draw_curves(view: SweepView, names: list[str]) -> Figure:
     return figure
 
 
-def line(axis: Axes, setting: Setting, name: str) -> None:
+def draw_setting(axis: Axes, setting: Setting, name: str) -> None:
     """A setting that is not the best; one of them stands for all in the legend."""
     whole = setting.complete
     runs = setting.finished if whole else [trial.run for trial in setting.trials if trial.run]

@@ -30,8 +30,14 @@ from mic.report.figures import WIDE
 from mic.report.panel import Panel
 from mic.report.tables import Table
 from mic.sweep.report.read import Setting
-from mic.sweep.report.view import SweepView, interval_text, parameter_text, short, value_of
-from mic.sweep.report.widths import Family, nothing
+from mic.sweep.report.view import (
+    SweepView,
+    format_interval,
+    format_parameter,
+    metric_value,
+    short_names,
+)
+from mic.sweep.report.widths import Family, no_best_setting
 from mic.sweep.sampling import create_study
 from mic.sweep.search_space import Parameter
 from mic.sweep.sweep_file import Metric
@@ -56,10 +62,10 @@ class Label(str):
         return str(self)
 
 
-def pareto(view: SweepView) -> Panel:
+def pareto_panel(view: SweepView) -> Panel:
     """The sweep's metrics against each other; of a single one its narrowest and full width."""
     title = "Pareto front"
-    goals = objectives(view)
+    goals = pareto_metrics(view)
     if len(goals) < 2:
         missing = f"{view.metric.name} is the only metric, and has no other width."
         return Panel(title, missing=missing)
@@ -73,8 +79,8 @@ def pareto(view: SweepView) -> Panel:
     rows = [
         [
             settings[trial.number].label,
-            *(interval_text(value_of(settings[trial.number], goal.name)) for goal in goals),
-            *(parameter_text(settings[trial.number].point[axis.key]) for axis in axes),
+            *(format_interval(metric_value(settings[trial.number], goal.name)) for goal in goals),
+            *(format_parameter(settings[trial.number].point[axis.key]) for axis in axes),
         ]
         for trial in front
     ]
@@ -88,7 +94,7 @@ def pareto(view: SweepView) -> Panel:
         f"pareto{number or ''}": draw_pareto(study, goals, pair)
         for number, pair in enumerate(combinations(range(len(goals)), 2))
     }
-    head = ["setting", *(goal.name for goal in goals), *short(axes).values()]
+    head = ["setting", *(goal.name for goal in goals), *short_names(axes).values()]
     return Panel(
         title,
         pictures,
@@ -97,23 +103,23 @@ def pareto(view: SweepView) -> Panel:
     )
 
 
-def objectives(view: SweepView) -> list[Metric]:
+def pareto_metrics(view: SweepView) -> list[Metric]:
     if len(view.sweep.metrics) > 1 or not view.families():
         return list(view.sweep.metrics)
     ((name, metric),) = view.families().items()
     family = Family(name, metric, view.dims(name))
     ends = dict.fromkeys((family.dims[0], family.dims[-1]))
-    return [family.at(dim) for dim in ends]
+    return [family.metric_at(dim) for dim in ends]
 
 
-def importance(view: SweepView) -> Panel:
+def importance_panel(view: SweepView) -> Panel:
     """fANOVA's importance of every parameter, for each of the sweep's metrics."""
     title = "Parameter importance"
     shares_of: dict[str, Importances] = {}
     reasons = []
     pictures: dict[str, Figure] = {}
     for metric in view.sweep.metrics:
-        shares = importances(view, metric)
+        shares = parameter_importances(view, metric)
         if isinstance(shares, str):
             reasons.append(f"{metric.name}: {shares}.")
             continue
@@ -138,9 +144,9 @@ def importance(view: SweepView) -> Panel:
     )
 
 
-def importances(view: SweepView, metric: Metric) -> Importances | str:
+def parameter_importances(view: SweepView, metric: Metric) -> Importances | str:
     """The shares of the parameters, the largest first, or why there are none."""
-    keys = varied(view)
+    keys = varied_keys(view)
     if len(keys) < 2:
         return f"{len(keys)} parameters with several values, so that there is nothing to share out"
     study = study_of(view, [metric], {key: key for key in keys})
@@ -153,16 +159,16 @@ def importances(view: SweepView, metric: Metric) -> Importances | str:
         warnings.simplefilter("ignore")
         evaluator = FanovaImportanceEvaluator(seed=SEED)
         shares = get_param_importances(study, evaluator=evaluator, params=keys)
-    names = short(view.sweep.parameters)
+    names = short_names(view.sweep.parameters)
     return {names[key]: float(share) for key, share in shares.items()}
 
 
-def varied(view: SweepView) -> list[str]:
+def varied_keys(view: SweepView) -> list[str]:
     """The keys of the parameters that have several values."""
     return [axis.key for axis in view.sweep.parameters if not axis.distribution.single()]
 
 
-def slices(view: SweepView) -> Panel:
+def slices_panel(view: SweepView) -> Panel:
     """The metrics against every parameter, each alone."""
     title = "Slices"
     axes = view.sweep.parameters
@@ -173,7 +179,7 @@ def slices(view: SweepView) -> Panel:
         for start in range(0, len(axes), BESIDE)
     ]
     if not drawn:
-        return Panel(title, missing=nothing(view))
+        return Panel(title, missing=no_best_setting(view))
     pictures = {
         f"slices{number or ''}": draw_slices(view, metric, beside)
         for number, (metric, beside) in enumerate(drawn)
@@ -185,16 +191,16 @@ def slices(view: SweepView) -> Panel:
     return Panel(title, pictures, view.caption(what, view.complete, intervals=False))
 
 
-def contour(view: SweepView) -> Panel:
+def contour_panel(view: SweepView) -> Panel:
     """gamma against tau where both are swept, else the two numbers that matter most."""
     title = "Contour"
     values = view.values(view.metric.name)
     if not values:
-        return Panel(title, missing=nothing(view))
+        return Panel(title, missing=no_best_setting(view))
     axes = contour_axes(view)
     if isinstance(axes, str):
         return Panel(title, missing=axes)
-    names = [short(view.sweep.parameters)[axis.key] for axis in axes]
+    names = [short_names(view.sweep.parameters)[axis.key] for axis in axes]
     title = f"Contour of {names[0]} against {names[1]}"
     scales = {
         name: scale_of(axis, [setting.point[axis.key] for setting, _ in values])
@@ -229,7 +235,7 @@ def contour(view: SweepView) -> Panel:
 
 def contour_axes(view: SweepView) -> tuple[Parameter, Parameter] | str:
     """The two parameters of the contour, or why there are none."""
-    names = short(view.sweep.parameters)
+    names = short_names(view.sweep.parameters)
     axes = {names[axis.key]: axis for axis in view.sweep.parameters if is_numeric(axis)}
     if len(axes) < 2:
         return f"{len(axes)} parameters with several numbers as values: two are needed."
@@ -238,7 +244,7 @@ def contour_axes(view: SweepView) -> tuple[Parameter, Parameter] | str:
     elif len(axes) == 2:
         first, second = axes
     else:
-        shares = importances(view, view.metric)
+        shares = parameter_importances(view, view.metric)
         if isinstance(shares, str):
             return f"Which two parameters matter most is not known: {shares}."
         first, second = [name for name in shares if name in axes][:2]
@@ -273,7 +279,9 @@ def scale_of(axis: Parameter, values: Sequence[float]) -> Scale:
     if isinstance(axis.distribution, CategoricalDistribution):
         tried = sorted(set(values))
         places = [float(tried.index(value)) for value in values]
-        return Scale(places, FloatDistribution(0, len(tried) - 1), list(map(parameter_text, tried)))
+        return Scale(
+            places, FloatDistribution(0, len(tried) - 1), list(map(format_parameter, tried))
+        )
     places = list(map(float, values))
     distribution = FloatDistribution(min(places), max(places), log=axis.logarithmic)
     return Scale(places, distribution, [])
@@ -315,7 +323,7 @@ def trial_of(
     setting: Setting, goals: Sequence[Metric], axes: Sequence[Parameter], names: Mapping[str, str]
 ) -> FrozenTrial | None:
     """A setting as a trial; None where it lacks a metric or lies outside of the ranges."""
-    values = [value_of(setting, goal.name) for goal in goals]
+    values = [metric_value(setting, goal.name) for goal in goals]
     means = [value.mean for value in values if value and isfinite(value.mean)]
     if len(means) < len(goals):
         return None
@@ -333,16 +341,16 @@ def distribution_of(axis: Parameter) -> BaseDistribution:
     """Optuna's distribution; a choice of values is one of their names, in the file's order."""
     if not isinstance(axis.distribution, CategoricalDistribution):
         return axis.distribution
-    return CategoricalDistribution(list(dict.fromkeys(map(wrapped_label, axis.values or ()))))
+    return CategoricalDistribution(list(dict.fromkeys(map(value_label, axis.values or ()))))
 
 
 def parameter_value(axis: Parameter, setting: Setting) -> Any:
     value = setting.point[axis.key]
-    return wrapped_label(value) if isinstance(axis.distribution, CategoricalDistribution) else value
+    return value_label(value) if isinstance(axis.distribution, CategoricalDistribution) else value
 
 
-def wrapped_label(value: Any) -> Label:
-    return Label(fill(parameter_text(value), LETTERS))
+def value_label(value: Any) -> Label:
+    return Label(fill(format_parameter(value), LETTERS))
 
 
 def complete_trials(study: Study) -> list[FrozenTrial]:
@@ -377,7 +385,7 @@ def draw_pareto(study: Study, goals: Sequence[Metric], pair: tuple[int, int]) ->
 
 
 def draw_importances(view: SweepView, metric: Metric) -> Figure:
-    keys, names = varied(view), short(view.sweep.parameters)
+    keys, names = varied_keys(view), short_names(view.sweep.parameters)
     with quiet_drawing():
         axis = optuna_plots.plot_param_importances(
             study_of(view, [metric], {key: key for key in keys}),
@@ -394,8 +402,8 @@ def draw_importances(view: SweepView, metric: Metric) -> Figure:
 
 
 def draw_slices(view: SweepView, metric: Metric, axes: Sequence[Parameter]) -> Figure:
-    short_names = short(view.sweep.parameters)
-    names = {axis.key: short_names[axis.key] for axis in axes}
+    every_name = short_names(view.sweep.parameters)
+    names = {axis.key: every_name[axis.key] for axis in axes}
     with quiet_drawing():
         drawn = optuna_plots.plot_slice(study_of(view, [metric], names), target_name=metric.name)
         figure = plain_figure(drawn, 3.4, WIDE if len(axes) > 1 else 0.7 * WIDE)

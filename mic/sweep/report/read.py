@@ -1,7 +1,7 @@
-"""A sweep's folder as data: its trials, and the settings that they are seeds of.
+"""Read a sweep's folder: its trials, and the settings whose seeds they are.
 
-Whatever is there so far, by mic's own workers or by W&B's agents: a trial is a run directory, or a
-folder with nothing but trial.json when it failed before it could begin.
+The trials may be of mic's workers or of W&B's agents, and unfinished. A trial is a run directory,
+or a folder with trial.json alone when it failed before it began.
 """
 
 import json
@@ -16,13 +16,13 @@ from mic.sweep.sweep_file import Sweep, read_sweep
 from mic.tracking.reader import Run, read_run
 from mic.tracking.run_directory import is_run
 
-SWEEP, BASE, ABOUT, LOGS = "sweep.yaml", "base.yaml", "trial.json", "logs"
+SWEEP, BASE, TRIAL, LOGS = "sweep.yaml", "base.yaml", "trial.json", "logs"
 STATES = ("finished", "unfinished", "waiting", "running", "pruned", "failed")
 LINES = 20  # of a log's end
 
 
 class Trial(NamedTuple):
-    """One run of a sweep. `run` is None where nothing was begun; `lines` say why it failed."""
+    """One trial of a sweep: `run` is None where none began, `lines` are the end of a failed log."""
 
     folder: Path
     number: int | None  # of its setting, where the sweep's own workers gave it one
@@ -30,7 +30,7 @@ class Trial(NamedTuple):
     point: Point
     state: str
     run: Run | None
-    about: Mapping[str, Any]
+    record: Mapping[str, Any]  # of trial.json
     lines: tuple[str, ...] = ()
 
     @property
@@ -39,12 +39,14 @@ class Trial(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        seconds = self.about.get("seconds")
-        return seconds if seconds is not None or self.run is None else self.run.meta.get("seconds")
+        seconds = self.record.get("seconds")
+        if seconds is None and self.run is not None:
+            seconds = self.run.meta.get("seconds")
+        return seconds
 
 
 class Setting(NamedTuple):
-    """A value for every parameter, and the trials that tried it, by seed; `seeds` are to."""
+    """A value for every parameter, and the trials that have it, by seed; `seeds` are all wanted."""
 
     number: int
     point: Point
@@ -66,7 +68,7 @@ class Setting(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Finished when all seeds are; else what its other trials are, the worst of several."""
+        """`finished` when all seeds are; else the worst state of its other trials."""
         if self.complete:
             return "finished"
         others = [trial.state for trial in self.trials if trial.state != "finished"]
@@ -87,36 +89,37 @@ def read_folder(folder: Path) -> tuple[Sweep, list[Setting]]:
         )
     base = folder / BASE
     sweep = read_sweep(folder / SWEEP, base=base if base.is_file() else None)
-    trials = [read_trial(place, sweep) for place in sorted(places(folder))]
-    return sweep, settings([trial for trial in trials if trial.run or trial.about], sweep.seeds)
+    trials = [read_trial(inner, sweep) for inner in sorted(trial_folders(folder))]
+    started = [trial for trial in trials if trial.run or trial.record]
+    return sweep, group_into_settings(started, sweep.seeds)
 
 
-def places(folder: Path) -> Iterator[Path]:
+def trial_folders(folder: Path) -> Iterator[Path]:
     """The folders that may be those of trials."""
     for inner in folder.iterdir():
-        known = (inner / ABOUT).is_file() or (inner / "config.yaml").is_file()
+        known = (inner / TRIAL).is_file() or (inner / "config.yaml").is_file()
         if known and not inner.name.startswith("."):
             yield inner
 
 
 def read_trial(folder: Path, sweep: Sweep) -> Trial:
-    about = read_about(folder / ABOUT)
-    run = read_begun(folder)
-    state = about.get("state", "unfinished")
+    record = read_trial_file(folder / TRIAL)
+    run = read_started_run(folder)
+    state = record.get("state", "unfinished")
     if run and run.finished:
         state = "finished"
     elif state == "finished" or state not in STATES:  # its worker has died since
         state = "unfinished"
-    number = about.get("setting")
-    seed = run.config.seed if run else about.get("seed", sweep.seeds[0])
-    content = asdict(run.config) if run else about.get("parameters") or {}
-    lines = (about.get("lines") or log_end(folder)) if state == "failed" else ()
+    number = record.get("setting")
+    seed = run.config.seed if run else record.get("seed", sweep.seeds[0])
+    content = asdict(run.config) if run else record.get("parameters") or {}
+    lines = (record.get("lines") or log_end(folder)) if state == "failed" else ()
     point = point_of(content, sweep.parameters)
-    return Trial(folder, number, seed, point, state, run, about, tuple(map(str, lines)))
+    return Trial(folder, number, seed, point, state, run, record, tuple(map(str, lines)))
 
 
-def read_begun(folder: Path) -> Run | None:
-    """A run as far as it is; None where none was begun, or where it is begun anew just now."""
+def read_started_run(folder: Path) -> Run | None:
+    """The run in a trial's folder; None where none has begun, or one is just starting again."""
     try:
         return read_run(folder, geometry=False)
     except InputError:
@@ -125,7 +128,7 @@ def read_begun(folder: Path) -> Run | None:
     return None
 
 
-def read_about(file: Path) -> dict[str, Any]:
+def read_trial_file(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
@@ -133,7 +136,7 @@ def read_about(file: Path) -> dict[str, Any]:
     except ValueError:
         raise InputError(f"{file}: not JSON; remove it, and its trial counts by its run") from None
     if not isinstance(content, dict):
-        raise InputError(f"{file}: not about a trial; remove it")
+        raise InputError(f"{file}: not the record of a trial; remove it")
     return content
 
 
@@ -147,13 +150,13 @@ def log_end(folder: Path) -> list[str]:
 
 def point_of(content: Any, parameters: Sequence[Parameter]) -> Point:
     """The values that a config has for the parameters, as the sweep file writes them."""
-    return {axis.key: meant(value_at(content, axis.key), axis) for axis in parameters}
+    return {axis.key: listed_value(config_value(content, axis.key), axis) for axis in parameters}
 
 
-def value_at(node: Any, key: str) -> Any:
+def config_value(node: Any, key: str) -> Any:
     """What stands at a dotted key; a name on the way may itself hold dots.
 
-    >>> value_at({"data": {"a.b": {"weight": 2}}}, "data.a.b.weight")
+    >>> config_value({"data": {"a.b": {"weight": 2}}}, "data.a.b.weight")
     2
     """
     if not key:
@@ -162,34 +165,32 @@ def value_at(node: Any, key: str) -> Any:
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])
         if isinstance(node, Mapping) and name in node:
-            return value_at(node[name], ".".join(parts[count:]))
+            return config_value(node[name], ".".join(parts[count:]))
     return None
 
 
-def meant(value: Any, axis: Parameter) -> Any:
-    """The parameter's own value that a config's stands for: a section may be given in part."""
-    fitting = [candidate for candidate in axis.values or () if holds(value, candidate)]
+def listed_value(value: Any, axis: Parameter) -> Any:
+    """The choice of the parameter that a config's value is, or that is a part of its section."""
+    fitting = [choice for choice in axis.values or () if contains_value(value, choice)]
     return max(
-        fitting,
-        key=lambda candidate: len(candidate) if isinstance(candidate, dict) else 0,
-        default=value,
+        fitting, key=lambda choice: len(choice) if isinstance(choice, dict) else 0, default=value
     )
 
 
-def holds(value: Any, part: Any) -> bool:
-    """Whether a config's value is what was asked for.
+def contains_value(value: Any, wanted: Any) -> bool:
+    """Whether a config's value is the wanted one, or a section that holds it.
 
-    >>> holds({"weight": 1.0, "warmup_steps": 0}, {"weight": 1}), holds([16], [16]), holds(1, True)
-    (True, True, False)
+    >>> contains_value({"weight": 1.0, "warmup_steps": 0}, {"weight": 1}), contains_value(1, True)
+    (True, False)
     """
-    if isinstance(part, Mapping):
+    if isinstance(wanted, Mapping):
         return isinstance(value, Mapping) and all(
-            name in value and holds(value[name], part_value) for name, part_value in part.items()
+            name in value and contains_value(value[name], inner) for name, inner in wanted.items()
         )
-    return bool(value == part) and isinstance(value, bool) == isinstance(part, bool)
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
 
 
-def settings(trials: Sequence[Trial], seeds: tuple[int, ...]) -> list[Setting]:
+def group_into_settings(trials: Sequence[Trial], seeds: tuple[int, ...]) -> list[Setting]:
     """Trials of the same values together, under the workers' numbers where there are some."""
     numbered: dict[int, list[Trial]] = {}
     others: dict[str, list[Trial]] = {}
@@ -198,17 +199,17 @@ def settings(trials: Sequence[Trial], seeds: tuple[int, ...]) -> list[Setting]:
             numbered.setdefault(trial.number, []).append(trial)
         else:
             others.setdefault(repr(trial.point), []).append(trial)
-    known = {repr(values_of(group)): number for number, group in reversed(numbered.items())}
+    known = {repr(setting_point(group)): number for number, group in reversed(numbered.items())}
     free = (number for number in range(len(trials)) if number not in numbered)
     for values, group in others.items():
         number = known[values] if values in known else next(free)
         numbered[number] = [*numbered.get(number, ()), *group]
     return [
-        Setting(number, values_of(group), sorted(group, key=lambda trial: trial.seed), seeds)
+        Setting(number, setting_point(group), sorted(group, key=lambda trial: trial.seed), seeds)
         for number, group in sorted(numbered.items())
     ]
 
 
-def values_of(trials: Sequence[Trial]) -> Point:
-    """The values of one setting: a trial that never began may not say them."""
+def setting_point(trials: Sequence[Trial]) -> Point:
+    """The values of a setting, of a trial with a run if there is one: others may lack them."""
     return next((trial.point for trial in trials if trial.run), trials[0].point)

@@ -1,4 +1,4 @@
-"""What the panels of a sweep are made from: its settings, their values, and which is best."""
+"""Hold what a sweep's panels show: its settings, their values, and the best of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from mic.config.loading import leaf_values
 from mic.config.schema import Config
-from mic.report.panel import View, last, number
+from mic.report.panel import View, format_last, format_number
 from mic.sweep.report.read import Setting
 from mic.sweep.search_space import Parameter
 from mic.sweep.sweep_file import Metric, Sweep
 from mic.tracking.reader import Run, logged_widths
 from mic.tracking.seed_groups import Interval, SeedGroup, format_value, interval
 
-KNOWN = ("objective.", "trainer.")  # sections whose keys are told without them
+KNOWN = ("objective.", "trainer.")  # sections that short names leave out
 
 
-class Value(NamedTuple):
+class SettingValue(NamedTuple):
     """A setting with its value of some metric."""
 
     setting: Setting
@@ -26,7 +26,7 @@ class Value(NamedTuple):
 
 
 class SweepView(NamedTuple):
-    """A sweep as far as it is, and the command that reports it."""
+    """The state of a sweep, and the command that reports it."""
 
     folder: Path
     sweep: Sweep
@@ -49,18 +49,18 @@ class SweepView(NamedTuple):
         """The metric that the best is chosen by."""
         return self.sweep.metrics[0]
 
-    def values(self, name: str) -> list[Value]:
+    def values(self, name: str) -> list[SettingValue]:
         """The complete settings with their finite values of a metric."""
-        settings = [(setting, value_of(setting, name)) for setting in self.complete]
+        values = [(setting, metric_value(setting, name)) for setting in self.complete]
         return [
-            Value(setting, value) for setting, value in settings if value and isfinite(value.mean)
+            SettingValue(setting, value)
+            for setting, value in values
+            if value and isfinite(value.mean)
         ]
 
-    def ranked(self, metric: Metric) -> list[Value]:
+    def ranked(self, metric: Metric) -> list[SettingValue]:
         """The complete settings, the best first; of equals the first."""
-        return sorted(
-            self.values(metric.name), key=lambda candidate: -metric.sign * candidate.value.mean
-        )
+        return sorted(self.values(metric.name), key=lambda value: -metric.sign * value.value.mean)
 
     @property
     def best(self) -> Setting | None:
@@ -112,7 +112,7 @@ class SweepView(NamedTuple):
         return " ".join(part for part in parts if part)
 
 
-def value_of(setting: Setting, name: str) -> Interval | None:
+def metric_value(setting: Setting, name: str) -> Interval | None:
     """A metric's last value, over the finished runs that logged it."""
     values = last_values(setting, name)
     return interval(values) if values else None
@@ -120,7 +120,7 @@ def value_of(setting: Setting, name: str) -> Interval | None:
 
 def last_values(setting: Setting, name: str) -> list[float]:
     series = [run.metrics[name] for run in setting.finished if run.metrics.get(name)]
-    return [values_by_step[max(values_by_step)] for values_by_step in series]
+    return [values[max(values)] for values in series]
 
 
 def family_of(name: str) -> str:
@@ -133,10 +133,10 @@ def family_of(name: str) -> str:
     return above if end.isdigit() else ""
 
 
-def short(axes: Sequence[Parameter]) -> dict[str, str]:
+def short_names(axes: Sequence[Parameter]) -> dict[str, str]:
     """The parameters' names as tables and pictures have room for them, by key.
 
-    >>> short([Parameter("objective.gamma", None), Parameter("data.batches", None)])
+    >>> short_names([Parameter("objective.gamma", None), Parameter("data.batches", None)])
     {'objective.gamma': 'gamma', 'data.batches': 'data.batches'}
     """
     names = {axis.key: axis.key for axis in axes}
@@ -147,35 +147,35 @@ def short(axes: Sequence[Parameter]) -> dict[str, str]:
     return {key: name if taken[name] == 1 else key for key, name in names.items()}
 
 
-def parameter_text(value: Any) -> str:
-    """A parameter's value as one reads it.
+def format_parameter(value: Any) -> str:
+    """A parameter's value as text.
 
-    >>> parameter_text(0.0123456), parameter_text([16, 64]), parameter_text(None)
+    >>> format_parameter(0.0123456), format_parameter([16, 64]), format_parameter(None)
     ('0.01235', '[16,64]', 'null')
-    >>> parameter_text({"cv": {"weight": 0.5}, "gamma": 1}), parameter_text({})
+    >>> format_parameter({"cv": {"weight": 0.5}, "gamma": 1}), format_parameter({})
     ('cv 0.5, gamma 1', 'as it is')
     """
     if value == {}:
         return "as it is"
     if isinstance(value, dict):
         named = [
-            f"{'.'.join(map(str, path)).removesuffix('.weight')} {parameter_text(inner)}"
+            f"{'.'.join(map(str, path)).removesuffix('.weight')} {format_parameter(inner)}"
             for path, inner in leaf_values(value)
         ]
         return ", ".join(named)
-    return number(value) if isinstance(value, float) else format_value(value)
+    return format_number(value) if isinstance(value, float) else format_value(value)
 
 
-def point_text(setting: Setting, names: Mapping[str, str]) -> str:
+def format_point(setting: Setting, names: Mapping[str, str]) -> str:
     """
-    >>> point_text(Setting(0, {"objective.gamma": 0.5}, [], ()), {"objective.gamma": "gamma"})
+    >>> format_point(Setting(0, {"objective.gamma": 0.5}, [], ()), {"objective.gamma": "gamma"})
     'gamma=0.5'
     """
     return ", ".join(
-        f"{names[key]}={parameter_text(value)}" for key, value in setting.point.items()
+        f"{names[key]}={format_parameter(value)}" for key, value in setting.point.items()
     )
 
 
-def interval_text(value: Interval | None) -> str:
+def format_interval(value: Interval | None) -> str:
     """A value with its interval, or a dash."""
-    return "-" if value is None else last({0: value})
+    return "-" if value is None else format_last({0: value})

@@ -1,4 +1,4 @@
-"""Panel: which setting is best at each width, beside the baselines that need no training."""
+"""Panel of the best setting at each width, beside the baselines that need no training."""
 
 from math import isfinite
 from typing import NamedTuple
@@ -9,7 +9,14 @@ from mic.report import figures
 from mic.report.panel import Panel
 from mic.report.scores import scores_over_seeds
 from mic.report.tables import Table
-from mic.sweep.report.view import SweepView, Value, interval_text, parameter_text, short, value_of
+from mic.sweep.report.view import (
+    SettingValue,
+    SweepView,
+    format_interval,
+    format_parameter,
+    metric_value,
+    short_names,
+)
 from mic.sweep.sweep_file import Metric
 from mic.tracking.reader import OWN, Run
 from mic.tracking.seed_groups import Interval, interval
@@ -25,17 +32,17 @@ class Family(NamedTuple):
     metric: Metric
     dims: list[int]
 
-    def at(self, dim: int) -> Metric:
+    def metric_at(self, dim: int) -> Metric:
         return Metric(f"{self.name}/d{dim}", self.metric.goal)
 
 
-def best_per_width(view: SweepView) -> Panel:
-    """The best setting of every width, and what the best of all is worth at every width."""
+def widths_panel(view: SweepView) -> Panel:
+    """The best setting of every width, and the values of the overall best one at every width."""
     title = "Best per width"
     if not view.families():
         return Panel(title, missing=f"{view.metric.name} has no widths, or was not logged yet.")
     if view.best is None:
-        return Panel(title, missing=nothing(view))
+        return Panel(title, missing=no_best_setting(view))
     families = [Family(name, metric, view.dims(name)) for name, metric in view.families().items()]
     pictures = {
         f"widths{number or ''}": draw_widths(view, family) for number, family in enumerate(families)
@@ -46,25 +53,25 @@ def best_per_width(view: SweepView) -> Panel:
         "table alone. There, apart says whether the intervals of the best and the second do not "
         "overlap."
     )
-    tables = [width_table(view, family) for family in families]
+    tables = [widths_table(view, family) for family in families]
     return Panel(title, pictures, view.caption(what, view.complete), tables)
 
 
-def nothing(view: SweepView) -> str:
+def no_best_setting(view: SweepView) -> str:
     """Why there is no best setting."""
     seeds = len(view.sweep.seeds)
     of = f"all {seeds} seeds" if seeds > 1 else f"seed {view.sweep.seeds[0]}"
     return f"No setting is finished with {of} and has {view.metric.name} yet."
 
 
-def width_table(view: SweepView, family: Family) -> Table:
+def widths_table(view: SweepView, family: Family) -> Table:
     axes = view.sweep.parameters
-    labels = short(axes)
-    others = baselines(view, family)
+    labels = short_names(axes)
+    others = baseline_lines(view, family)
     head = ["width", "best", "value", "n", "second", "value", "apart", *others, *labels.values()]
     rows = []
     for dim in family.dims:
-        ranked = view.ranked(family.at(dim))
+        ranked = view.ranked(family.metric_at(dim))
         if not ranked:
             continue
         first, second = ranked[0], ranked[1] if len(ranked) > 1 else None
@@ -72,19 +79,19 @@ def width_table(view: SweepView, family: Family) -> Table:
             [
                 str(dim),
                 first.setting.label,
-                interval_text(first.value),
+                format_interval(first.value),
                 str(first.value.runs),
                 second.setting.label if second else "-",
-                interval_text(second.value if second else None),
-                apart(first, second),
-                *(interval_text(line.get(dim)) for line in others.values()),
-                *(parameter_text(first.setting.point[axis.key]) for axis in axes),
+                format_interval(second.value if second else None),
+                intervals_apart(first, second),
+                *(format_interval(line.get(dim)) for line in others.values()),
+                *(format_parameter(first.setting.point[axis.key]) for axis in axes),
             ]
         )
     return Table(f"{family.name}: best of {len(view.complete)} settings", head, rows)
 
 
-def apart(first: Value, second: Value | None) -> str:
+def intervals_apart(first: SettingValue, second: SettingValue | None) -> str:
     """Whether two settings differ by more than their seeds do."""
     if second is None:
         return "-"
@@ -96,14 +103,17 @@ def apart(first: Value, second: Value | None) -> str:
 
 def draw_widths(view: SweepView, family: Family) -> Figure:
     ranked = view.ranked(view.metric)
-    lines: dict[str, Line] = baselines(view, family)
+    lines: dict[str, Line] = baseline_lines(view, family)
     count = len(lines)
     ends = {"best": ranked[0]} | ({"worst": ranked[-1]} if len(ranked) > 1 else {})
-    for name, end in ends.items():
-        values = {dim: value_of(end.setting, family.at(dim).name) for dim in family.dims}
+    for name, ranked_setting in ends.items():
+        values = {
+            dim: metric_value(ranked_setting.setting, family.metric_at(dim).name)
+            for dim in family.dims
+        }
         line = {dim: value for dim, value in values.items() if value and isfinite(value.mean)}
         if line:
-            lines[f"{name} ({end.setting.label})"] = line
+            lines[f"{name} ({ranked_setting.setting.label})"] = line
     task, _, metric = family.name.removeprefix("val/").rpartition("/")
 
     def part(name: str, first: int = 0) -> dict[str, figures.Results]:
@@ -116,7 +126,7 @@ def draw_widths(view: SweepView, family: Family) -> Figure:
     return figures.quality({task: metric}, part("mean"), halves=halves, untrained=count)
 
 
-def baselines(view: SweepView, family: Family) -> dict[str, Line]:
+def baseline_lines(view: SweepView, family: Family) -> dict[str, Line]:
     """Raw truncation and PCA on the family's task, over the best setting's seeds.
 
     A task that results.json does not know, as `pairs`, was scored before the first step.
@@ -124,25 +134,25 @@ def baselines(view: SweepView, family: Family) -> dict[str, Line]:
     runs = view.best.finished if view.best else []
     match family.name.split("/"):
         case ["val", task, metric]:
-            baselines_over_seeds = over_baselines(runs, task, metric)
+            lines = scored_baselines(runs, task, metric)
         case _:
-            baselines_over_seeds = {}
-    before = {} if baselines_over_seeds else untrained(runs, family)
-    return baselines_over_seeds or ({UNTRAINED: before} if before else {})
+            lines = {}
+    before = {} if lines else untrained_line(runs, family)
+    return lines or ({UNTRAINED: before} if before else {})
 
 
-def over_baselines(runs: list[Run], task: str, metric: str) -> dict[str, Line]:
+def scored_baselines(runs: list[Run], task: str, metric: str) -> dict[str, Line]:
     names = [name for name in runs[0].methods if name != OWN] if runs else []
     means = {name: scores_over_seeds([run.methods[name] for run in runs]) for name in names}
     lines = {name: scores.get(task, {}).get(metric, {}) for name, scores in means.items()}
     return {name: line for name, line in lines.items() if line}
 
 
-def untrained(runs: list[Run], family: Family) -> Line:
+def untrained_line(runs: list[Run], family: Family) -> Line:
     """The values of step 0, before training."""
-    intervals = {}
+    line = {}
     for dim in family.dims:
-        logged = [run.metrics.get(family.at(dim).name, {}) for run in runs]
+        logged = [run.metrics.get(family.metric_at(dim).name, {}) for run in runs]
         if logged and all(0 in series for series in logged):
-            intervals[dim] = interval([series[0] for series in logged])
-    return intervals
+            line[dim] = interval([series[0] for series in logged])
+    return line

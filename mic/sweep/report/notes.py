@@ -1,4 +1,4 @@
-"""How far a sweep is, what its reader should know, and the trials one by one."""
+"""Write notes on a sweep: its progress, warnings about its best setting, and every trial."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ FEW = 6  # names that a sentence has room for
 
 
 def sweep_warnings(view: SweepView) -> list[str]:
-    """What a reader should know before they believe a sweep's winner."""
-    return [line for warning in WARNINGS for line in warning(view)]
+    """The notes above the page: progress, failures, and how far the best setting can be trusted."""
+    return [line for note in WARNINGS for line in note(view)]
 
 
-def progress(view: SweepView) -> list[str]:
+def progress_note(view: SweepView) -> list[str]:
     trials = [trial for setting in view.settings for trial in setting.trials]
     states = Counter(trial.state for trial in trials)
-    several = planned(view.sweep)
+    several = count_planned(view.sweep)
     if states["finished"] == len(trials) and len(view.complete) == several:
         return []
     counted = ", ".join(f"{count} {state}" for state, count in states.most_common())
@@ -35,31 +35,31 @@ def progress(view: SweepView) -> list[str]:
     ]
 
 
-def planned(sweep: Sweep) -> int | None:
-    """How many settings the sweep is to have; None where no one knows."""
+def count_planned(sweep: Sweep) -> int | None:
+    """How many settings the sweep is to have; None where that is not known."""
     if sweep.method != "grid":
         return sweep.max_settings
     whole = prod(len(axis.values or ()) for axis in sweep.parameters)
     return whole if sweep.max_settings is None else min(whole, sweep.max_settings)
 
 
-def failures(view: SweepView) -> list[str]:
-    names = [trial.name for trial in trials(view) if trial.state == "failed"]
-    if not names:
+def failure_note(view: SweepView) -> list[str]:
+    failed = [trial.name for trial in all_trials(view) if trial.state == "failed"]
+    if not failed:
         return []
-    many = counted(len(names), "run")
-    return [f"{many} failed: {listed(names)}; how they ended is at the end of the page."]
+    many = format_count(len(failed), "run")
+    return [f"{many} failed: {format_names(failed)}; how they ended is at the end of the page."]
 
 
-def ended_early(view: SweepView) -> list[str]:
-    settings = [setting for setting in view.settings if setting.state == "pruned"]
-    if not settings:
+def pruned_note(view: SweepView) -> list[str]:
+    pruned = [setting for setting in view.settings if setting.state == "pruned"]
+    if not pruned:
         return []
-    many = counted(len(settings), "setting")
+    many = format_count(len(pruned), "setting")
     return [f"{many} ended early for poor values; only the curves over training show them."]
 
 
-def unequal(view: SweepView) -> list[str]:
+def missing_seeds_note(view: SweepView) -> list[str]:
     """Settings of which some seeds are missing."""
     labels = [
         setting.label for setting in view.settings if setting.finished and not setting.complete
@@ -67,23 +67,23 @@ def unequal(view: SweepView) -> list[str]:
     if not labels:
         return []
     return [
-        f"n differs: {counted(len(labels), 'setting')} ({listed(labels)}) without all of the "
-        f"{len(view.sweep.seeds)} seeds; these are in the table, and compared with nothing."
+        f"n differs: {format_count(len(labels), 'setting')} ({format_names(labels)}) without all "
+        f"of the {len(view.sweep.seeds)} seeds; these are in the table, and compared with nothing."
     ]
 
 
-def repeated(view: SweepView) -> list[str]:
-    """Settings whose interval takes one seed for two."""
+def repeated_seeds_note(view: SweepView) -> list[str]:
+    """Settings whose interval counts a seed twice."""
     seeds = {
         setting.label: [run.config.seed for run in setting.finished] for setting in view.settings
     }
     labels = [label for label, of in seeds.items() if len(set(of)) < len(of)]
     if not labels:
         return []
-    return [f"{listed(labels)}: a seed is there twice, so that the interval is too narrow."]
+    return [f"{format_names(labels)}: a seed is there twice, so that the interval is too narrow."]
 
 
-def few_seeds(view: SweepView) -> list[str]:
+def few_seeds_note(view: SweepView) -> list[str]:
     match len(view.sweep.seeds):
         case 1:
             return [
@@ -97,10 +97,10 @@ def few_seeds(view: SweepView) -> list[str]:
     return []
 
 
-def chance(view: SweepView) -> list[str]:
+def chance_note(view: SweepView) -> list[str]:
     """Whether settings differ by more than their seeds do."""
     name = view.metric.name
-    groups = [last_values(choice.setting, name) for choice in view.values(name)]
+    groups = [last_values(value.setting, name) for value in view.values(name)]
     groups = [group for group in groups if len(group) > 1]
     if len(groups) < 2 or all(len(set(group)) == 1 for group in groups):
         return []
@@ -113,7 +113,7 @@ def chance(view: SweepView) -> list[str]:
     ]
 
 
-def optimism(view: SweepView) -> list[str]:
+def optimism_note(view: SweepView) -> list[str]:
     if view.best is None or len(view.complete) < 2:
         return []
     return [
@@ -122,22 +122,31 @@ def optimism(view: SweepView) -> list[str]:
     ]
 
 
-WARNINGS = (progress, failures, ended_early, unequal, repeated, few_seeds, chance, optimism)
+WARNINGS = (
+    progress_note,
+    failure_note,
+    pruned_note,
+    missing_seeds_note,
+    repeated_seeds_note,
+    few_seeds_note,
+    chance_note,
+    optimism_note,
+)
 
 
-def counted(count: int, what: str) -> str:
+def format_count(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def listed(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + (", ..." if len(names) > FEW else "")
 
 
-def trials(view: SweepView) -> list[Trial]:
+def all_trials(view: SweepView) -> list[Trial]:
     return [trial for setting in view.settings for trial in setting.trials]
 
 
-def trials_panel(view: SweepView) -> Panel:
+def runs_panel(view: SweepView) -> Panel:
     """Every setting and every trial, folded, and how the failed ones ended."""
     rows = [
         [
@@ -146,20 +155,20 @@ def trials_panel(view: SweepView) -> Panel:
             str(trial.seed),
             trial.state,
             str(trial.run.step if trial.run else 0),
-            str(trial.about.get("attempts", "-")),
+            str(trial.record.get("attempts", "-")),
             "-" if trial.seconds is None else f"{trial.seconds / 60:,.1f}",
-            str(trial.about.get("worker", "-")),
+            str(trial.record.get("worker", "-")),
         ]
         for setting in view.settings
         for trial in setting.trials
     ]
     head = ["run", "setting", "seed", "state", "step", "attempts", "minutes", "worker"]
-    failed = [trial for trial in trials(view) if trial.state == "failed"]
+    failed = [trial for trial in all_trials(view) if trial.state == "failed"]
     return Panel(
         "Settings and runs",
         folded={
-            f"All {counted(len(view.settings), 'setting')}": [settings_table(view)],
-            f"All {counted(len(rows), 'run')}": [Table("Runs", head, rows)],
+            f"All {format_count(len(view.settings), 'setting')}": [settings_table(view)],
+            f"All {format_count(len(rows), 'run')}": [Table("Runs", head, rows)],
         },
         missing="" if failed else "No run failed.",
         texts={

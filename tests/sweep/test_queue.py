@@ -25,7 +25,7 @@ from mic.sweep.queue.heartbeat import (
 from mic.sweep.queue.queue import Queue
 from mic.sweep.queue.state import Attempt, QueuedSetting, SweepState, sweep_state
 from mic.sweep.queue.storage import open_storage, retry_while_away
-from mic.sweep.sweep_file import read_sweep
+from mic.sweep.sweep_file import Sweep, read_sweep
 from mic.sweep.worker import release_lost_attempts
 
 AXES = {"objective.gamma": {"values": [0, 1, 2]}, "objective.t": {"values": [1, 2]}}
@@ -60,19 +60,19 @@ def sweep_of(tmp_path) -> Callable[..., Path]:
     return write
 
 
-def queue_of(file: Path, url: str | None = None) -> Queue:
+def queue_of(file: Path) -> Queue:
     sweep = read_sweep(file)
-    return Queue(sweep, open_storage(sweep.folder, url))
+    return Queue(sweep, open_storage(sweep.folder, None))
 
 
 def value(point: dict, seed: int) -> float:
     return -((point["objective.gamma"] - 1.3) ** 2) + point["objective.t"] + seed
 
 
-def labour(file: Path, url: str | None, number: int, folder: Path) -> None:
+def labour(sweep: Sweep, url: str | None, number: int, folder: Path) -> None:
     """What a worker does, without training; it kills itself state and then."""
     dice = random.Random(number)
-    queue, me = queue_of(file, url), this_worker()
+    queue, me = Queue(sweep, open_storage(sweep.folder, url)), this_worker()
     watch = LivenessWatch(me)
     while True:
         state = queue.state()
@@ -113,9 +113,9 @@ def hire(work: Callable[[], None]) -> int:
     return child
 
 
-def all_once(file: Path, url: str | None, folder: Path) -> SweepState:
+def all_once(sweep: Sweep, url: str | None, folder: Path) -> SweepState:
     """Workers that die are replaced until the sweep is done; then every run has finished once."""
-    workers = {hire(lambda n=n: labour(file, url, n, folder)) for n in range(4)}
+    workers = {hire(lambda n=n: labour(sweep, url, n, folder)) for n in range(4)}
     killed = 0
     while workers:
         pid, status = os.wait()
@@ -125,11 +125,10 @@ def all_once(file: Path, url: str | None, folder: Path) -> SweepState:
         if code:
             killed += 1
             seed = 100 + killed
-            workers.add(hire(lambda n=seed: labour(file, url, n, folder)))
+            workers.add(hire(lambda n=seed: labour(sweep, url, n, folder)))
     assert killed
     assert not (folder / "violated").exists()
-    queue = queue_of(file, url)
-    state = queue.state()
+    state = Queue(sweep, open_storage(sweep.folder, url)).state()
     assert {trial.state for trial in state.trials} == {"finished"}
     for trial in state.trials:
         assert [attempt.outcome for attempt in trial.attempts].count("finished") == 1
@@ -144,7 +143,7 @@ def all_once(file: Path, url: str | None, folder: Path) -> SweepState:
 
 
 def test_of_four_workers_that_are_killed_each_run_is_finished_once(sweep_of, tmp_path):
-    state = all_once(sweep_of(), None, tmp_path)
+    state = all_once(read_sweep(sweep_of()), None, tmp_path)
     points = [tuple(setting.point.values()) for setting in state.settings]
     assert sorted(points) == [(gamma, t) for gamma in (0, 1, 2) for t in (1, 2)]
 
@@ -155,10 +154,9 @@ def test_the_same_in_postgresql_with_settings_that_are_drawn(sweep_of, tmp_path)
         "objective.gamma": {"min": 0.0, "max": 3.0},
         "objective.t": {"distribution": "int_uniform", "min": 1, "max": 2},
     }
+    sweep = read_sweep(sweep_of(method="bayes", parameters=axes, run_cap=12))
     with postgres.serving() as server:
-        state = all_once(
-            sweep_of(method="bayes", parameters=axes, run_cap=12), server.url, tmp_path
-        )
+        state = all_once(sweep, server.url, tmp_path)
     assert len(state.settings) == 6
     assert all(0 <= setting.point["objective.gamma"] <= 3 for setting in state.settings)
 

@@ -1,16 +1,20 @@
 """Draw a run's figures: quality against width, variance per coordinate, correlation maps."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from itertools import cycle, pairwise
 from math import ceil
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn import functional
@@ -222,4 +226,19 @@ def captioned(figure: Figure, caption: str) -> Figure:
 def save(figure: Figure, file: Path) -> None:
     """Write a figure whole or not at all."""
     with replacing(file) as partial:
-        figure.savefig(partial, dpi=DPI, format="png")
+        write_png(pixels_of(figure), partial)
+
+
+def pixels_of(figure: Figure) -> UInt8[np.ndarray, "high wide rgba"]:
+    """The figure's pixels, as savefig draws them.
+
+    savefig draws a figure twice, as it computes the layout in a first drawing that it throws away.
+    """
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(DPI)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+
+
+def write_png(pixels: UInt8[np.ndarray, "high wide rgba"], to: Path | BytesIO) -> None:
+    imsave(to, pixels, format="png", dpi=DPI)

@@ -11,6 +11,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -81,25 +83,27 @@ def image_of(png: bytes) -> Image:
 
 def draw_pictures(panels: Iterable[Panel]) -> dict[str, Picture]:
     """Every picture of the panels by its name."""
-    return {
-        name: Picture(png_of(figure), png_of(with_caption_below(figure, panel.caption)))
-        for panel in panels
-        for name, figure in panel.pictures.items()
-    }
+    pictures = {}
+    for panel in panels:
+        for name, figure in panel.pictures.items():
+            bare = figures.pixels_of(figure)
+            caption = figures.pixels_of(caption_figure(panel.caption, figure.get_figwidth()))
+            pictures[name] = Picture(png_of(bare), png_of(np.vstack([bare, caption])))
+    return pictures
 
 
-def png_of(figure: Figure) -> bytes:
+def png_of(pixels: UInt8[np.ndarray, "high wide rgba"]) -> bytes:
     stream = BytesIO()
-    figure.savefig(stream, dpi=figures.DPI, format="png")
+    figures.write_png(pixels, stream)
     return stream.getvalue()
 
 
-def with_caption_below(figure: Figure, caption: str) -> Figure:
-    """The figure made higher by its caption."""
-    wide, high = figure.get_size_inches()
+def caption_figure(caption: str, wide: float) -> Figure:
+    """A caption to stand below a figure of so many inches, which need not be drawn again for it."""
     lines = fill(caption, int(13 * wide))
-    figure.set_size_inches(wide, high + 0.15 * (lines.count("\n") + 1))
-    figure.supxlabel(lines, fontsize=8, color="#444444")
+    high = 0.15 * (lines.count("\n") + 1) + 0.05
+    figure = Figure(figsize=(wide, high))
+    figure.text(0.5, 0.98, lines, fontsize=8, color="#444444", ha="center", va="top")
     return figure
 
 

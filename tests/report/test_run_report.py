@@ -9,10 +9,12 @@ from math import nan, sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from chromium import browser, visit
 from html_tables import Reader, rows_of, student
+from matplotlib.image import imread
 
 from mic.cli.main import main
 from mic.config.loading import load, to_yaml
@@ -443,6 +445,19 @@ def test_blocks_of_a_map_keep_its_rms_and_the_caption_says_so():
     torch.testing.assert_close(small, expected)
     assert "blocks of 1 x 4 coordinates" in figures.block_note({"": x})
     assert figures.block_note({"": x[:, : figures.CELLS]}) == ""
+
+
+def test_pictures_are_drawn_as_matplotlib_saves_them(tmp_path):
+    def figure():
+        states = {
+            name: torch.rand(8, 24, generator=torch.Generator().manual_seed(3)) for name in "ab"
+        }
+        return figures.correlation_map(states, [4, 8, 16, 32], 50, "a caption " * 40)
+
+    figure().savefig(tmp_path / "expected.png", dpi=figures.DPI)
+    figures.save(figure(), tmp_path / "saved.png")
+    expected, saved = (imread(tmp_path / f"{name}.png") for name in ("expected", "saved"))
+    assert np.array_equal(expected, saved)
 
 
 def test_maps_share_one_colour_scale_and_mark_every_nested_end():

@@ -94,7 +94,7 @@ class Session:
         with suppress(TimeoutError):
             while True:
                 self.events.append(self.message(QUIET))
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        evaluated = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         requests = [
             event["params"]["request"]["url"]
             for event in self.events
@@ -106,7 +106,7 @@ class Session:
             if event["method"]
             in ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
         ]
-        return Seen(requests, complaints, found["result"].get("value"))
+        return Seen(requests, complaints, evaluated["result"].get("value"))
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         self.sent += 1

@@ -24,10 +24,12 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        found = dict(attrs)
-        self.addresses += [str(found[name]) for name in ("src", "href", "srcset") if name in found]
+        attributes = dict(attrs)
+        self.addresses += [
+            str(attributes[name]) for name in ("src", "href", "srcset") if name in attributes
+        ]
         if tag == "img":
-            self.images.append(b64decode(str(found["src"]).partition(",")[2]))
+            self.images.append(b64decode(str(attributes["src"]).partition(",")[2]))
         if tag == "table":
             self._rows = []
         if tag == "tr":
@@ -35,7 +37,7 @@ class Reader(HTMLParser):
         if tag in ("td", "th"):
             self._rows[-1].append("")
         self._into = tag
-        if tag == "p" and found.get("class") == "missing":
+        if tag == "p" and attributes.get("class") == "missing":
             self._into = "missing"
 
     def handle_endtag(self, tag: str) -> None:

@@ -124,7 +124,7 @@ def bare(run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its report."""
     run = write_run(tmp_path_factory.mktemp("one") / "mine")
     report([run])
@@ -156,47 +156,49 @@ def compared(seeds: Mapping[str, Sequence[Path]], tmp_path_factory: pytest.TempP
 
 def test_the_numbers_of_a_real_run_are_those_of_its_files(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "tiny")
-    found = Reader(report([run]).read_text())
+    page = Reader(report([run]).read_text())
     results = json.loads((run / "results.json").read_text())
     meta = results.pop("meta")
     for task, metrics in results.items():
-        for metric, own in metrics.items():
-            table = rows_of(found.tables[f"{task}: {metric} (%)"])
+        for metric, values in metrics.items():
+            table = rows_of(page.tables[f"{task}: {metric} (%)"])
             for method, scores in {**meta["baselines"], "tiny": None}.items():
-                expected = own if scores is None else scores[task][metric]
+                expected = values if scores is None else scores[task][metric]
                 assert table[method] == [f"{value:.1f}" for value in expected.values()]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = {name: value for line in lines for name, value in line.items()}
-    collapse = rows_of(found.tables["last values"])  # the redundancy's, which comes last
+    collapse = rows_of(page.tables["last values"])  # the redundancy's, which comes last
     for name, values in collapse.items():
         assert values == [f"{last[f'correlation/{name}/d{dim}']:.4g}" for dim in (4, 8, 16)]
-    terms = rows_of(found.tables["last logged step"])
+    terms = rows_of(page.tables["last logged step"])
     for name in ("contrastive", "correlation", "variance", "cv", "uniformity"):
         raw, weighted = last[f"train/{name}"], last[f"train/{name}/weighted"]
         assert terms[name] == [f"{raw:.4g}", f"{weighted:.4g}"]
-    runs = rows_of(found.tables["Runs"])
+    runs = rows_of(page.tables["Runs"])
     assert runs["tiny"][:3] == ["0", "finished", "4"]
     assert runs["tiny"][5] == "180"
-    assert "trainer.max_steps" in rows_of(found.tables["Config diff"])
-    assert not found.missing
+    assert "trainer.max_steps" in rows_of(page.tables["Config diff"])
+    assert not page.missing
 
 
-def test_every_panel_is_there_with_its_caption_and_as_a_picture(one):
-    text = (one / PAGE).read_text()
-    found = Reader(text)
-    files = {file.stem: file.read_bytes() for file in (one / "figures/report").iterdir()}
+def test_every_panel_is_there_with_its_caption_and_as_a_picture(reported_run):
+    text = (reported_run / PAGE).read_text()
+    page = Reader(text)
+    files = {file.stem: file.read_bytes() for file in (reported_run / "figures/report").iterdir()}
     assert set(files) == PICTURES
-    assert len(found.images) == len(PICTURES)
-    assert all(png[:8] == b"\x89PNG\r\n\x1a\n" for png in (*files.values(), *found.images))
+    assert len(page.images) == len(PICTURES)
+    assert all(png[:8] == b"\x89PNG\r\n\x1a\n" for png in (*files.values(), *page.images))
     captions = re.findall("<figcaption>(.*?)</figcaption>", text)
     assert len(captions) == len(PANELS) - 1  # the config has tables alone
-    assert all(f"Made by <code>mic report {one}</code>." in caption for caption in captions)
+    assert all(
+        f"Made by <code>mic report {reported_run}</code>." in caption for caption in captions
+    )
     assert sum(f"N = {ROWS} embeddings" in caption for caption in captions) == 5
     assert text.count("180 rows of training") == 5
 
 
-def test_lines_are_drawn_through_the_logged_values(one):
-    run = read_run(one)
+def test_lines_are_drawn_through_the_logged_values(reported_run):
+    run = read_run(reported_run)
     view = View(group_by_seed([run]), "")
     quality, loss = quality_panel(view), terms_panel(view)
     (axis,) = quality.pictures["quality"].axes
@@ -212,14 +214,14 @@ def test_mean_and_interval_over_seeds_are_those_of_scipy(seeds, compared):
     shown = rows_of(tables["sts: spearman (%)"])
     for label, runs in seeds.items():
         results = [json.loads((run / "results.json").read_text()) for run in runs]
-        for at, dim in enumerate(DIMS):
-            values = [one["sts"]["spearman"][str(dim)] for one in results]
+        for column, dim in enumerate(DIMS):
+            values = [scores["sts"]["spearman"][str(dim)] for scores in results]
             middle, half = student(values)
-            assert shown[label][at] == f"{middle:.1f} ± {half:.1f}"
+            assert shown[label][column] == f"{middle:.1f} ± {half:.1f}"
     cosine = rows_of(tables["objective.gamma=0.1: last values"])
     assert set(cosine) >= {"rms"}
     series = [read_run(run).metrics["correlation/rms/d4"] for run in seeds["objective.gamma=0.1"]]
-    middle, half = student([one[STEPS[-1]] for one in series])
+    middle, half = student([values[STEPS[-1]] for values in series])
     stated = [float(part) for part in cosine["rms"][0].split(" ± ")]
     assert stated == pytest.approx([middle, half], abs=0.051 * half)  # two digits of the half
 
@@ -227,8 +229,10 @@ def test_mean_and_interval_over_seeds_are_those_of_scipy(seeds, compared):
 @pytest.mark.parametrize("values", [[1.0, 2.0], [3.0, 1.0, 4.0, 1.5, 9.0]])
 def test_the_interval_is_students(values):
     middle, half = student(values)
-    found = interval(values)
-    assert (found.mean, found.half, found.runs) == pytest.approx((middle, half, len(values)))
+    over_seeds = interval(values)
+    assert (over_seeds.mean, over_seeds.half, over_seeds.runs) == pytest.approx(
+        (middle, half, len(values))
+    )
 
 
 def test_one_run_has_no_interval():
@@ -241,7 +245,7 @@ def test_the_bands_are_as_wide_as_the_interval(seeds):
     results = [json.loads((run / "results.json").read_text()) for run in runs]
     corners = picture.axes[0].collections[-1].get_paths()[0].vertices
     for dim in DIMS:
-        middle, half = student([one["sts"]["spearman"][str(dim)] for one in results])
+        middle, half = student([scores["sts"]["spearman"][str(dim)] for scores in results])
         heights = corners[corners[:, 0] == dim, 1]
         assert heights.min() == pytest.approx(middle - half)
         assert heights.max() == pytest.approx(middle + half)
@@ -283,19 +287,19 @@ def test_a_run_that_still_trains_gives_what_there_is(tmp_path):
     run = write_run(tmp_path / "young", finished=False)
     with (run / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 21, "train/lo')
-    found = Reader(report([run]).read_text())
-    assert found.missing == ["No results.json yet: it is written when a run ends."]
-    assert "step 20 of 20" in found.tables["Runs"][1][2]
+    page = Reader(report([run]).read_text())
+    assert page.missing == ["No results.json yet: it is written when a run ends."]
+    assert "step 20 of 20" in page.tables["Runs"][1][2]
     files = {file.stem for file in (run / "figures/report").iterdir()}
     assert files == PICTURES - {"quality"}
 
 
 def test_what_was_not_measured_is_left_out_with_the_reason(tmp_path):
     run = bare(write_run(tmp_path / "bare", finished=False))
-    found = Reader(report([run]).read_text())
-    assert len(found.missing) == len(PANELS) - 1
-    assert sum("monitor.geometry" in line for line in found.missing) == 4
-    assert not found.images
+    page = Reader(report([run]).read_text())
+    assert len(page.missing) == len(PANELS) - 1
+    assert sum("monitor.geometry" in line for line in page.missing) == 4
+    assert not page.images
 
 
 def test_a_picture_of_an_earlier_report_does_not_outlive_it(tmp_path):
@@ -314,12 +318,12 @@ def test_null_is_not_a_number_and_of_a_step_logged_twice_the_last_counts(tmp_pat
         '{"step": 2, "epoch": 0, "a": 1.5, "b": null}\n{"step": 1, "epoch": 0, "a": 3}\n'
         '{"step": 2, "epoch": 0, "a": 2.5}\n{"step": 2, "epoch": 0, "c": 1}\n{"step": 3, "a'
     )
-    found = read_metrics(file)
-    assert found["a"] == {1: 3.0, 2: 2.5}
-    assert list(found["a"]) == [1, 2]
-    assert found["b"] == pytest.approx({2: nan}, nan_ok=True)
-    assert found["c"] == {2: 1.0}
-    assert set(found) == {"a", "b", "c"}
+    metrics = read_metrics(file)
+    assert metrics["a"] == {1: 3.0, 2: 2.5}
+    assert list(metrics["a"]) == [1, 2]
+    assert metrics["b"] == pytest.approx({2: nan}, nan_ok=True)
+    assert metrics["c"] == {2: 1.0}
+    assert set(metrics) == {"a", "b", "c"}
 
 
 def test_nulls_leave_a_gap_and_no_panel_breaks(tmp_path):
@@ -340,14 +344,16 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path, line):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"meta": 1}', '{"meta": {"baselines": 3}}'])
-def test_damaged_results_are_named(one, tmp_path, content):
+def test_damaged_results_are_named(reported_run, tmp_path, content):
     run = write_run(tmp_path / "damaged")
     (run / "results.json").write_text(content)
     with pytest.raises(InputError, match=r"results\.json"):
         report([run])
 
 
-def test_the_command_says_where_the_page_is_and_what_is_wrong(one, seeds, tmp_path, capsys):
+def test_the_command_says_where_the_page_is_and_what_is_wrong(
+    reported_run, seeds, tmp_path, capsys
+):
     run, place = bare(write_run(tmp_path / "bare")), tmp_path / "new" / "place"
     assert main(["report", str(run), "--to", str(place)]) == 0
     assert capsys.readouterr().out.strip() == str(place / PAGE)
@@ -357,18 +363,18 @@ def test_the_command_says_where_the_page_is_and_what_is_wrong(one, seeds, tmp_pa
     assert "--to FOLDER" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2
     assert "no run of mic" in capsys.readouterr().err
-    assert main(["report", str(one), "--to", str(one / "config.yaml")]) == 2
+    assert main(["report", str(reported_run), "--to", str(reported_run / "config.yaml")]) == 2
 
 
 # The page alone
 
 
-def test_nothing_is_fetched_from_anywhere(one, compared):
-    for folder in (one, compared):
+def test_nothing_is_fetched_from_anywhere(reported_run, compared):
+    for folder in (reported_run, compared):
         text = (folder / PAGE).read_text()
-        found = Reader(text)
-        assert all(address.startswith(("data:", "#")) for address in found.addresses)
-        assert not found.tags & {"script", "iframe", "object", "embed", "base", "form"}
+        page = Reader(text)
+        assert all(address.startswith(("data:", "#")) for address in page.addresses)
+        assert not page.tags & {"script", "iframe", "object", "embed", "base", "form"}
         assert "@import" not in text
         assert not re.search(r"url\((?!['\"]?data:)", text)
 
@@ -382,10 +388,10 @@ def test_what_files_smuggle_in_is_text(tmp_path):
     for name in ("metrics.jsonl", "results.json"):
         text = (run / name).read_text()
         (run / name).write_text(text.replace("sts", json.dumps(evil)[1:-1].replace("/", "!")))
-    found = Reader(report([run]).read_text())
+    page = Reader(report([run]).read_text())
     assert "evil.example" in (run / PAGE).read_text()
-    assert not [address for address in found.addresses if "evil" in address]
-    assert found.tags.isdisjoint({"b", "script"})
+    assert not [address for address in page.addresses if "evil" in address]
+    assert page.tags.isdisjoint({"b", "script"})
 
 
 def test_autoescape_alone_turns_markup_into_text(monkeypatch):
@@ -410,8 +416,8 @@ SHOWN = """({
 
 
 @needs_chromium
-def test_a_real_browser_shows_it_without_request_or_complaint(one, compared, tmp_path):
-    for folder, width in ((one, 1000), (compared, 390)):
+def test_a_real_browser_shows_it_without_request_or_complaint(reported_run, compared, tmp_path):
+    for folder, width in ((reported_run, 1000), (compared, 390)):
         seen = visit((folder / PAGE).as_uri(), SHOWN, tmp_path / str(width), width)
         away = [url for url in seen.requests if not url.startswith("data:")]
         assert away == [(folder / PAGE).as_uri()]
@@ -461,12 +467,12 @@ def test_pictures_are_drawn_as_matplotlib_saves_them(tmp_path):
 
 
 def test_maps_share_one_colour_scale_and_mark_every_nested_end():
-    one, other = (scale * torch.rand(8, 24) for scale in (0.1, 1.0))
-    drawn = figures.correlation_map({"before": one, "after": other}, [2, 4, 8, 16, 32], 101)
+    before, after = (scale * torch.rand(8, 24) for scale in (0.1, 1.0))
+    drawn = figures.correlation_map({"before": before, "after": after}, [2, 4, 8, 16, 32], 101)
     first, second, bar = drawn.axes
     assert first.images[0].get_clim() == second.images[0].get_clim()
     assert bar.get_ylabel() == "|correlation|"
-    for axis, x in ((first, one), (second, other)):
+    for axis, x in ((first, before), (second, after)):
         assert axis.get_title().endswith(f"rms {rms(x):.3f} (independent: {1 / sqrt(100):.3f})")
         marks = {line.get_ydata()[0] for line in axis.lines if line.get_xdata()[0] == 0}
         assert {2, 4} <= marks

@@ -40,10 +40,10 @@ RESUMED = [
 
 def test_lines_of_one_step_are_one_and_the_last_value_holds(tmp_path):
     run = write_run(tmp_path / "run", RESUMED)
-    found = merge_steps(run / "metrics.jsonl")
-    assert list(found) == [0, 1, 2, 3]
-    assert found[2] == {"epoch": 1, "train/loss": 2.5, "geometry/rows": 40, "val/loss": 7.0}
-    assert str(found[3]["train/loss"]) == "nan"
+    steps = merge_steps(run / "metrics.jsonl")
+    assert list(steps) == [0, 1, 2, 3]
+    assert steps[2] == {"epoch": 1, "train/loss": 2.5, "geometry/rows": 40, "val/loss": 7.0}
+    assert str(steps[3]["train/loss"]) == "nan"
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_another_that_is_broken_is_named(tmp_path):
@@ -73,8 +73,8 @@ def test_what_is_replayed_is_what_a_live_run_logs(tiny_config, tmp_path, monkeyp
     unknown = {"NaN": None, "Infinity": None}  # null in metrics.jsonl
     for name in live.keys:
         expected = {step: unknown.get(str(x), x) for step, x in live.values(name).items()}
-        found = {step: unknown.get(str(x), x) for step, x in replayed.values(name).items()}
-        assert found == expected, name
+        sent = {step: unknown.get(str(x), x) for step, x in replayed.values(name).items()}
+        assert sent == expected, name
     histograms = {name for name in live.keys if live.kind(name) == {"histogram"}}
     assert histograms == {f"geometry/spectrum/d{d}" for d in (4, 8, 16, 32)} | {"geometry/variance"}
     for name in histograms:  # snapshots keep fp32, so that a value may fall into the next bin
@@ -111,26 +111,26 @@ def test_a_run_synced_again_is_a_whole_new_one_beside_the_old(tmp_path, monkeypa
         monkeypatch.setenv("WANDB_BASE_URL", fake.address)
         assert sync(folder).endswith(f"/me/mic/runs/{run_directory.run_info(folder)['id']}")
         first = run_directory.run_info(folder)
-        own = first["id"]
-        assert first == {"id": own, "synced": [own]}
+        run_id = first["id"]
+        assert first == {"id": run_id, "synced": [run_id]}
         expected = [
             {"trainer/global_step": step, **values}
             for step, values in merge_steps(folder / "metrics.jsonl").items()
         ]
         expected[-1]["train/loss"] = "NaN"
-        assert history(fake, own) == expected
+        assert history(fake, run_id) == expected
 
         with (folder / "metrics.jsonl").open("a") as stream:
             stream.write('{"step": 4, "epoch": 1, "train/loss": 1.0}\n')
         sync(folder)
         more = {"trainer/global_step": 4, "epoch": 1, "train/loss": 1.0}
-        assert history(fake, f"{own}-2") == [*expected, more]
-        assert history(fake, own) == expected  # nothing doubles
+        assert history(fake, f"{run_id}-2") == [*expected, more]
+        assert history(fake, run_id) == expected  # nothing doubles
 
-        write_json(folder / "run.json", {"id": own})  # only W&B knows
+        write_json(folder / "run.json", {"id": run_id})  # only W&B knows
         sync(folder)
-        assert set(fake.rows) == {own, f"{own}-2", f"{own}-3"}
-        assert run_directory.run_info(folder) == {"id": own, "synced": [f"{own}-3"]}
+        assert set(fake.rows) == {run_id, f"{run_id}-2", f"{run_id}-3"}
+        assert run_directory.run_info(folder) == {"id": run_id, "synced": [f"{run_id}-3"]}
         wandb.teardown()
 
 
@@ -140,8 +140,8 @@ def test_what_is_no_run_and_who_has_no_key_get_one_line(tmp_path, monkeypatch, c
     folder = write_run(tmp_path / "run", RESUMED)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
     assert main(["sync", str(folder)]) == 2
-    said = capsys.readouterr().err
-    assert said == (
+    message = capsys.readouterr().err
+    assert message == (
         "mic: error: W&B: no key for wandb.example; `wandb login` or set WANDB_API_KEY\n"
     )
 

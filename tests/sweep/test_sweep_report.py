@@ -67,12 +67,12 @@ def base() -> str:
 def config_text(chosen: Mapping[str, Any]) -> str:
     """What `to_yaml(load("base.yaml", *overrides))` gives, in a tenth of the time."""
     config: dict[str, Any] = yaml.load(base(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    for key, one in chosen.items():
+    for key, value in chosen.items():
         *sections, name = key.split(".")
         inner = config
         for section in sections:
             inner = inner[section]
-        inner[name] = inner[name] | one if isinstance(one, dict) else one
+        inner[name] = inner[name] | value if isinstance(value, dict) else value
     for place in ("objective", "evaluation"):
         config[place]["dims"] = config["dims"]
     return yaml.safe_dump(config, sort_keys=False)
@@ -106,7 +106,7 @@ def add(
         for step, share in ((0, 0.5), (10, 0.8), (20, 1.0))
     ]
     written_lines = lines if state == "finished" else lines[:2]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in written_lines))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written_lines))
     if state == "finished":
 
         def scores(share: float) -> dict[str, Any]:
@@ -120,8 +120,8 @@ def add(
         }
         (run / "results.json").write_text(json.dumps({**scores(0.6), "meta": meta}))
     if number is not None:
-        told = {"setting": number, "seed": seed, "state": state, "attempts": 1, **about}
-        (run / "trial.json").write_text(json.dumps({"worker": "host:7", **told}))
+        record = {"setting": number, "seed": seed, "state": state, "attempts": 1, **about}
+        (run / "trial.json").write_text(json.dumps({"worker": "host:7", **record}))
     return run
 
 
@@ -129,7 +129,8 @@ def points(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A grid's settings."""
     axes = content["parameters"]
     return [
-        dict(zip(axes, one, strict=True)) for one in product(*(a["values"] for a in axes.values()))
+        dict(zip(axes, values, strict=True))
+        for values in product(*(a["values"] for a in axes.values()))
     ]
 
 
@@ -186,10 +187,10 @@ def test_these_runs_have_the_configs_that_trials_have(grid, view):
 
 
 def test_the_csv_has_every_setting_with_the_means_and_intervals_of_scipy(grid):
-    found = {row["setting"]: row for row in rows(grid)}
-    assert set(found) == {f"t{number:03d}" for number in range(6)}
+    by_setting = {row["setting"]: row for row in rows(grid)}
+    assert set(by_setting) == {f"t{number:03d}" for number in range(6)}
     for number, point in enumerate(points(GRID)):
-        row = found[f"t{number:03d}"]
+        row = by_setting[f"t{number:03d}"]
         assert {key: float(row[key]) for key in point} == point
         assert (row["state"], row["n"], row["minutes"]) == ("finished", "3", "2.0")
         for dim in DIMS:
@@ -215,7 +216,7 @@ def test_less_is_better_where_the_goal_says_so(tmp_path):
     for number, point in enumerate(points(content)):
         add(folder, number, point, 0, {"val/loss": abs(number - 3.2)})
     view = view_of(folder)
-    assert [one.setting.number for one in view.ranked(view.metric)] == [3, 4, 2, 5, 1, 0]
+    assert [value.setting.number for value in view.ranked(view.metric)] == [3, 4, 2, 5, 1, 0]
     assert view.best is not None
     assert view.best.number == 3
     assert widths_panel(view).missing.startswith("val/loss has no widths")
@@ -226,8 +227,10 @@ def test_every_width_names_its_best_setting_beside_the_baselines(grid):
     shown = rows_of(Reader((grid / PAGE).read_text()).tables[f"{FAMILY}: best of 6 settings"])
     assert list(shown) == [str(dim) for dim in DIMS]
     for dim in DIMS:
-        order = sorted(range(6), key=lambda at: -means(dim, points(GRID))[at])
-        first, second = ([score(points(GRID)[at], dim, s) for s in SEEDS] for at in order[:2])
+        order = sorted(range(6), key=lambda number: -means(dim, points(GRID))[number])
+        first, second = (
+            [score(points(GRID)[number], dim, s) for s in SEEDS] for number in order[:2]
+        )
         name, value, n, other, _, apart, raw, pca, gamma, tau = shown[str(dim)]
         assert (name, n, other) == (f"t{order[0]:03d}", "3", f"t{order[1]:03d}")
         middle, half = student(first)
@@ -239,7 +242,9 @@ def test_every_width_names_its_best_setting_beside_the_baselines(grid):
         assert {"objective.gamma": float(gamma), "objective.threshold": float(tau)} == points(GRID)[
             order[0]
         ]
-        best = max(range(6), key=lambda at: means(4, points(GRID))[at])  # whose runs have PCAs
+        best = max(
+            range(6), key=lambda number: means(4, points(GRID))[number]
+        )  # whose runs have PCAs
         for share, cell in ((0.7, raw), (0.9, pca)):
             mean = share * np.mean([score(points(GRID)[best], dim, s) for s in SEEDS])
             assert float(cell.split(" ± ")[0]) == pytest.approx(mean, abs=0.051)
@@ -271,37 +276,39 @@ def test_the_front_of_one_metric_is_its_narrowest_against_its_full_width(grid):
     (title,) = [name for name in shown if name.startswith("The front")]
     both = list(zip(means(4, points(GRID)), means(16, points(GRID)), strict=True))
     on = [
-        at
-        for at, (a, b) in enumerate(both)
+        number
+        for number, (a, b) in enumerate(both)
         if not any(c >= a and d >= b and (c, d) != (a, b) for c, d in both)
     ]
-    assert {row[0] for row in shown[title][1:]} == {f"t{at:03d}" for at in on}
+    assert {row[0] for row in shown[title][1:]} == {f"t{number:03d}" for number in on}
     assert shown[title][0][:3] == ["setting", NARROW, f"{FAMILY}/d16"]
 
 
 def test_the_best_config_is_its_first_run_under_its_own_name(grid):
-    best = max(range(6), key=lambda at: means(4, points(GRID))[at])
-    made, run = load(grid / "best.yaml"), load(grid / f"t{best:03d}-seed0" / "config.yaml")
+    best = max(range(6), key=lambda number: means(4, points(GRID))[number])
+    best_config, run = load(grid / "best.yaml"), load(grid / f"t{best:03d}-seed0" / "config.yaml")
     base = load(grid / "base.yaml")
-    assert (made.name, made.runs, made.seed) == ("grid-best", base.runs, 0)
-    assert (made.logging.group, made.logging.tags) == (None, ["mine"])
-    assert replace(made, name=run.name, runs=run.runs, logging=run.logging) == run
+    assert (best_config.name, best_config.runs, best_config.seed) == ("grid-best", base.runs, 0)
+    assert (best_config.logging.group, best_config.logging.tags) == (None, ["mine"])
+    assert replace(best_config, name=run.name, runs=run.runs, logging=run.logging) == run
     first, second, *_ = (grid / "best.yaml").read_text().splitlines()
     middle, half = student([score(points(GRID)[best], 4, seed) for seed in SEEDS])
     assert first.startswith(f"# sweep grid, setting t{best:03d}, the best of 6: {NARROW} ")
-    told, told_half = re.search(r"([0-9.]+) ± ([0-9.]+) \(95 % interval, 3 seeds\)", first).groups()
-    assert [float(told), float(told_half)] == pytest.approx([middle, half], abs=0.051)
+    mean, shown_half = re.search(
+        r"([0-9.]+) ± ([0-9.]+) \(95 % interval, 3 seeds\)", first
+    ).groups()
+    assert [float(mean), float(shown_half)] == pytest.approx([middle, half], abs=0.051)
     assert second == f"# chosen by `mic report --sweep {grid}`"
 
 
 def test_test_scores_are_those_of_the_best_setting_alone(grid):
     text = (grid / PAGE).read_text()
-    best = max(range(6), key=lambda at: means(4, points(GRID))[at])
+    best = max(range(6), key=lambda number: means(4, points(GRID))[number])
     shown = rows_of(Reader(text).tables["stsb: spearman (%)"])
     assert list(shown) == ["raw truncation", "PCA", f"t{best:03d}"]
-    for at, dim in enumerate(DIMS):
+    for column, dim in enumerate(DIMS):
         middle, half = student([0.6 * score(points(GRID)[best], dim, seed) for seed in SEEDS])
-        assert shown[f"t{best:03d}"][at] == f"{middle:.1f} ± {half:.1f}"
+        assert shown[f"t{best:03d}"][column] == f"{middle:.1f} ± {half:.1f}"
     assert text.count("stsb: spearman") == 1
     assert "No choice looked at these" in panel_of(text, "Test scores")
 
@@ -313,25 +320,27 @@ def test_every_panel_has_its_picture_and_says_what_and_by_which_command(grid):
     text = (grid / PAGE).read_text()
     names = {"widths", "pareto", "importance", "slices", "contour", "training"}
     assert {file.stem for file in (grid / "figures").iterdir()} == names
-    found = Reader(text)
-    assert len(found.images) == len(names)
+    page = Reader(text)
+    assert len(page.images) == len(names)
     captions = re.findall("<figcaption>(.*?)</figcaption>", text)
-    assert all(f"Made by <code>mic report --sweep {grid}</code>." in one for one in captions)
-    seeds = [re.search(r"6 settings, mean(.*) over 3 seeds", one)[1] for one in captions]
+    assert all(
+        f"Made by <code>mic report --sweep {grid}</code>." in caption for caption in captions
+    )
+    seeds = [re.search(r"6 settings, mean(.*) over 3 seeds", caption)[1] for caption in captions]
     assert seeds == [
         " and 95 % t-interval",
         *[""] * 4,
         " and 95 % t-interval",
     ]  # Optuna's have none
-    assert found.missing == ["No run failed."]
+    assert page.missing == ["No run failed."]
     assert text.count("<h2>") == len(PANELS)
 
 
 def test_the_page_fetches_nothing(grid):
     text = (grid / PAGE).read_text()
-    found = Reader(text)
-    assert all(address.startswith(("data:", "#")) for address in found.addresses)
-    assert not found.tags & {"script", "iframe", "object", "embed", "base", "form"}
+    page = Reader(text)
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert not page.tags & {"script", "iframe", "object", "embed", "base", "form"}
     assert not re.search(r"url\((?!['\"]?data:)", text)
 
 
@@ -455,8 +464,8 @@ def test_few_settings_or_settings_on_a_line_have_no_importance_and_no_surface(tm
         "objective.threshold": {"values": [0, 0.1, 0.2, 0.3]},
     }
     folder = begin(tmp_path / "line", {**GRID, "seeds": [0], "parameters": wide})
-    for number, one in enumerate(zip(*(axis["values"] for axis in wide.values()), strict=True)):
-        add(folder, number, dict(zip(wide, one, strict=True)), 0, {NARROW: 1.0})
+    for number, values in enumerate(zip(*(axis["values"] for axis in wide.values()), strict=True)):
+        add(folder, number, dict(zip(wide, values, strict=True)), 0, {NARROW: 1.0})
     view = view_of(folder)
     assert "on a line" in contour_panel(view).missing
     assert "the same value" in importance_panel(view).missing
@@ -478,8 +487,8 @@ def test_an_unfinished_sweep_shows_what_there_is(tmp_path):
     (folder / "logs/t004-seed0.log").write_text("loss is not finite\n")
     (folder / "best.yaml").write_text("of an earlier report")
     text = report_sweep(folder).read_text()
-    found = {row["setting"]: row for row in rows(folder)}
-    states = {name: (row["state"], row["n"]) for name, row in found.items()}
+    by_setting = {row["setting"]: row for row in rows(folder)}
+    states = {name: (row["state"], row["n"]) for name, row in by_setting.items()}
     assert states == {
         "t000": ("unfinished", "2"),
         "t001": ("running", "0"),
@@ -487,11 +496,11 @@ def test_an_unfinished_sweep_shows_what_there_is(tmp_path):
         "t003": ("failed", "0"),
         "t004": ("failed", "0"),
     }
-    assert float(found["t003"]["objective.gamma"]) == every[3]["objective.gamma"]
-    assert float(found["t000"][NARROW]) == pytest.approx(
+    assert float(by_setting["t003"]["objective.gamma"]) == every[3]["objective.gamma"]
+    assert float(by_setting["t000"][NARROW]) == pytest.approx(
         np.mean([scored(every[0], seed)[NARROW] for seed in SEEDS[:2]])
     )
-    assert found["t001"][NARROW] == ""
+    assert by_setting["t001"][NARROW] == ""
     assert not (folder / "best.yaml").exists()
     for words in ("out of &lt;b&gt;", "loss is not finite", "0 of 6 settings are finished"):
         assert words in text
@@ -518,13 +527,13 @@ def test_folders_of_wandb_agents_are_grouped_by_what_they_swept(tmp_path):
         "objective.cv": {"values": [{"weight": 0}, {"weight": 0.5, "warmup_steps": 3}]},
         "seed": {"values": [3, 4]},
     }
-    content = {key: one for key, one in GRID.items() if key != "seeds"}
+    content = {key: value for key, value in GRID.items() if key != "seeds"}
     folder = begin(tmp_path / "agents", {**content, "parameters": parameters})
     names = iter("qwertyui")
     every = points({"parameters": {key: parameters[key] for key in ("dims", "objective.cv")}})
-    for at, point in enumerate(every):
+    for number, point in enumerate(every):
         for seed in (3, 4):
-            value = {NARROW: 10.0 * at + seed}
+            value = {NARROW: 10.0 * number + seed}
             add(folder, None, point, seed, value, name=f"{next(names)}x7{seed}")
     view = view_of(folder)
     assert len(view.settings) == 4
@@ -543,8 +552,8 @@ def test_what_chance_may_have_done_is_said(tmp_path, view):
     folder = begin(tmp_path / "chance", {**GRID, "seeds": [0, 1]})
     values = np.random.default_rng(0).normal(size=(3, 2))
     for number, ours in enumerate(values):
-        for seed, one in enumerate(ours):
-            add(folder, number, points(GRID)[number], seed, {NARROW: float(one)})
+        for seed, value in enumerate(ours):
+            add(folder, number, points(GRID)[number], seed, {NARROW: float(value)})
     p = stats.f_oneway(*values).pvalue
     assert any(f"p = {p:.2f}): the best may be" in line for line in sweep_warnings(view_of(folder)))
 

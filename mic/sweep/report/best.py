@@ -14,7 +14,7 @@ from mic.report.scores import score_table
 from mic.report.tables import Table
 from mic.sweep.report.view import (
     SweepView,
-    format_interval,
+    format_metric,
     format_point,
     metric_value,
     short_names,
@@ -55,7 +55,7 @@ def describe_best(view: SweepView) -> str:
     over = f"95 % interval, {value.runs} seeds" if value.runs > 1 else "one seed, no interval"
     return (
         f"sweep {view.name}, setting {view.best.label}, the best of {len(view.complete)}: "
-        f"{view.metric.name} {format_interval(value)} ({over})"
+        f"{view.metric.name} {format_metric(value)} ({over})"
     )
 
 

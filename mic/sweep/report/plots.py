@@ -32,7 +32,7 @@ from mic.report.tables import Table
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import (
     SweepView,
-    format_interval,
+    format_metric,
     format_parameter,
     metric_value,
     short_names,
@@ -79,7 +79,7 @@ def pareto_panel(view: SweepView) -> Panel:
     rows = [
         [
             settings[trial.number].label,
-            *(format_interval(metric_value(settings[trial.number], goal.name)) for goal in goals),
+            *(format_metric(metric_value(settings[trial.number], goal.name)) for goal in goals),
             *(format_parameter(settings[trial.number].point[axis.key]) for axis in axes),
         ]
         for trial in front

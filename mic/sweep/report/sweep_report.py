@@ -10,7 +10,7 @@ from mic.sweep.report import best, notes
 from mic.sweep.report.curves import training_panel
 from mic.sweep.report.plots import contour_panel, importance_panel, pareto_panel, slices_panel
 from mic.sweep.report.read import read_folder
-from mic.sweep.report.table import first_rows, settings_csv, settings_markdown, settings_table
+from mic.sweep.report.table import settings_csv, settings_markdown, settings_table, shorten_table
 from mic.sweep.report.view import SweepView
 from mic.sweep.report.widths import widths_panel
 from mic.tracking import run_directory
@@ -43,7 +43,7 @@ def report_sweep(folder: Path) -> Path:
     page = render_page(
         f"mic: sweep {view.name}",
         warnings,
-        first_rows(settings_table(view)),
+        shorten_table(settings_table(view)),
         panels,
         pictures,
         {},

@@ -10,7 +10,7 @@ from mic.report.tables import Table, markdown_table
 from mic.sweep.report.read import Setting
 from mic.sweep.report.view import (
     SweepView,
-    format_interval,
+    format_metric,
     format_parameter,
     metric_value,
     short_names,
@@ -70,7 +70,7 @@ def settings_table(view: SweepView) -> Table:
     head = ["setting", first, "n", *short_names(axes).values(), *others, "state", "minutes"]
     rows = []
     for setting in order_settings(view):
-        value, *more = (format_interval(metric_value(setting, name)) for name in names)
+        value, *more = (format_metric(metric_value(setting, name)) for name in names)
         points = [format_parameter(setting.point[axis.key]) for axis in axes]
         took = mean_minutes(setting)
         spent = "-" if took is None else f"{took:,.1f}"
@@ -81,7 +81,7 @@ def settings_table(view: SweepView) -> Table:
     return Table(f"Settings, the {way} {metric.name} first", head, rows)
 
 
-def first_rows(whole: Table) -> Table:
+def shorten_table(whole: Table) -> Table:
     """The beginning of a long table."""
     if len(whole.rows) <= LONG:
         return whole

@@ -176,6 +176,6 @@ def format_point(setting: Setting, names: Mapping[str, str]) -> str:
     )
 
 
-def format_interval(value: Interval | None) -> str:
+def format_metric(value: Interval | None) -> str:
     """A value with its interval, or a dash."""
     return "-" if value is None else format_last({0: value})

@@ -12,7 +12,7 @@ from mic.report.tables import Table
 from mic.sweep.report.view import (
     SettingValue,
     SweepView,
-    format_interval,
+    format_metric,
     format_parameter,
     metric_value,
     short_names,
@@ -79,12 +79,12 @@ def widths_table(view: SweepView, family: Family) -> Table:
             [
                 str(dim),
                 first.setting.label,
-                format_interval(first.value),
+                format_metric(first.value),
                 str(first.value.runs),
                 second.setting.label if second else "-",
-                format_interval(second.value if second else None),
+                format_metric(second.value if second else None),
                 intervals_apart(first, second),
-                *(format_interval(line.get(dim)) for line in others.values()),
+                *(format_metric(line.get(dim)) for line in others.values()),
                 *(format_parameter(first.setting.point[axis.key]) for axis in axes),
             ]
         )

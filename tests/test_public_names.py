@@ -22,7 +22,7 @@ def loaded_after(code: str) -> set[str]:
     "code",
     [
         "import mic; mic.__version__; dir(mic)",
-        "from mic.cli.main import parser; parser()",
+        "from mic.cli.main import build_parser; build_parser()",
         "import mic; mic.Config; mic.load_config",
     ],
 )

@@ -20,7 +20,7 @@ quickstart: .venv/quickstart  ## train MIC on real text in minutes: a table, thr
 torture: .venv/quickstart  ## kill and resume runs in 30 ways: half an hour, a table
 	$(BIN)/python experiments/torture/torture.py
 
-check: .venv/dev  ## in a minute: lint, types, the tests of the pure packages
+check: .venv/dev  ## lint, types, the tests of the pure packages
 	@$(MAKE) -j 2 lint types pure
 
 test: .venv/dev  ## lint, types, every test but the slow ones, every docstring example

@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# where it is set, every process compiles every module anew: most of the time of a short test
+export PYTHONDONTWRITEBYTECODE :=
 # W&B's own check of sweep files, for a test; it asks for numpy 1, which it does not need
 CHECK := sweeps==0.3.0
 
@@ -41,8 +43,9 @@ lint: .venv/dev  ## ruff: style and formatting; import-linter: which package may
 types: .venv/dev  ## mypy, strict
 	$(BIN)/mypy
 
+# shapes are left to `make test`: looking at them at run time doubles the time of a pure test
 pure: .venv/dev
-	$(PYTEST) -m "not slow" $(PURE)
+	SHAPES=0 $(PYTEST) -n 2 -m "not slow and not processes" $(PURE)
 
 suite: .venv/dev
 	$(PYTEST) $(PARALLEL) -m "not slow"
@@ -54,7 +57,7 @@ suite: .venv/dev
 # one stamp for each set of packages: installed once, again only when what is wanted changes; by uv,
 # which takes a tenth of pip's time, and by pip where uv does not find its way to the packages
 PIP := $(BIN)/pip install --disable-pip-version-check -q
-UV := VIRTUAL_ENV=$(CURDIR)/.venv UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install -q
+UV := VIRTUAL_ENV=$(CURDIR)/.venv UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install -q --compile-bytecode
 
 .venv/quickstart .venv/dev: pyproject.toml constraints.txt | .venv/bin/pip
 	$(PIP) uv

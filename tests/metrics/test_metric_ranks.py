@@ -5,7 +5,10 @@ import json
 import pytest
 from metric_ranks import DIMS, figures, functions
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module", params=[2, 3])

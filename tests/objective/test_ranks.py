@@ -6,6 +6,7 @@ import pytest
 import torch
 from ranks import CHUNKED, OBJECTIVES, SIZES_KNOWN, steps
 
+pytestmark = pytest.mark.processes
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 

@@ -30,6 +30,7 @@ test: .venv/dev  ## lint, types, every test but the slow ones, every docstring e
 
 test-slow: .venv/dev  ## the tests that need minutes: several nodes, three ranks, databases, browser, mteb
 	$(PYTEST) $(PARALLEL) -m slow tests
+	SHAPES=all $(PYTEST) $(PARALLEL) -m "not slow" tests/data/order
 
 test-all:  ## what continuous integration runs: test, then test-slow
 	@$(MAKE) test
@@ -45,7 +46,7 @@ types: .venv/dev  ## mypy, strict
 
 # shapes are left to `make test`: looking at them at run time doubles the time of a pure test
 pure: .venv/dev
-	SHAPES=0 $(PYTEST) -n 2 -m "not slow and not processes" $(PURE)
+	SHAPES=none $(PYTEST) -n 2 -m "not slow and not processes" $(PURE)
 
 suite: .venv/dev
 	$(PYTEST) $(PARALLEL) -m "not slow"

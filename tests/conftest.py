@@ -17,10 +17,9 @@ atexit.register(shutil.rmtree, os.environ["MIC_CACHE"], ignore_errors=True)
 # the workers of data loaders import once what they need, not each anew
 multiprocessing.set_forkserver_preload(["mic.data.datamodule", "datasets"])
 
-from jaxtyping import install_import_hook
+import typecheck
 
-if os.environ.get("SHAPES") != "0":  # `make check` goes without
-    install_import_hook("mic", "typecheck.checked")
+typecheck.install()
 
 import pytest
 from forked import Forked, forked

@@ -29,8 +29,9 @@ if __name__ == "__main__":
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
     import jaxtyping
+    import typecheck
 
-    jaxtyping.install_import_hook("mic", "typecheck.checked")
+    typecheck.install()
 
     import datasets  # noqa: F401  # what a run imports late
     import torch

@@ -11,7 +11,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def ranks(request, fork, tmp_path_factory):
     """What every rank of two and of three wrote."""
     world, folder = request.param, tmp_path_factory.mktemp("ranks")

@@ -33,7 +33,14 @@ def one_process(model: str, dtype: str) -> dict[str, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize(("world", "dtype"), [(2, "float64"), (3, "float64"), (2, "float32")])
+@pytest.mark.parametrize(
+    ("world", "dtype"),
+    [
+        (2, "float64"),
+        pytest.param(3, "float64", marks=pytest.mark.slow),
+        pytest.param(2, "float32", marks=pytest.mark.slow),
+    ],
+)
 def test_loss_and_every_gradient_are_those_of_one_process(
     ranks, model_folder, world, dtype, objective
 ):

@@ -123,6 +123,7 @@ def each_once(state: SweepState, trials: int) -> None:
         assert [attempt.outcome for attempt in trial.attempts].count("finished") == 1
 
 
+@pytest.mark.slow
 def test_a_killed_workers_run_is_resumed_and_every_run_finished_once(sweep_file, server, mark):
     gammas = {"objective.gamma": {"values": [0, 10]}}
     file = sweep_file(parameters=gammas, seeds=[0, 1])
@@ -193,6 +194,7 @@ def test_a_failing_trial_is_tried_again_recorded_and_the_sweep_goes_on(sweep_fil
     assert (again.number, again.state) == (2, "failed")  # another try, under the old name
 
 
+@pytest.mark.slow
 def test_a_trial_that_dies_is_tried_again_and_then_given_up(sweep_file, server, tmp_path):
     script = tmp_path / "dies.py"
     script.write_text("import os; print('no memory left', flush=True); os.kill(os.getpid(), 9)")

@@ -138,6 +138,7 @@ def log(run: Path) -> list[dict[str, float]]:
     return [line for line in lines if line.keys() > {"step", "epoch"}]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_at_the_limit_ends_as_one_that_was_left_alone(
     submit, trial_server, fork, tiny_config, tmp_path, monkeypatch
 ):

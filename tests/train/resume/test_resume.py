@@ -219,8 +219,21 @@ ONE_RANK = {
 }
 
 
-@pytest.mark.parametrize(("kind", "processes"), ONE_RANK.values(), ids=ONE_RANK)
-def test_one_process(runs, kind, processes):
+# one case of each kind at every `make test`
+QUICK = ("killed in steps", "told to stop in steps", "of streams", "killed")
+
+
+def cases(table: dict[str, Any]) -> list[Any]:
+    """The cases of a table, by their names; most of them are slow."""
+    return [
+        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, case in table.items()
+    ]
+
+
+@pytest.mark.parametrize("case", cases(ONE_RANK))
+def test_one_process(runs, case):
+    kind, processes = case
     name = runs.new_name()
     for plan, step in processes:
         codes, output = runs.train(name, kind, plan)
@@ -250,7 +263,7 @@ TWO_RANKS = {
 }
 
 
-@pytest.mark.parametrize("processes", TWO_RANKS.values(), ids=TWO_RANKS)
+@pytest.mark.parametrize("processes", cases(TWO_RANKS))
 def test_two_ranks(runs, processes):
     name = runs.new_name()
     for plan, expected, step in processes:

@@ -50,7 +50,9 @@ def lines(config: Path, name: str) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", ["plain", pytest.param("chunks, projection", marks=pytest.mark.slow)]
+)
 def test_a_sharded_encoder_learns_what_a_whole_one_learns(fork, config, way):
     still = f"encoder.name={config.parent / 'still'}"
     train(fork, config, "ddp", still, *WAYS[way])

@@ -286,6 +286,7 @@ def test_three_ranks_add_up_in_the_same_order_after_a_resume(runs):
     runs.compare(name, runs.whole("plain", ranks=3))
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_sees_the_same_batches(runs):
     name = runs.new_name()
     assert runs.train(name, "still", "batch 5 SIGTERM")[0] == [143]

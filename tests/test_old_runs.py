@@ -98,6 +98,13 @@ def test_an_interrupted_run_goes_on_from_its_old_checkpoint(old):
         np.testing.assert_allclose(now[name], weights, atol=1e-5)
 
 
+def test_one_length_stays_the_length_for_everything(old):
+    from mic.tracking.run_directory import read_config
+
+    encoder = read_config(Path("runs/run")).encoder
+    assert encoder.max_length == encoder.eval_max_length == encoder.save_max_length == 16
+
+
 def test_a_finished_sweep_is_reported_and_not_trained_again(old, capsys):
     trials = sorted(file for file in (old / "runs/sweep").rglob("results.json"))
     before = [file.read_bytes() for file in trials]

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.evaluation import (
 )
 from timing import agree, publish, ratio, seconds, table
 
-from mic.encoder.pretrained import locate
+from mic.encoder.loading import locate
 from mic.evaluation.evaluate import Options, build_suite, evaluate_model
 from mic.evaluation.models import find_models
 from mic.evaluation.results import Evaluation

@@ -15,7 +15,7 @@ from evaluation_cost import DIMS, NAME, SUITE, thin_out
 from sentence_transformers import SentenceTransformer
 from timing import agree, publish, ratio, seconds, table
 
-from mic.encoder.pretrained import locate
+from mic.encoder.loading import locate
 from mic.evaluation.evaluate import Options
 from mic.evaluation.models import find_models
 from mic.evaluation.mteb.local import local_tasks

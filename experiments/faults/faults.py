@@ -251,11 +251,25 @@ FAULTS = [
     ),
     # encoder
     Fault(
-        "the last token is that of the padding",
-        "mic/encoder/pooling.py",
-        "mask.shape[1] - 1 - mask.flip(1).int().argmax(1)",
-        "mask.shape[1] - 1",
-        "tests/encoder/test_encoder.py",
+        "a prompt is as long as its tokens and the mark at a text's end",
+        "mic/encoder/tokenizer.py",
+        "return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)",
+        "return len(ids)",
+        "tests/encoder/test_layouts.py",
+    ),
+    Fault(
+        "RoBERTa's positions all hold a token",
+        "mic/encoder/encoder.py",
+        "positions.num_embeddings - first - 1",
+        "positions.num_embeddings",
+        "tests/encoder/test_layouts.py",
+    ),
+    Fault(
+        "static embeddings begin one token late",
+        "mic/encoder/encoder.py",
+        "counts.cumsum(0) - counts",
+        "counts.cumsum(0)",
+        "tests/encoder/test_layouts.py",
     ),
     Fault(
         "vectors are normalised before they are cut",
@@ -275,8 +289,8 @@ FAULTS = [
     Fault(
         "an export does not normalise",
         "mic/export/folder.py",
-        "    modules.append(",
-        "    list().append(",
+        "enumerate([*modules, Normalize()])",
+        "enumerate(modules)",
         "tests/export/test_export.py",
     ),
     Fault(

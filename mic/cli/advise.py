@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from mic.cli.arguments import count, share, widths
+from mic.cli.arguments import add_trust_remote_code, count, share, widths
 
 
 def add_advise(actions: Any) -> None:
@@ -51,6 +51,7 @@ def add_advise(actions: Any) -> None:
     advise.add_argument(
         "--dims", type=widths, default=[], help="as 16,32,64 (default: the run's, or 16 to all)"
     )
+    add_trust_remote_code(advise)
     advise.add_argument("--batch-size", type=count, default=64, help="texts at a time")
     advise.add_argument(
         "--to", metavar="DIR", type=Path, help="write table.md, advice.json and kept.png there"
@@ -73,4 +74,5 @@ def advise_command(options: argparse.Namespace) -> str:
     words += ["--qrels", options.qrels] if options.qrels else []
     words += ["--keep", f"{options.keep:g}"]
     words += ["--dims", ",".join(map(str, options.dims))] if options.dims else []
+    words += ["--trust-remote-code"] if options.trust_remote_code else []
     return shlex.join([*words, *(["--to", str(options.to)] if options.to else [])])

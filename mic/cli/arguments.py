@@ -72,3 +72,12 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning")
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+
+
+def add_trust_remote_code(parser: argparse.ArgumentParser) -> None:
+    """The option without which no Python code of a model's folder is run."""
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the Python code that comes with MODEL (a run's config says it for the run)",
+    )

@@ -24,10 +24,10 @@ def run_data(options: argparse.Namespace) -> None:
     silence_libraries()
     from mic.data.report import corpus_report
     from mic.report.tables import padded_markdown
-    from mic.train.module import load_encoder
+    from mic.train.module import load_encoder, training_tokenize
     from mic.train.run import read_data, read_tasks
 
-    data = read_data(config, load_encoder(config).tokenize)
+    data = read_data(config, training_tokenize(config, load_encoder(config)))
     validation, test = read_tasks(config, data, required=False)
     texts = {task.name: task.evaluated for task in (*validation, *test)}
     for paragraph in corpus_report(data, texts, padded_markdown):

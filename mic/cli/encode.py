@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mic.cli.arguments import add_trust_remote_code
 from mic.errors import InputError
 
 
@@ -21,6 +22,15 @@ def add_encode(actions: Any) -> None:
     encode.add_argument(
         "--dim", type=int, metavar="D", help="write the first D dimensions (default: all)"
     )
+    prompt = encode.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "--prompt-name",
+        metavar="NAME",
+        help="the model's prompt of this name before each sentence, as query or document (default: "
+        "the one that the model has for all texts)",
+    )
+    prompt.add_argument("--prompt", metavar="TEXT", help="this text before each sentence")
+    add_trust_remote_code(encode)
     encode.add_argument("--output", type=Path, help="write a .npy file instead of JSON lines")
     encode.add_argument("--batch-size", type=int, default=64, help="sentences at a time")
     encode.set_defaults(run=run_encode)
@@ -31,10 +41,15 @@ def run_encode(options: argparse.Namespace) -> None:
     from mic.encoder.encoder import Encoder
 
     texts = read_sentences()
-    encoder = Encoder.from_pretrained(options.model)
+    encoder = Encoder.from_pretrained(options.model, trust_remote_code=options.trust_remote_code)
     with bar("encoding", len(texts)) as advance:
         embeddings = encoder.encode(
-            texts, batch_size=options.batch_size, dim=options.dim, progress=advance
+            texts,
+            prompt_name=options.prompt_name,
+            prompt=options.prompt,
+            batch_size=options.batch_size,
+            dim=options.dim,
+            progress=advance,
         )
     if options.output is None:
         for embedding in embeddings.tolist():

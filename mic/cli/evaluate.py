@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mic.cli.arguments import count, names, widths
+from mic.cli.arguments import add_trust_remote_code, count, names, widths
 
 if TYPE_CHECKING:
     from mic.evaluation.evaluate import Options
@@ -59,6 +59,7 @@ def add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dims", type=widths, default=[], help="as 16,32,64 (default: the run's, or 16 to all)"
     )
+    add_trust_remote_code(command)
     command.add_argument("--batch-size", type=count, default=64, help="texts at a time")
     command.add_argument("--to", metavar="DIR", type=Path, help="where everything is written")
 
@@ -90,7 +91,14 @@ def run_compare(options: argparse.Namespace) -> None:
 def evaluation_options(options: argparse.Namespace) -> "Options":
     from mic.evaluation.evaluate import Options
 
-    return Options(options.to, options.dims, options.batch_size, options.baselines, options.tasks)
+    return Options(
+        options.to,
+        options.dims,
+        options.batch_size,
+        options.baselines,
+        options.tasks,
+        options.trust_remote_code,
+    )
 
 
 def repeat_command(options: argparse.Namespace) -> str:
@@ -99,4 +107,5 @@ def repeat_command(options: argparse.Namespace) -> str:
     words += ["--tasks", ",".join(options.tasks)] if options.tasks else []
     words += ["--data", str(options.data)] if options.data else []
     words += ["--dims", ",".join(map(str, options.dims))] if options.dims else []
+    words += ["--trust-remote-code"] if options.trust_remote_code else []
     return shlex.join([*words, "--to", str(options.to)])

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mic.cli.arguments import silence_libraries
+from mic.cli.arguments import add_trust_remote_code, silence_libraries
 
 
 def add_export(actions: Any) -> None:
@@ -43,6 +43,7 @@ def add_export(actions: Any) -> None:
         help="score the tasks of this config, as RUN/config.yaml, at every width in fp32, int8 and "
         "binary, for the card",
     )
+    add_trust_remote_code(export)
     export.add_argument("--onnx", action="store_true", help="write onnx/model.onnx as well")
     export.add_argument("--push", metavar="REPO", help="send it to the Hugging Face Hub, private")
     export.add_argument("--public", action="store_true", help="with --push: for all to see")

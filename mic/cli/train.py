@@ -70,6 +70,8 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_resume(options: argparse.Namespace) -> None:
+    from mic.tracking.run_directory import read_config
+
     folder: Path = options.folder
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: no run; it has no config.yaml")
@@ -77,7 +79,7 @@ def run_resume(options: argparse.Namespace) -> None:
     places = (f"name={json.dumps(absolute.name)}", f"runs={json.dumps(str(absolute.parent))}")
     if folder.name and not folder.is_absolute():
         places = (f"name={json.dumps(folder.name)}", f"runs={json.dumps(str(folder.parent))}")
-    config = load(folder / "config.yaml", *options.overrides, *places)
+    config = read_config(folder, *options.overrides, *places)
     train_or_start_ranks(config, overwrite=False, allow_change=options.allow_change)
 
 

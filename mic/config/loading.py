@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
+from fractions import Fraction
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -240,9 +241,10 @@ def check_config(config: Config) -> None:
             raise InputError(f"{key} {dims}: width {dims[0]} is below 1; remove it")
     aligned = config.objective.align_layers
     for layer in aligned:
-        if isinstance(layer, str) and layer != "output":
+        if isinstance(layer, str) and layer != "output" and not is_share(layer):
             raise InputError(
-                f"objective.align_layers {aligned}: no layer {layer!r}; write its number, or output"
+                f"objective.align_layers {aligned}: no layer {layer!r}; write its number, a share "
+                "of the depth between 0 and 1 (1/2), or output"
             )
     if not aligned and config.objective.gamma:
         raise InputError("objective.align_layers []: name a layer, or set objective.gamma=0")
@@ -254,6 +256,14 @@ def check_config(config: Config) -> None:
         )
     if config.name != Path(config.name).name or config.name in ("", ".."):
         raise InputError(f"name {config.name!r}: one folder name, no slashes; see `runs`")
+
+
+def is_share(text: str) -> bool:
+    """Whether a text is a fraction between 0 and 1."""
+    try:
+        return 0 < Fraction(text) < 1
+    except (ValueError, ZeroDivisionError):
+        return False
 
 
 def check_teacher(config: Config) -> None:

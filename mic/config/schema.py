@@ -33,7 +33,19 @@ class EncoderConfig:
         "the head before training: the identity or, of a frozen backbone, the principal components "
         "of its embeddings of training texts, a rotation that has most variance first",
     )
-    max_length: int = option(128, "tokens kept of each text", least=3)
+    max_length: int | None = option(
+        None,
+        "tokens kept of each text in training, fewer train faster; null: all that the model takes",
+        least=3,
+    )
+    eval_max_length: int | None = option(
+        None,
+        "tokens kept of each text everywhere else; null: all that the model takes",
+        least=3,
+    )
+    save_max_length: int | None = option(
+        None, "tokens that the saved model keeps of a text; null: as many as before", least=3
+    )
     freeze_embeddings: bool = option(False, "keep the token embeddings as they are")
     freeze_layers: int = option(0, "keep this many of the lowest layers as they are", least=0)
     frozen: bool = option(
@@ -102,7 +114,9 @@ class ObjectiveConfig:
     )
     gamma: float = option(0.1, "weight of all regularizers; 0 switches them off")
     align_layers: list[Layer] = option(
-        [2, 3, 4], "layers regularised: 0 is the token embedding, `output` the final embedding"
+        ["1/3", "1/2", "2/3"],
+        "layers regularised: shares of the depth (of 6 layers the 2nd, 3rd and 4th), or numbers; 0 "
+        "is the token embedding, `output` the final embedding",
     )
     regularize_views: Literal["first", "both"] = option(
         "both", "which columns the regularizers and the teacher see"

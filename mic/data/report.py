@@ -58,7 +58,7 @@ def split_report(data: PairDataModule, split: Split, write_table: TableWriter) -
     yield write_table(head, [as_text(row) for row in rows])
     lengths = [row for corpus in corpora for row in length_rows(data, corpus)]
     longest = data.tokenize.max_length
-    head = ["text", "tokens: 5 %", "median", "95 %", "longest", f"cut at {longest}"]
+    head = ["text", "tokens: 5 %", "median", "95 %", "longest", f"cut at {longest or 'none'}"]
     yield write_table(head, [as_text(row) for row in lengths])
     yield batches_line(data, split)
     left = f"{order.left_out(0):,} rows" + (", others each time" if split is data.train else "")
@@ -73,7 +73,7 @@ def length_rows(data: PairDataModule, corpus: Corpus) -> Iterator[list[Any]]:
     for column, texts in enumerate(zip(*corpus.texts(rows), strict=True)):
         counts = np.array([len(ids) for ids in data.tokenize.uncut(texts)])
         marks = np.quantile(counts, QUANTILES).round().astype(int).tolist()
-        cut = percent(float((counts > data.tokenize.max_length).mean()))
+        cut = percent(float((counts > (data.tokenize.max_length or np.inf)).mean()))
         yield [f"{corpus.name} {column + 1}", *marks, int(counts.max()), cut]
 
 

@@ -170,10 +170,16 @@ def wrong_prepared(prepared: Any, expected: str) -> TypeError:
 
 
 def build_teacher(
-    config: TeacherConfig, student: Encoder, student_name: str, texts: Iterable[str] = ()
+    config: TeacherConfig,
+    student: Encoder,
+    student_name: str,
+    texts: Iterable[str] = (),
+    max_length: int | None = None,
 ) -> Teacher | None:
     """The teacher that a config names; None for kind `none`.
 
+    It keeps `max_length` tokens of a text, as the student does in training, unless the config says
+    otherwise.
     `texts` are all those that a cached teacher will look up: the ones that its store does not hold
     are embedded, with an encoder that is freed afterwards.
 
@@ -187,7 +193,7 @@ def build_teacher(
         return SelfTeacher(student.width)
     if config.kind == "ema":
         return EMATeacher(student, config.decay)
-    encoder = load_teacher(config, config.name or student_name, student.max_length)
+    encoder = load_teacher(config, config.name or student_name, max_length)
     if config.kind == "frozen":
         return FrozenTeacher(encoder)
     folder = Path(config.folder).expanduser() if config.folder else None
@@ -195,7 +201,7 @@ def build_teacher(
     return CachedTeacher(fill_teacher_store(folder, encoder, texts, config.batch_size))
 
 
-def load_teacher(config: TeacherConfig, name: str, max_length: int) -> Encoder:
+def load_teacher(config: TeacherConfig, name: str, max_length: int | None) -> Encoder:
     """The encoder of a frozen or cached teacher, with errors that name the teacher's keys."""
     try:
         return Encoder.from_pretrained(

@@ -48,7 +48,9 @@ def embed_with_head(
     pooled = embed_texts(encoder.headless().to(accelerator()), asked, batch_size, folder, label)
     if encoder.projection is None:
         return pooled
-    state = [value.detach().float().cpu() for value in encoder.projection.parameters()]
+    state = [
+        value.detach().float().cpu()[: encoder.width] for value in encoder.projection.parameters()
+    ]
     if not all(value.isfinite().all() for value in state):
         raise RunError(f"{label}: the head's weights are not finite; the model diverged")
     head = linear_change(*state)

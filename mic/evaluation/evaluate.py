@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mic.config.schema_data import TasksConfig
 from mic.console import bar, notice
 from mic.encoder.embedding_file import Embeddings
-from mic.encoder.encoder import Encoder
+from mic.encoder.encoder import Encoder, encoder_fingerprint
 from mic.errors import InputError
 from mic.evaluation import encoding, geometry
 from mic.evaluation.baselines import ROTATIONS, fit_baseline_pca, score_baselines, training_texts
@@ -56,6 +56,7 @@ class Options(NamedTuple):
     batch_size: int = 64
     baselines: bool = True
     tasks: Sequence[str] = ()
+    trust_remote_code: bool = False
 
 
 class RequiredEmbeddings(NamedTuple):
@@ -106,7 +107,7 @@ def required_embeddings(
         key, baselines = encoding.backbone_key(encoder, json_hash(suite.questions)), None
         if options.baselines:
             dims = check_dims(evaluation_widths(model, encoder.width, options.dims), encoder.width)
-            baselines = baseline_key(model, encoder, weights_hash(model.given), suite, list(dims))
+            baselines = baseline_key(model, encoder, suite, list(dims))
             if baselines not in untrained and model.config is not None:
                 untrained[baselines] = encoding.backbone_key(
                     load_untrained_encoder(model.config), json_hash(suite.questions)
@@ -147,9 +148,7 @@ def evaluate_model(
     folder = options.to / model.name
     if folder.exists():
         return read_earlier(folder, expected, options.baselines, known)
-    baselines_key = (
-        baseline_key(model, encoder, weights, suite, dims) if options.baselines else None
-    )
+    baselines_key = baseline_key(model, encoder, suite, dims) if options.baselines else None
     start = time.monotonic()
     embeddings = embed_suite(encoder, suite, options, f"encoding {model.name}")
     encoded = time.monotonic()
@@ -238,17 +237,15 @@ def embed_suite(
     return encoding.embed_with_head(encoder, texts, options.batch_size, folder, label)
 
 
-def baseline_key(
-    model: Model, encoder: Encoder, weights: str, suite: Suite, dims: Sequence[int]
-) -> str:
+def baseline_key(model: Model, encoder: Encoder, suite: Suite, dims: Sequence[int]) -> str:
     """A key of the encoder whose baselines are shown: a run's untrained one, else the model's.
 
     Raises InputError where a run's untrained encoder is gone.
     """
     if model.config is None:
-        return json_hash(weights, encoder.pooling, encoder.max_length, dims, suite.questions)
+        return json_hash(encoder_fingerprint(encoder), dims, suite.questions)
     begun = model.config.encoder
-    settings = [begun.pooling, begun.max_length, begun.projection]
+    settings = [begun.pooling, begun.eval_max_length, begun.projection]
     try:
         return json_hash(weights_hash(begun.name), settings, dims, suite.questions)
     except InputError as error:

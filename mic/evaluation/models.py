@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mic.config.loading import load
 from mic.config.schema import Config
 from mic.encoder.encoder import Encoder
-from mic.encoder.pretrained import PACKAGE, locate, read_nested_dims
+from mic.encoder.loading import PACKAGE, locate, read_nested_dims
 from mic.errors import InputError
 from mic.files import sha256
 from mic.nested import with_full
@@ -26,9 +25,10 @@ class Model(NamedTuple):
     given: str
     name: str
     config: Config | None
+    trust_remote_code: bool = False
 
 
-def find_models(given: Sequence[str]) -> list[Model]:
+def find_models(given: Sequence[str], trust_remote_code: bool = False) -> list[Model]:
     """The models of a command, each with a unique name.
 
     Raises InputError for one that is named twice, or a run that has not ended.
@@ -45,7 +45,7 @@ def find_models(given: Sequence[str]) -> list[Model]:
     if same:
         raise InputError(f"several models would be called {same[0]!r}; rename or link a folder")
     return [
-        Model(name_given, name, run_config(Path(name_given)))
+        Model(name_given, name, run_config(Path(name_given)), trust_remote_code)
         for name, name_given in zip(names, given, strict=True)
     ]
 
@@ -67,11 +67,19 @@ def run_config(folder: Path) -> Config | None:
         return None
     if not (folder / run_directory.ENCODER).is_dir():
         raise InputError(f"{folder}: the run has not ended; `mic resume {folder}` goes on with it")
-    return load(folder / "config.yaml")
+    return run_directory.read_config(folder)
 
 
 def load_trained_encoder(model: Model) -> Encoder:
-    return Encoder.from_pretrained(model.given)
+    """The encoder of a model; of a run with its lengths, and its code where that is trusted."""
+    if model.config is None:
+        return Encoder.from_pretrained(model.given, trust_remote_code=model.trust_remote_code)
+    wanted = model.config.encoder
+    return Encoder.from_pretrained(
+        model.given,
+        max_length=wanted.eval_max_length,
+        trust_remote_code=wanted.trust_remote_code,
+    )
 
 
 def load_untrained_encoder(config: Config) -> Encoder:
@@ -80,7 +88,7 @@ def load_untrained_encoder(config: Config) -> Encoder:
     return Encoder.from_pretrained(
         wanted.name,
         pooling=wanted.pooling,
-        max_length=wanted.max_length,
+        max_length=wanted.eval_max_length,
         projection=wanted.projection,
         sha256=wanted.sha256,
         trust_remote_code=wanted.trust_remote_code,
@@ -127,7 +135,7 @@ def trained_nested(model: Model, full: int) -> bool:
         and place.name == run_directory.ENCODER
         and run_directory.is_run(place.parent)
     ):
-        config = load(place.parent / "config.yaml")
+        config = run_directory.read_config(place.parent)
     if config is not None:
         return len(with_full(config.objective.dims, full)) > 1
     return read_nested_dims(locate(model.given)) is not None

@@ -65,7 +65,7 @@ def evaluate_by_suite(
 ) -> list[Evaluation]:
     if is_mteb(suite):
         return evaluate_by_mteb(models, suite, data, options)
-    chosen = find_models(models)
+    chosen = find_models(models, options.trust_remote_code)
     config = chosen_tasks(read_suite(suite, data), options.tasks)
     return evaluate_models(chosen, build_suite(Path(suite).stem, config), options)
 

@@ -62,7 +62,7 @@ def embed_each(
                 blocks.append(encoder.embed(texts, batch_size=batch_size, progress=advance))
                 if check:
                     check()
-            joined = from_all_ranks(torch.cat(blocks), encoder.backbone.device)
+            joined = from_all_ranks(torch.cat(blocks), encoder.device)
             embeddings = joined[: len(task.texts)]
             if not embeddings.isfinite().all():
                 raise RunError(

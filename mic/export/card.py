@@ -19,6 +19,7 @@ from mic.export.card_training import (
     versions_section,
 )
 from mic.export.lineage import base_model, licence
+from mic.export.parity import PROBES
 from mic.export.record import ExportRecord
 from mic.export.source import ModelSource
 from mic.files import write_text
@@ -124,8 +125,8 @@ def usage_section(record: ExportRecord) -> Iterator[str]:
             "`onnx/model.onnx` takes the tokenizer's tensors and gives `last_hidden_state` and "
             f"`sentence_embedding` (length 1); it differs by at most {record.onnx:.1e}."
         )
-    if record.prompts.get("prompts"):
-        yield "Prompts are those of the model; mic adds none, and the scores here are without."
+    if record.prompts:
+        yield "Prompts are those of the model; the scores here are without."
 
 
 def training_section(source: ModelSource) -> Iterator[str]:
@@ -152,8 +153,9 @@ def parity_section(record: ExportRecord) -> Iterator[str]:
     yield "## Checked"
     yield (
         f"Made by `mic export` {__version__}. "
-        f"The folder was read by {record.parity.reader} and its embeddings of a dozen texts "
-        "compared with those of mic's encoder before it was written"
+        f"The folder was read by {record.parity.reader} and its embeddings of {len(PROBES)} texts, "
+        f"with each of its prompts, compared with those of {record.parity.reference} before it was "
+        "written"
         + (f" as {record.dtype}" if record.dtype != "fp32" else "")
         + "; largest difference of a coordinate:"
     )
@@ -165,7 +167,11 @@ def parity_section(record: ExportRecord) -> Iterator[str]:
 
 def limits_section(record: ExportRecord) -> Iterator[str]:
     source = record.source
-    lines = [f"Texts are cut after {source.encoder.max_length} tokens."]
+    lines = [
+        f"Texts are cut after {source.encoder.max_length} tokens."
+        if source.encoder.max_length
+        else "Texts are not cut, however long."
+    ]
     if source.run is not None:
         lines.append(
             "Scores are of the tasks above, and of one run; other texts may score otherwise."

@@ -10,14 +10,13 @@ import torch
 from safetensors import SafetensorError
 
 from mic import __version__
-from mic.encoder.pretrained import read_json
 from mic.errors import InputError, RunError
 from mic.evaluation.tasks.tasks import Task
 from mic.export import hub, onnx
 from mic.export.card import model_card, write_card
 from mic.export.card_quality import cutting_cost, known_scores
 from mic.export.folder import folder_bytes, write_model
-from mic.export.parity import compare_export, probe_embeddings
+from mic.export.parity import STOCK, compare_export, encoder_vectors, source_vectors
 from mic.export.quality import measure_tasks, read_quality_tasks
 from mic.export.record import ExportRecord
 from mic.export.source import ModelSource, read_source
@@ -42,6 +41,7 @@ class ExportOptions(NamedTuple):
     onnx: bool = False
     push: str | None = None
     public: bool = False
+    trust_remote_code: bool = False
 
 
 def export(options: ExportOptions) -> list[str]:
@@ -52,7 +52,9 @@ def export(options: ExportOptions) -> list[str]:
     """
     refuse_options(options)
     refuse_other_files(options.to)
-    source = read_source(options.model, options.teacher, options.checkpoint)
+    source = read_source(
+        options.model, options.teacher, options.checkpoint, options.trust_remote_code
+    )
     full = source.encoder.width
     if options.dim is not None and options.dim > full:
         raise InputError(
@@ -88,13 +90,22 @@ def write_export(
     below = source.dims[:-1] if source.nested else USUAL
     dims = (*(dim for dim in below if dim < limit), limit)
     nested = tuple(dim for dim in dims if source.nested)
-    prompts = (
-        read_json(source.folder / "config_sentence_transformers.json", {}) if source.folder else {}
-    )
-    expected = probe_embeddings(encoder, dims)
+    trusted = source.trust_remote_code
+    if source.folder is None:
+        expected, reference = encoder_vectors(encoder), "mic's encoder"
+    else:  # its weights are as they were
+        expected, reference = source_vectors(source.folder, trusted), f"{STOCK} reads {source.name}"
     partial.parent.mkdir(parents=True, exist_ok=True)
-    write_model(partial, encoder, options.dim, nested, DTYPES[options.dtype], prompts)
-    parity = compare_export(partial, expected, options.dtype)
+    write_model(partial, encoder, options.dim, nested, DTYPES[options.dtype])
+    parity = compare_export(
+        partial,
+        expected,
+        dims,
+        options.dtype,
+        reference,
+        of_length_1=options.dim is not None or encoder.width == encoder.full_width,
+        trust_remote_code=trusted,
+    )
     onnx_difference = onnx.write_onnx(partial, encoder, options.dim) if options.onnx else None
     record = ExportRecord(
         source=source,
@@ -104,7 +115,7 @@ def write_export(
         parity=parity,
         onnx=onnx_difference,
         quality=measure_tasks(encoder, tasks, dims),
-        prompts=prompts,
+        prompts=encoder.prompts,
         repo=options.push,
     )
     write_card(partial, model_card(record))
@@ -132,7 +143,7 @@ def describe_export(options: ExportOptions, record: ExportRecord) -> list[str]:
     lines = [
         f"{options.to}: {source.description}; {limit} dimensions, {widths}; {options.dtype}, "
         f"{folder_bytes(options.to) / 1e6:.1f} MB",
-        f"read by {record.parity.reader}: the largest difference from mic's embeddings is "
+        f"read by {record.parity.reader}: the largest difference from {record.parity.reference} is "
         f"{max(record.parity.largest.values()):.1e}, over all widths",
     ]
     if record.onnx is not None:

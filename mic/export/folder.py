@@ -1,23 +1,22 @@
 """Write the exported folder: weights, tokenizer, and the files that say how to use them.
 
-Its modules are Transformer, Pooling, Dense where there is a head, and Normalize. A fixed width is a
+Its modules are the model's own, a Dense where there is a head, and Normalize. A fixed width is a
 smaller Dense head, so that embeddings are cut first and normalised then; `truncate_dim` of
 sentence-transformers cuts after Normalize, and the result is shorter than 1 until it is normalised
 once more.
 """
 
-from importlib.metadata import version
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from mic.encoder.encoder import Encoder
-from mic.encoder.pretrained import read_json, write_folder, write_settings
-
-PROMPTS = "config_sentence_transformers.json"
-NORMALIZE = "sentence_transformers.models.Normalize"
+from mic.encoder.encoder import Encoder, embedding_modules, save_model
+from mic.encoder.loading import MODULES, backbone_folder, read_json
+from mic.files import write_text
 
 
 def write_model(
@@ -26,7 +25,6 @@ def write_model(
     dim: int | None,
     dims: tuple[int, ...],
     dtype: torch.dtype,
-    prompts: dict[str, Any],
 ) -> None:
     """Write an encoder, cut to its first `dim` dimensions if given, its weights stored as `dtype`.
 
@@ -34,68 +32,66 @@ def write_model(
     not nested. Loaders compute with 32 bits, also with weights of 16 bits, unless they are asked
     for something else. The encoder has the stored weights afterwards.
     """
-    head = cut_head(encoder, dim)
-    encoder.to(dtype)
-    write_folder(
-        folder,
-        encoder.backbone,
-        encoder.tokenizer,
-        encoder.pooling,
-        encoder.max_length,
-        None if head is None else head.to(dtype),
-    )
-    encoder.float()
-    config = read_json(folder / "config.json", {})
-    config |= {"dtype": "float32"}
-    config.pop("torch_dtype", None)
-    for key in ("is_matryoshka", "matryoshka_dimensions"):
-        config.pop(key, None)
-    if len(dims) > 1:
-        config |= {"is_matryoshka": True, "matryoshka_dimensions": list(dims)}
-    write_settings(folder / "config.json", config)
-    modules = read_json(folder / "modules.json", [])
-    last = len(modules)
-    path = f"{last}_Normalize"
-    (folder / path).mkdir()
-    modules.append({"idx": last, "name": str(last), "path": path, "type": NORMALIZE})
-    write_settings(folder / "modules.json", modules)
-    write_settings(folder / path / "config.json", {})
-    write_settings(folder / PROMPTS, usage_config(prompts, dim))
-    for file in folder.rglob("*.safetensors"):  # safetensors makes them unreadable for other users
-        file.chmod((folder / "config.json").stat().st_mode)
+    model = exported_model(encoder, dim)
+    model.to(dtype)
+    save_model(model, folder, encoder.longest())
+    model.float()
+    file = backbone_folder(folder) / "config.json"
+    config = read_json(file, {})
+    if "model_type" in config:
+        config |= {"dtype": "float32"}
+        config.pop("torch_dtype", None)
+        for key in ("is_matryoshka", "matryoshka_dimensions"):
+            config.pop(key, None)
+        if len(dims) > 1:
+            config |= {"is_matryoshka": True, "matryoshka_dimensions": list(dims)}
+        write_text(file, json.dumps(config, indent=2) + "\n")
+    for weights in folder.rglob(
+        "*.safetensors"
+    ):  # unreadable for other users, as safetensors writes
+        weights.chmod((folder / MODULES).stat().st_mode)
 
 
-def cut_head(encoder: Encoder, dim: int | None) -> nn.Linear | None:
+def exported_model(encoder: Encoder, dim: int | None) -> Any:
+    """The model, its modules shared with the encoder: a cut head where asked for, and Normalize."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+
+    modules = embedding_modules(encoder.model)
+    if dim is not None and dim != encoder.width:
+        head = cut_head(encoder, dim)
+        if encoder.head is not None:
+            modules.pop()
+        dense = Dense(
+            head.in_features,
+            head.out_features,
+            bias=head.bias is not None,
+            activation_function=nn.Identity(),
+        )
+        dense.linear = head
+        modules.append(dense)
+    model = copy.copy(encoder.model)
+    model._modules = {str(place): module for place, module in enumerate([*modules, Normalize()])}
+    model.similarity_fn_name = "cosine"
+    model.truncate_dim = dim or (encoder.width if encoder.width < encoder.full_width else None)
+    return model
+
+
+def cut_head(encoder: Encoder, dim: int) -> nn.Linear:
     """The linear head whose output is the first `dim` dimensions of the embedding.
 
     These are rows of the encoder's own head, else of the identity, which is exact.
     """
     projection = encoder.projection
-    if dim is None or dim == encoder.width:
-        return projection
-    head = nn.Linear(
-        encoder.hidden_width, dim, bias=projection is not None and projection.bias is not None
-    )
+    if projection is None:
+        head = nn.Linear(encoder.full_width, dim, bias=False)
+        nn.init.eye_(head.weight)
+        return head
+    head = nn.Linear(projection.in_features, dim, bias=projection.bias is not None)
     with torch.no_grad():
-        if projection is None:
-            nn.init.eye_(head.weight)
-        else:
-            head.weight.copy_(projection.weight[:dim])
-        if projection is not None and projection.bias is not None:
+        head.weight.copy_(projection.weight[:dim])
+        if projection.bias is not None:
             head.bias.copy_(projection.bias[:dim])
     return head
-
-
-def usage_config(prompts: dict[str, Any], dim: int | None) -> dict[str, Any]:
-    """The configuration that sentence-transformers reads: prompts, width and similarity."""
-    return {
-        "model_type": "SentenceTransformer",
-        "__version__": {name: version(name) for name in ("transformers", "torch")},
-        "prompts": prompts.get("prompts") or {},
-        "default_prompt_name": prompts.get("default_prompt_name"),
-        "similarity_fn_name": "cosine",
-        **({} if dim is None else {"truncate_dim": dim}),
-    }
 
 
 def folder_bytes(folder: Path) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mic.encoder.pretrained import locate
+from mic.encoder.loading import locate
 from mic.errors import InputError
 from mic.export.source import ModelSource
 

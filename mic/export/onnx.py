@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mic.encoder.encoder import Encoder
-from mic.encoder.pooling import pool
 from mic.errors import InputError, RunError
-from mic.export.folder import cut_head
+from mic.export.folder import exported_model
 from mic.export.parity import PROBES
-from mic.nested import unit
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 FILE = "onnx/model.onnx"
@@ -30,20 +28,16 @@ def check_packages() -> None:
 
 
 class OnnxGraph(nn.Module):
-    """An encoder whose inputs are positional tensors and whose embedding has length 1."""
+    """A model whose inputs are positional tensors and whose embedding has length 1."""
 
     def __init__(self, encoder: Encoder, dim: int | None, names: list[str]) -> None:
         super().__init__()
-        self.backbone = encoder.backbone
-        self.pooling = encoder.pooling
-        self.head = cut_head(encoder, dim)
+        self.model = exported_model(encoder, dim)
         self.names = names
 
     def forward(self, *tokens: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = dict(zip(self.names, tokens, strict=True))
-        states: Tensor = self.backbone(**inputs).last_hidden_state
-        pooled = pool(states, inputs["attention_mask"].bool(), self.pooling)
-        return states, unit(pooled if self.head is None else self.head(pooled))
+        features = self.model(dict(zip(self.names, tokens, strict=True)))
+        return features["token_embeddings"], features["sentence_embedding"]
 
 
 def write_onnx(folder: Path, encoder: Encoder, dim: int | None) -> float:

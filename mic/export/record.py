@@ -1,6 +1,6 @@
 """The record of an export: what the terminal and the model card say about it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mic.export.parity import Parity
 from mic.export.quality import Quality
@@ -20,5 +20,5 @@ class ExportRecord(NamedTuple):
     parity: Parity
     onnx: float | None
     quality: list[Quality]
-    prompts: dict[str, Any]
+    prompts: dict[str, str]
     repo: str | None

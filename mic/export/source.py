@@ -8,7 +8,7 @@ import torch
 
 from mic.console import notice
 from mic.encoder.encoder import Encoder
-from mic.encoder.pretrained import locate, read_nested_dims
+from mic.encoder.loading import locate, read_nested_dims
 from mic.errors import InputError
 from mic.files import sha256
 from mic.nested import with_full
@@ -38,13 +38,19 @@ class ModelSource(NamedTuple):
     ended: bool = False
     folder: Path | None = None
     given: str = ""
+    trust_remote_code: bool = False  # whether Python code in its folder was run
 
     @property
     def nested(self) -> bool:
         return len(self.dims) > 1
 
 
-def read_source(model: str, teacher: bool = False, checkpoint: str | None = None) -> ModelSource:
+def read_source(
+    model: str,
+    teacher: bool = False,
+    checkpoint: str | None = None,
+    trust_remote_code: bool = False,
+) -> ModelSource:
     """Read a run directory, a model folder or a Hub name.
 
     Raises InputError for a run that is not finished unless a checkpoint is named, a teacher that
@@ -58,12 +64,20 @@ def read_source(model: str, teacher: bool = False, checkpoint: str | None = None
     for option, given in (("--teacher", teacher), (f"--checkpoint {checkpoint}", checkpoint)):
         if given:
             raise InputError(f"{option}: {model} is no run of mic; leave it out, or name a run")
-    encoder = Encoder.from_pretrained(model)
-    folder = locate(model)
+    encoder = Encoder.from_pretrained(model, trust_remote_code=trust_remote_code)
+    folder = locate(model, trust_remote_code=trust_remote_code)
     known = read_nested_dims(folder) or []
     dims = with_full([dim for dim in known if dim < encoder.width], encoder.width)
     name = model.removeprefix("package:") if "/" not in model else path.name
-    return ModelSource(encoder, name, "the model as it is", dims, folder=folder, given=model)
+    return ModelSource(
+        encoder,
+        name,
+        "the model as it is",
+        dims,
+        folder=folder,
+        given=model,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def read_run_source(run: Run, teacher: bool, checkpoint: str | None) -> ModelSource:
@@ -80,19 +94,29 @@ def read_run_source(run: Run, teacher: bool, checkpoint: str | None) -> ModelSou
             f"{run.folder}: not finished: at step {run.step} of {steps}; end it with `mic resume "
             f"{run.folder}`, or name a checkpoint: --checkpoint {NEWEST}"
         )
-    trained = run.config.objective.dims
+    trained, trusted = run.config.objective.dims, run.config.encoder.trust_remote_code
     if not teacher and checkpoint is None:
         encoder = run_encoder(run)
         dims = with_full(trained, encoder.width)
         description = f"the student at the end of the run, after step {steps:,}"
-        return ModelSource(encoder, run.name, description, dims, run, steps, ended=True)
+        return ModelSource(
+            encoder,
+            run.name,
+            description,
+            dims,
+            run,
+            steps,
+            ended=True,
+            trust_remote_code=trusted,
+        )
     file = pick_checkpoint(run.folder / CHECKPOINTS, checkpoint or NEWEST)
     encoder = build_encoder(run)
     step = load_weights(encoder, file, "teacher.encoder." if teacher else "encoder.")
     owner = "the teacher, a moving average of the student," if teacher else "the student"
     description = f"{owner} at the checkpoint of step {step:,}"
+    dims = with_full(trained, encoder.width)
     return ModelSource(
-        encoder, run.name, description, with_full(trained, encoder.width), run, step, teacher
+        encoder, run.name, description, dims, run, step, teacher, trust_remote_code=trusted
     )
 
 
@@ -131,7 +155,9 @@ def build_encoder(run: Run) -> Encoder:
         return run_encoder(run)
     from mic.train.module import load_encoder  # imports lightning
 
-    return load_encoder(run.config)
+    encoder = load_encoder(run.config)
+    encoder.max_length = encoder.longest()
+    return encoder
 
 
 def load_weights(encoder: Encoder, file: Path, prefix: str) -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mic.config.loading import load
 from mic.config.schema import Config
 from mic.console import bar
 from mic.errors import InputError, RunError
@@ -44,7 +43,7 @@ def sync(folder: Path) -> str:
     """
     if not run_directory.is_run(folder) or not (folder / run_directory.METRICS).is_file():
         raise InputError(f"{folder}: no run; name a folder that `mic train` made, with its log")
-    config = load(folder / "config.yaml")
+    config = run_directory.read_config(folder)
     known = run_directory.run_info(folder)
     lines = merge_steps(folder / run_directory.METRICS)
     pictures = {snapshot.step: snapshot for snapshot in read_snapshots(folder)}

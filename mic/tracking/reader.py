@@ -6,7 +6,6 @@ from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mic.config.loading import load
 from mic.config.schema import Config
 from mic.errors import InputError
 from mic.tracking import run_directory
@@ -50,7 +49,7 @@ def read_run(folder: Path, geometry: bool = True) -> Run:
     meta, methods = read_results(folder / run_directory.RESULTS)
     return Run(
         folder,
-        load(folder / "config.yaml"),
+        run_directory.read_config(folder),
         read_metrics(folder / run_directory.METRICS),
         read_snapshots(folder) if geometry else [],
         meta,

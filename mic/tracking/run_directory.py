@@ -20,11 +20,12 @@ from typing import Any
 
 import yaml
 
-from mic.config.loading import to_yaml
+from mic.config.loading import load, to_yaml
 from mic.config.schema import Config
 from mic.errors import InputError
 from mic.files import free_bytes, write_json, write_text
 
+CONFIG = "config.yaml"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 RUN_INFO = "run.json"
@@ -56,10 +57,26 @@ def refuse_other_folder(folder: Path) -> None:
 def is_run(folder: Path) -> bool:
     """Whether mic wrote the folder's config.yaml: other programs write files of that name, too."""
     try:
-        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     return isinstance(content, dict) and {item.name for item in fields(Config)} <= content.keys()
+
+
+def read_config(folder: Path, *overrides: str) -> Config:
+    """The config of a run, with overrides.
+
+    Before version 0.2 `encoder.max_length` was the length for everything, which it stays for a run
+    of then. Raises InputError for one that cannot be read.
+    """
+    file = folder / CONFIG
+    if is_run(folder):
+        encoder = yaml.safe_load(file.read_text(encoding="utf-8"))["encoder"]
+        if "eval_max_length" not in encoder:
+            length = encoder["max_length"]
+            same = (f"encoder.{use}_max_length={length}" for use in ("eval", "save"))
+            overrides = (*same, *overrides)
+    return load(file, *overrides)
 
 
 def create(config: Config) -> Path:
@@ -72,7 +89,7 @@ def create(config: Config) -> Path:
         folder.mkdir(parents=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}; set runs=FOLDER") from None
-    write_text(folder / "config.yaml", to_yaml(config))
+    write_text(folder / CONFIG, to_yaml(config))
     return folder
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from scipy.stats import t
 
 from mic.config.diff import NAMES, flat_values
-from mic.config.loading import load
 from mic.config.schema import Config
 from mic.errors import InputError
 from mic.tracking import run_directory
@@ -168,7 +167,7 @@ def start_key(name: str | None, above: tuple[Path, ...]) -> str | None:
     if name is None or folder in above or not run_directory.is_run(folder):
         return name
     try:
-        config = load(folder / "config.yaml")
+        config = run_directory.read_config(folder)
     except InputError:  # of a version with other keys
         return name
     return f"run:{config_digest(values_without_seed(config, (*above, folder)))}"

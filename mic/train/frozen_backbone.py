@@ -52,6 +52,7 @@ class FrozenBackbone:
         """
         settings = self.config.teacher
         bare = self.encoder.headless().to(accelerator())
+        bare.max_length = self.encoder.longest(self.config.encoder.max_length)
         folder = Path(settings.folder).expanduser() if settings.folder else None
         self.table = fill_teacher_store(folder, bare, texts, settings.batch_size)
 
@@ -122,7 +123,7 @@ def refuse_conflicts(config: Config, encoder: Encoder, layers: Iterable[int]) ->
     settings = {
         "name": (None, config.encoder.name),
         "pooling": ("auto", encoder.pooling),
-        "max_length": (None, encoder.max_length),
+        "max_length": (None, encoder.longest(config.encoder.max_length)),
     }
     for key, (default, value) in settings.items():
         if teacher.kind == "cached" and (given := getattr(teacher, key)) not in (default, value):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor
 
 from mic.config.loading import defaults
 from mic.config.schema import Config
+from mic.console import notice
 from mic.data.batch import Batch, Prepare
+from mic.data.sources.examples import kind_of
 from mic.encoder.encoder import Encoder
 from mic.encoder.teacher import CachedTeacher, Teacher, build_teacher
+from mic.encoder.tokenizer import Tokenize
 from mic.errors import InputError, RunError
 from mic.nested import Encoded, check_dims
+from mic.objective.align_layers import numbered
 from mic.objective.gradcache import chunked_step
 from mic.objective.objective import Loss, Objective
 from mic.objective.statistics import BatchStatistics, join
@@ -43,19 +47,28 @@ class MICModule(LightningModule):
         # plain dicts load with weights_only=True
         self.save_hyperparameters({"config": asdict(self.config)})
         self.encoder = load_encoder(self.config)
-        self.objective = Objective(self.config.objective, self.encoder.hidden_width)
+        asked, depth = self.config.objective, self.encoder.depth
+        objective = numbered(asked, depth)
+        if not depth and objective.align_layers != asked.align_layers:
+            notice(
+                "the encoder has no transformer layers: regularizers of layers are off; "
+                "objective.align_layers=[output] regularizes the embedding"
+            )
+        self.objective = Objective(objective, self.encoder.hidden_width)
         for view in range(3):  # a hard negative is one of the columns from the third on
             self.encoder.watch(self.objective.layers(view))
         self.frozen: FrozenBackbone | None = None
         if self.config.encoder.frozen:
             layers = set().union(*map(self.objective.layers, range(3)))
             self.frozen = FrozenBackbone(self.config, self.encoder, layers)
+        else:
+            refuse_equal_views(self.config, self.encoder)
         self.teacher: Teacher | None = None
         self._embedded: Any = None  # the data module whose texts are on disk
         if not self.looks_up:
             self.fill_teacher(())
         if self.config.trainer.compile:
-            self.encoder.backbone.compile()  # in place: wrapping would rename the weights
+            self.encoder.compile_backbone()
         self.train()  # transformers loads in eval mode, where dropout, our augmentation, is off
 
     @property
@@ -80,7 +93,13 @@ class MICModule(LightningModule):
             self.teacher = CachedTeacher(self.frozen.table)
         else:
             name = self.config.encoder.name
-            self.teacher = build_teacher(self.config.teacher, self.encoder, name, texts)
+            self.teacher = build_teacher(
+                self.config.teacher,
+                self.encoder,
+                name,
+                texts,
+                self.encoder.longest(self.config.encoder.max_length),
+            )
         regression = self.config.objective.regression.weight
         if self.teacher is not None and regression and self.teacher.width != self.encoder.width:
             raise InputError(
@@ -113,6 +132,11 @@ class MICModule(LightningModule):
         if self.device_mesh is not None and not is_sharded(self.encoder):
             refuse_sharding(self.config, self.objective)
             shard(self.encoder, self.device_mesh["data_parallel"])
+
+    @property
+    def tokenize(self) -> Tokenize:
+        """Texts to tokens as training takes them, for a `PairDataModule`."""
+        return training_tokenize(self.config, self.encoder)
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of one tokenized batch and its terms."""
@@ -240,6 +264,22 @@ class MICModule(LightningModule):
         return adamw(self, self.config.trainer)
 
 
+def training_tokenize(config: Config, encoder: Encoder) -> Tokenize:
+    """Texts to tokens, cut to what training keeps of them."""
+    return replace(encoder.tokenize, max_length=encoder.longest(config.encoder.max_length))
+
+
+def refuse_equal_views(config: Config, encoder: Encoder) -> None:
+    """Raise an InputError for single texts, which stand twice in a batch, without dropout."""
+    single = [name for name, source in config.data.train.items() if kind_of(source) == "single"]
+    if single and not encoder.has_dropout():
+        raise InputError(
+            f"data.train.{single[0]}: one text column, and {config.encoder.name} has no dropout: "
+            "both views of a text would be equal, and nothing would be learnt; give pairs (two "
+            "columns), or a model with dropout"
+        )
+
+
 def from_plain(plain: Mapping[str, Any]) -> Config:
     """The config of the plain dict that `dataclasses.asdict` made of it, as checkpoints hold it."""
     config = OmegaConf.to_object(OmegaConf.merge(defaults(), dict(plain)))
@@ -253,7 +293,7 @@ def load_encoder(config: Config) -> Encoder:
     encoder = Encoder.from_pretrained(
         wanted.name,
         pooling=wanted.pooling,
-        max_length=wanted.max_length,
+        max_length=wanted.eval_max_length,
         projection=wanted.projection,
         sha256=wanted.sha256,
         trust_remote_code=wanted.trust_remote_code,
@@ -268,7 +308,7 @@ def load_encoder(config: Config) -> Encoder:
             "encoder.frozen=true, or encoder.projection_start=identity"
         )
     if wanted.frozen:
-        encoder.backbone.requires_grad_(False)
+        encoder.headless().model.requires_grad_(False)
     elif not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise InputError(
             f"encoder.freeze_layers={wanted.freeze_layers}: nothing is left to train; freeze fewer "
@@ -276,7 +316,7 @@ def load_encoder(config: Config) -> Encoder:
         )
     if wanted.gradient_checkpointing:
         try:
-            encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+            encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
         except ValueError as error:
             raise InputError(f"encoder.gradient_checkpointing=true: {error}") from None
     return encoder

@@ -99,12 +99,12 @@ def draw_figures(
         )
 
 
-def replace_encoder(encoder: Encoder, folder: Path) -> None:
+def replace_encoder(encoder: Encoder, folder: Path, max_length: int | None = None) -> None:
     """Save an encoder into a folder that may hold that of an earlier end of the run."""
     new, old = (folder.with_name(f".{folder.name}.{age}") for age in ("new", "old"))
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    encoder.save(new)
+    encoder.save(new, max_length)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)

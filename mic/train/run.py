@@ -82,7 +82,7 @@ def train_here(
     seed_everything(config.seed, workers=True, verbose=False)
     module = first_on_node(lambda: MICModule(config))
     other_data = any(key.partition(".")[0] == "data" for key in allow_change)
-    data = first_on_node(lambda: read_data(config, module.encoder.tokenize, other_data))
+    data = first_on_node(lambda: read_data(config, module.tokenize, other_data))
     validation, test = read_tasks(config, data)
     if module.looks_up:
         first_on_node(lambda: module.embed_texts(data))
@@ -151,7 +151,7 @@ def run_training(
     steps = config.trainer.max_steps
     epoch = 0 if data.streams else (steps - 1) // data.order.length(0)
     logger.write({**final, **best.update(final)}, steps=steps, epoch=epoch)
-    replace_encoder(encoder, folder / run_directory.ENCODER)
+    replace_encoder(encoder, folder / run_directory.ENCODER, config.encoder.save_max_length)
     trained = untrained_baselines.spread_of(after[tasks[-1].name])
     spreads = {"untrained": before.spread, "trained": trained}
     draw_figures(folder, tasks, methods, spreads, dims, config.monitor.map_dim)

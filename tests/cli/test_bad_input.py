@@ -60,8 +60,8 @@ def broken_model(model_folder: Path, tmp_path: Path) -> Path:
         ("encoder.projection=8", "width 16", "above the embedding's 8; remove it"),
         ("objective.align_layers=[1,7]", "layer 7", "to 3; correct objective.align_layers"),
         ("objective.align_layers=[-1]", "layer -1", "correct objective.align_layers"),
-        ("objective.align_layers=[outptu]", "'outptu'", "write its number, or output"),
-        ("objective.align_layers=['1']", "'1'", "write its number, or output"),
+        ("objective.align_layers=[outptu]", "'outptu'", "write its number, a share"),
+        ("objective.align_layers=['1']", "'1'", "write its number, a share"),
         ("objective.align_layers=[]", "[]", "set objective.gamma=0"),
         ("encoder.freeze_layers=4", "encoder.freeze_layers=4", "the backbone has 3"),
         ("encoder={freeze_embeddings: true, freeze_layers: 3}", "freeze_layers=3", "freeze fewer"),
@@ -140,7 +140,7 @@ def test_a_task_of_a_taken_name_is_refused(
 def test_cut_weights_are_refused(
     refusal: Refusal, tiny_config: Path, broken_model: Path, runs: Path
 ) -> None:
-    start = f"encoder {broken_model}: weights not readable: "
+    start = f"encoder {broken_model}: not readable: "
     assert refusal("train", tiny_config, f"encoder.name={broken_model}").startswith(start)
     assert not runs.exists()
 
@@ -151,7 +151,7 @@ def test_cut_weights_are_refused(
         ("a cat\n\na dog\n", ["MODEL"], "standard input: line 2 is empty; remove it"),
         ("a cat\n", ["MODEL", "--dim", "33"], "width 33 is above the embedding's 32; remove it"),
         ("a cat\n", ["MODEL", "--dim", "0"], "width 0 is below 1; remove it"),
-        ("a cat\n", ["BROKEN"], "weights not readable"),
+        ("a cat\n", ["BROKEN"], "not readable"),
         ("a cat\n", ["nobody/nothing"], "encoder 'nobody/nothing': neither a folder nor reachable"),
     ],
 )

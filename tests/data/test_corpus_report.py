@@ -11,7 +11,7 @@ from mic.config.loading import load
 from mic.data.datamodule import PairDataModule
 from mic.data.report import as_text, corpus_report, overlap
 from mic.report.tables import padded_markdown
-from mic.train.module import load_encoder
+from mic.train.module import load_encoder, training_tokenize
 from mic.train.run import read_data, read_tasks, train
 
 
@@ -167,7 +167,7 @@ def test_a_table_is_aligned_and_counts_have_commas() -> None:
 
 def read_corpora(config: Path, *overrides: str) -> PairDataModule:
     settings = load(config, *overrides)
-    data = read_data(settings, load_encoder(settings).tokenize)
+    data = read_data(settings, training_tokenize(settings, load_encoder(settings)))
     assert read_tasks(settings, data)
     return data
 

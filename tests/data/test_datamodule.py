@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from sentences import answer, sentence
+from transformers import AutoTokenizer
 
 from mic.config.loading import load
 from mic.config.schema_data import CorpusConfig, DataConfig
@@ -20,7 +21,6 @@ from mic.data.batch import Batch, Collate, signed
 from mic.data.datamodule import PairDataModule, Split
 from mic.data.indexed import Row
 from mic.data.sources.examples import hash_text
-from mic.encoder.pretrained import read_tokenizer
 from mic.encoder.tokenizer import Tokenize
 from mic.errors import InputError
 from mic.train.module import MICModule
@@ -30,7 +30,7 @@ PAIR, TRIPLE = ["anchor", "positive"], ["anchor", "positive", "negative"]
 
 @pytest.fixture(scope="module")
 def tokenize(model_folder: Path) -> Tokenize:
-    return Tokenize(read_tokenizer(model_folder), max_length=16)
+    return Tokenize(AutoTokenizer.from_pretrained(model_folder), max_length=16)
 
 
 def pairs(
@@ -348,7 +348,7 @@ def test_tokens_kept_ahead_are_those_made_on_the_fly(pairs_file, tokenize, colum
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_stands_where_the_tokenizer_puts_it(model_folder: Path, side: str) -> None:
-    tokenizer = read_tokenizer(model_folder)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
     tokenizer.padding_side = side
     tokenize = Tokenize(tokenizer, 16, multiple=8)
     texts = ["the cat", "the cat sees a dog and that"]

@@ -11,13 +11,13 @@ from corpora import KINDS, WrittenCorpus, corpora, rows_of, unlike, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from transformers import AutoTokenizer
 
 from mic.data.corpus import tokenize_corpus
 from mic.data.indexed import RowIndex
 from mic.data.order.permutation import derive_key
 from mic.data.splits import hold_out
 from mic.data.subset import most_conflicts, row_keys
-from mic.encoder.pretrained import read_tokenizer
 from mic.encoder.tokenizer import Tokenize
 
 untimed = settings(deadline=None)
@@ -209,7 +209,7 @@ def test_rows_by_number_are_those_of_the_files(folder: Path, data: st.DataObject
 
 
 def test_tokens_by_number_are_those_of_the_texts(folder: Path, model_folder: Path) -> None:
-    tokenize = Tokenize(read_tokenizer(model_folder), max_length=8)
+    tokenize = Tokenize(AutoTokenizer.from_pretrained(model_folder), max_length=8)
     rows = [{"a": "the cat " * (n % 5 + 1), "b": "a dog", "g": str(n % 2)} for n in range(10)]
     written = [write_corpus(folder, rows, kind, kind) for kind in ("pair", "labelled")]
     tokenized = [tokenize_corpus(corpus.corpus, tokenize) for corpus in written]

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 from sentences import answer, sentence
+from transformers import AutoTokenizer
 
 from mic.config.schema_data import CorpusConfig
 from mic.data.corpus import Corpus, open_corpus, tokenize_corpus
-from mic.encoder.pretrained import read_tokenizer
 from mic.encoder.tokenizer import Tokenize
 
 
 @pytest.fixture
 def tokenize(model_folder: Path) -> Tokenize:
-    return Tokenize(read_tokenizer(model_folder), max_length=16)
+    return Tokenize(AutoTokenizer.from_pretrained(model_folder), max_length=16)
 
 
 @pytest.fixture

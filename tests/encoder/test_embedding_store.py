@@ -35,7 +35,7 @@ from mic.encoder.embedding_store import (
     fill_store,
     free_rows,
 )
-from mic.encoder.encoder import Encoder, encoder_fingerprint
+from mic.encoder.encoder import Encoder, add_head, encoder_fingerprint
 from mic.encoder.teacher import fill_teacher_store
 from mic.errors import InputError, RunError
 from mic.files import cache_folder, locked
@@ -428,7 +428,7 @@ def other_buffer(encoder):
 
 
 def a_head(encoder):
-    encoder.projection = torch.nn.Linear(WIDTH, WIDTH)
+    add_head(encoder.model, WIDTH, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def a_head(encoder):
         other_side,
         other_buffer,
         a_head,
-        lambda encoder: setattr(encoder, "pooling", "cls"),
+        lambda encoder: setattr(encoder.model[1], "pooling_mode", "cls"),
         lambda encoder: setattr(encoder, "max_length", 31),
         lambda encoder: encoder.half(),
     ],

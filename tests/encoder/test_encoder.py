@@ -5,26 +5,17 @@ import copy
 import numpy as np
 import pytest
 import torch
-from references import gaussian, masked
+from references import gaussian
 from sentences import answer, sentence
 from tiny_model import LAYERS, WIDTH
 from torch import nn
 
 from mic.encoder.encoder import Encoder
-from mic.encoder.pooling import pool
 from mic.errors import InputError
 from mic.nested import mean_pool
 
 TEXTS = [sentence(1), "cat", f"{sentence(2)} and {answer(2)}", sentence(3), "a dog"]
 EVERY = list(range(LAYERS + 1))
-PADDED = {
-    "none": masked(["1111", "1111"]),
-    "right": masked(["1111", "1110", "1000"]),
-    "left": masked(["1111", "0111", "0001"]),
-    "holes": masked(["1011", "0110", "0101"]),
-}
-
-every_padding = pytest.mark.parametrize("mask", PADDED.values(), ids=PADDED)
 
 
 def batch_of(encoder, texts=TEXTS):
@@ -85,7 +76,7 @@ def test_a_compiled_backbone_returns_the_same_states_for_every_shape_and_keeps_i
     names, plain = list(encoder.state_dict()), copy.deepcopy(encoder)
     encoder.watch(EVERY)
     compiled = []
-    encoder.backbone.compile(backend=lambda graph, _: compiled.append(graph) or graph.forward)
+    encoder.compile_backbone(backend=lambda graph, _: compiled.append(graph) or graph.forward)
     for texts in (TEXTS, TEXTS[:2]):
         tokens = batch_of(encoder, texts)
         output, expected = encoder(tokens, EVERY), plain(tokens, EVERY)
@@ -125,9 +116,9 @@ def test_gradient_checkpointing_changes_no_gradient(encoder, freeze):
 def test_freezing_stops_the_embeddings_and_the_lowest_blocks_and_nothing_else(
     encoder, embeddings, layers
 ):
-    stopped = ["backbone.pooler."]  # BERT's own head, which no embedding passes through
-    stopped += ["backbone.embeddings."] * embeddings
-    stopped += [f"backbone.encoder.layer.{block}." for block in range(layers)]
+    stopped = ["model.0.model.pooler."]  # BERT's own head, which no embedding passes through
+    stopped += ["model.0.model.embeddings."] * embeddings
+    stopped += [f"model.0.model.encoder.layer.{block}." for block in range(layers)]
     encoder.freeze(embeddings, layers)
     for name, parameter in encoder.named_parameters():
         assert parameter.requires_grad != name.startswith(tuple(stopped)), name
@@ -139,17 +130,6 @@ def test_freezing_more_blocks_than_there_are_is_refused(encoder):
 
 
 # Pooling
-
-
-@every_padding
-@pytest.mark.parametrize("how", ["mean", "cls", "last"])
-def test_pooling_equals_a_loop_over_the_valid_tokens(mask, how):
-    hidden = gaussian(*mask.shape, 5)
-    pick = {"mean": lambda x: x.mean(0), "cls": lambda x: x[0], "last": lambda x: x[-1]}[how]
-    expected = torch.stack([pick(x[valid]) for x, valid in zip(hidden, mask, strict=True)])
-    torch.testing.assert_close(pool(hidden, mask, how), expected)
-    dirty = hidden.masked_fill(~mask[..., None], torch.nan)
-    torch.testing.assert_close(pool(dirty, mask, how), expected)
 
 
 def test_the_mean_of_half_precision_is_taken_in_single_and_that_of_nothing_is_zero():

@@ -194,9 +194,12 @@ def test_pooling_and_length_are_the_teachers(
     torch.testing.assert_close(embeddings, other.embed(texts), rtol=2**-10, atol=1e-5)
 
 
-def test_without_a_length_of_its_own_the_teacher_keeps_as_much_as_the_student(build, encoder):
-    encoder.max_length = 7
-    assert build("frozen").prepare(["the cat " * 20])["input_ids"].shape[1] == 7
+def test_without_a_length_of_its_own_the_teacher_keeps_as_much_as_the_student(
+    encoder, teacher_folder
+):
+    config = TeacherConfig(kind="frozen", name=str(teacher_folder))
+    teacher = build_teacher(config, encoder, "", max_length=7)
+    assert teacher.prepare(["the cat " * 20])["input_ids"].shape[1] == 7
 
 
 @every_kind

@@ -12,7 +12,7 @@ from references import correlation_excess
 from sentences import answer, sentence
 
 from mic.cli.main import main
-from mic.encoder.encoder import Encoder
+from mic.encoder.encoder import Encoder, add_head
 from mic.errors import RunError
 from mic.evaluation import encoding, geometry
 from mic.evaluation.baselines import ROTATION, rotation, training_texts
@@ -392,7 +392,8 @@ def heads(model_folder, tmp_path_factory):
     generator = torch.Generator().manual_seed(0)
     for name, width, bias in (("wide", 32, False), ("narrow", 12, False), ("biased", 12, True)):
         encoder = Encoder.from_pretrained(model_folder, max_length=16)  # as tiny_run begins
-        encoder.projection = torch.nn.Linear(32, width, bias)
+        add_head(encoder.model, 32, width)
+        encoder.head.linear, encoder.head.bias = torch.nn.Linear(32, width, bias), bias
         for value in encoder.projection.parameters():
             value.data = torch.randn(value.shape, generator=generator) / 8
         encoder.save(parent / name)
@@ -550,10 +551,3 @@ def test_geometry_over_seeds_has_mean_and_interval(evaluated):
     (table,) = geometry_tables([EvaluationGroup("mine", members)], baselines=True)
     assert table.rows == [["mine", interval([2.0, 3.0, 3.5]).shown(1)]]
     assert "±" in table.rows[0][1]
-
-
-def test_without_mteb_the_extra_is_named(model_folder, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("mic.evaluation.mteb.suite.find_spec", lambda name: None)
-    arguments = ["evaluate", str(model_folder), "--suite", "MTEB(eng, v2)", "--to", str(tmp_path)]
-    assert main(arguments) == 2
-    assert "pip install 'mic-embeddings[mteb]'" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """An exported folder loads without mic and gives our vectors at every width."""
 
+import json
 import re
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from exports import DIMS, close, stock
+from layouts import LAYOUTS
 from safetensors.torch import load_file
 from sentences import answer, sentence
 from tiny_model import WIDTH
@@ -16,7 +18,7 @@ from mic.config.loading import load
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError, RunError
 from mic.export import export as exports
-from mic.export import folder, parity, source
+from mic.export import source
 from mic.export.export import MARK, ExportOptions, export
 from mic.train.resume import checkpoint_files
 from mic.train.run import train
@@ -87,24 +89,50 @@ def test_half_precision_halves_the_file_and_is_computed_with_in_single(
     close(embeddings, Encoder.from_pretrained(model).encode(TEXTS, dim=8), 2e-2)
 
 
-def test_embeddings_that_differ_are_noticed_and_nothing_is_exported(
-    tiny_run, tmp_path, monkeypatch
-):
-    def other(encoder, _):
-        return torch.nn.Linear(encoder.hidden_width, WIDTH)
-
-    monkeypatch.setattr(folder, "cut_head", other)
-    with pytest.raises(RunError, match=r"gives other embeddings than mic.*nothing was exported"):
-        export(ExportOptions(str(tiny_run), tmp_path / "out"))
-    assert list(tmp_path.iterdir()) == []
+def without_module(folder):
+    file = folder / "modules.json"
+    modules = json.loads(file.read_text())
+    file.write_text(json.dumps([m for m in modules if not m["type"].endswith(".Dense")]))
 
 
-def test_without_sentence_transformers_mic_reads_the_folder_and_the_card_says_so(
-    tiny_run, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(parity.importlib.util, "find_spec", lambda name: None)
-    export(ExportOptions(str(tiny_run), tmp_path / "out", 4))
-    assert "was read by mic and" in (tmp_path / "out" / "README.md").read_text()
+def without_prompt(folder):
+    file = folder / "config_sentence_transformers.json"
+    settings = json.loads(file.read_text())
+    del settings["prompts"]["query"]
+    file.write_text(json.dumps(settings))
+
+
+def without_lower_case(folder):
+    for name, key in (
+        ("tokenizer.json", "normalizer"),
+        ("sentence_bert_config.json", "do_lower_case"),
+    ):
+        content = json.loads((folder / name).read_text())
+        content[key] = None if key == "normalizer" else False
+        (folder / name).write_text(json.dumps(content))
+
+
+LOST = {
+    "Dense with Tanh": (without_module, "gives other embeddings"),
+    "prompts": (without_prompt, "the prompt 'query : ' is not in it"),
+    "lower-cased by its settings": (without_lower_case, "gives other embeddings"),
+}
+
+
+@pytest.mark.parametrize("layout", LOST)
+def test_what_is_lost_on_the_way_is_noticed_and_nothing_is_exported(tmp_path, monkeypatch, layout):
+    lose, says = LOST[layout]
+    model = LAYOUTS[layout][1](tmp_path / "model")
+    write = exports.write_model
+
+    def losing(folder, *arguments):
+        write(folder, *arguments)
+        lose(folder)
+
+    monkeypatch.setattr(exports, "write_model", losing)
+    with pytest.raises(RunError, match=f"{says}.*nothing was exported"):
+        export(ExportOptions(str(model), tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 # Whose weights
@@ -118,7 +146,7 @@ def test_the_student_is_the_runs_encoder_and_the_teacher_that_of_the_newest_chec
         assert main(["export", str(ema_run), "--to", str(tmp_path / who), f"--{who}"]) == 0
         held = load_file(tmp_path / who / "model.safetensors")
         for name, value in held.items():
-            assert torch.equal(value, newest[f"{prefix}backbone.{name}"]), name
+            assert torch.equal(value, newest[f"{prefix}model.0.model.{name}"]), name
         assert f"the {who}" in (tmp_path / who / "README.md").read_text()
     student, teacher = (Encoder.from_pretrained(tmp_path / who) for who in ("student", "teacher"))
     assert np.abs(student.encode(TEXTS) - teacher.encode(TEXTS)).max() > 1e-3

@@ -8,7 +8,7 @@ from tiny_model import WIDTH
 
 from mic.cli.main import main
 from mic.encoder.encoder import Encoder
-from mic.export import folder
+from mic.encoder.loading import SETTINGS
 from mic.export.export import ExportOptions, export
 
 
@@ -73,7 +73,7 @@ def test_a_model_that_is_not_nested_is_said_to_be_none_with_what_cutting_costs(
 def test_prompts_of_a_model_are_kept(model_folder, tmp_path):
     Encoder.from_pretrained(model_folder).save(tmp_path / "model")
     prompts = {"prompts": {"query": "the cat "}, "default_prompt_name": "query"}
-    (tmp_path / "model" / folder.PROMPTS).write_text(json.dumps(prompts))
+    (tmp_path / "model" / SETTINGS).write_text(json.dumps(prompts))
     export(ExportOptions(str(tmp_path / "model"), tmp_path / "out"))
     theirs = stock(tmp_path / "out")
     ours = Encoder.from_pretrained(model_folder)

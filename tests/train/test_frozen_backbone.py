@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_model import LAYERS, WIDTH
-from transformers import BertModel
+from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from mic.config.loading import load
 from mic.data.batch import Batch
@@ -52,11 +52,12 @@ def test_it_learns_what_it_would_learn_behind_the_backbone(run, more):
 
 
 def test_the_backbone_sees_every_text_once_and_no_step(run, encoded, tmp_path, monkeypatch):
-    def seen_in_training(backbone: BertModel, *_: object, **__: object) -> None:
-        steps.append(backbone.training)
+    def seen_in_training(embeddings: BertEmbeddings, *_: object, **__: object) -> None:
+        steps.append(embeddings.training)
 
     steps: list[bool] = []
-    monkeypatch.setattr(BertModel, "__call__", counting(BertModel.__call__, seen_in_training))
+    called = counting(BertEmbeddings.__call__, seen_in_training)
+    monkeypatch.setattr(BertEmbeddings, "__call__", called)
     folder = f"teacher.folder={tmp_path / 'kept'}"
     run("first", *FROZEN, folder)
     assert (tmp_path / "kept" / "vectors.f16").stat().st_size == 2 * WIDTH * 400
@@ -140,7 +141,7 @@ def test_the_model_behind_a_trained_head_learns_on_from_there(run, still_folder)
         Encoder.from_pretrained(folder / "encoder").state_dict() for folder in (first, second)
     )
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert "projection.weight" in moved
+    assert "model.2.linear.weight" in moved
     layers = {name.split("layer.")[1][0] for name in moved if "layer." in name}
     assert layers == {str(layer) for layer in range(1, LAYERS)}
     assert not any("embeddings" in name for name in moved)

@@ -23,6 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from transformers import (
     AutoConfig,
+    AutoModel,
+    AutoTokenizer,
     BertForMaskedLM,
     DataCollatorForLanguageModeling,
     PreTrainedTokenizerBase,
@@ -31,15 +33,9 @@ from transformers import (
 from mic.config.schema_data import Source
 from mic.console import bar, notice
 from mic.data.sources.files import read_rows
-from mic.encoder.pretrained import (
-    locate,
-    no_progress_bars,
-    read_backbone,
-    read_tokenizer,
-    write_settings,
-)
+from mic.encoder.loading import locate, no_progress_bars
 from mic.errors import InputError
-from mic.files import replacing
+from mic.files import replacing, write_json
 from mic.tracking.run_directory import package_versions
 
 WINDOW = 64  # batches that are sorted by length together
@@ -109,7 +105,7 @@ def pretrain(settings: Pretraining) -> None:
     if to.exists():
         raise InputError(f"{to}: is there already; remove it to make it anew")
     started, steps = time.monotonic(), settings.max_steps
-    tokenizer = read_tokenizer(locate(settings.start))
+    tokenizer = AutoTokenizer.from_pretrained(locate(settings.start))
     training, held_out = texts_of(settings)
     tokens = tokenizer(training, truncation=True, max_length=settings.max_length)["input_ids"]
     test = tokenizer(held_out, truncation=True, max_length=settings.max_length)["input_ids"]
@@ -162,7 +158,7 @@ def pretrain(settings: Pretraining) -> None:
                 keep(work / KEPT, settings, model, optimizer, state)
     after = held_out_loss(model, collate, test, settings)
     finish(settings, model, tokenizer, work)
-    write_settings(
+    write_json(
         Path(settings.record),
         {
             "held-out loss per masked token, nats": {
@@ -220,7 +216,7 @@ def fresh(settings: Pretraining) -> BertForMaskedLM:
     config.num_hidden_layers = settings.layers
     torch.manual_seed(settings.seed)
     model = BertForMaskedLM(config)
-    given = read_backbone(folder).state_dict()
+    given = AutoModel.from_pretrained(folder, dtype=torch.float32).state_dict()
     lower = tuple(f"encoder.layer.{layer}." for layer in range(settings.kept_layers))
     taken = {
         name: value for name, value in given.items() if name.startswith(("embeddings.", *lower))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mic.distributed.environment import accelerator
+from mic.encoder.encoder import encoder_fingerprint
 from mic.evaluation.advise.collection import read_collection
 from mic.evaluation.advise.quality import measure_quality
 from mic.evaluation.advise.selection import choose, kept_shares
@@ -36,6 +37,7 @@ class AdviceRequest(NamedTuple):
     dims: Sequence[int] = ()
     batch_size: int = 64
     to: Path | None = None
+    trust_remote_code: bool = False
     command: str = "mic advise"
 
 
@@ -46,13 +48,13 @@ def advise(request: AdviceRequest) -> AdviceReport:
     """
     if request.to is not None:
         refuse_file(request.to)
-    (model,) = find_models([request.model])
+    (model,) = find_models([request.model], request.trust_remote_code)
     collection = read_collection(request.corpus, request.queries, request.qrels)
     encoder, weights = load_trained_encoder(model), weights_hash(model.given)
     widths = check_dims(evaluation_widths(model, encoder.width, request.dims), encoder.width)
     dims = with_full(widths, encoder.width)
     texts = {"corpus": collection.documents, "queries": collection.queries}
-    key = json_hash(weights, encoder.pooling, encoder.max_length, encoder.width, texts)
+    key = json_hash(encoder_fingerprint(encoder), texts)
     folder = cache_folder() / "advise" / key[:16]
     encoder.to(accelerator())
     embedded = embed_texts(

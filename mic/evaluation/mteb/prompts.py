@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mic.encoder.pretrained import module_folders, read_json
+from mic.encoder.loading import SETTINGS, read_json, read_modules
 from mic.errors import InputError
-
-SETTINGS = "config_sentence_transformers.json"
 
 
 class Prompts(NamedTuple):
@@ -33,7 +31,11 @@ def read_prompts(folder: Path) -> Prompts:
         raise InputError(
             f"{folder / SETTINGS}: default_prompt_name {default!r} is not among its prompts"
         )
-    pooling = module_folders(folder, "Pooling")
+    pooling = [
+        folder / module["path"]
+        for module in read_modules(folder)
+        if module["type"].endswith(".Pooling")
+    ]
     skips = pooling and read_json(pooling[0] / "config.json", {}).get("include_prompt") is False
     if skips and any(given.values()):
         raise InputError(

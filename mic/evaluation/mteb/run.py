@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from mic.console import Advance, bar
 from mic.distributed.environment import accelerator
 from mic.encoder.embedding_store import BoundedStore
-from mic.encoder.pretrained import locate, no_progress_bars
+from mic.encoder.loading import locate, no_progress_bars
 from mic.errors import InputError
 from mic.evaluation.evaluate import Options, json_hash
 from mic.evaluation.models import (
@@ -46,7 +46,7 @@ def evaluate_by_mteb(
     A task at a width that TO/mteb has is read, not run again. Raises InputError for bad input,
     RunError where a task's data is not available.
     """
-    chosen = find_models(models)
+    chosen = find_models(models, options.trust_remote_code)
     with quiet_mteb():
         tasks = find_tasks(suite, data, options.tasks)
         return [evaluate_model_by_mteb(model, suite, tasks, options) for model in chosen]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ def find_tasks(suite: str, data: Path | None, names: Sequence[str]) -> list[Any]
 
     Raises InputError where mteb is missing, and for names that it does not know.
     """
-    refuse_missing_mteb()
     name = suite.removeprefix(PREFIX)
     brought = any((folder / f"suite/{name}.yaml").is_file() for folder in BROUGHT)
     if name.endswith(".yaml") or brought:
@@ -50,11 +48,6 @@ def find_tasks(suite: str, data: Path | None, names: Sequence[str]) -> list[Any]
             "only text; name the others with --tasks"
         )
     return tasks
-
-
-def refuse_missing_mteb() -> None:
-    if find_spec("mteb") is None:
-        raise InputError("mteb is not installed: pip install 'mic-embeddings[mteb]'")
 
 
 def any_tasks(names: Sequence[str]) -> list[Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mic.config.diff import changed_values, in_section, may_change
-from mic.config.loading import load
 from mic.config.schema import Config
 from mic.console import notice
 from mic.errors import InputError
@@ -36,7 +35,7 @@ def examine(config: Config, overwrite: bool, allow_change: Sequence[str] = ()) -
     if overwrite or not (folder / "config.yaml").is_file():
         return Start()
     done = steps_done(folder)
-    changed = changed_values(load(folder / "config.yaml"), config)
+    changed = changed_values(run_directory.read_config(folder), config)
     wrong = {
         key: values
         for key, values in changed.items()

@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from sentences import answer, sentence
 from stream_ranks import SAVED, STEPS
+from transformers import AutoTokenizer
 
 from mic.config.loading import load
 from mic.config.schema_data import CorpusConfig, DataConfig
@@ -26,7 +27,6 @@ from mic.data.datamodule import PairDataModule
 from mic.data.sources.examples import hash_text
 from mic.data.streaming.loader import Position, Streams, open_streams
 from mic.data.streaming.windows import FIRST
-from mic.encoder.pretrained import read_tokenizer
 from mic.encoder.tokenizer import Tokenize
 from mic.errors import InputError
 from mic.train.module import MICModule
@@ -52,7 +52,7 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], files: int = 1) -> Pa
 
 @pytest.fixture(scope="module")
 def tokenize(model_folder: Path) -> Tokenize:
-    return Tokenize(read_tokenizer(model_folder), max_length=16)
+    return Tokenize(AutoTokenizer.from_pretrained(model_folder), max_length=16)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from forked import Forked
 from sentences import answer, sentence
 
 from mic.config.loading import load
-from mic.train.module import load_encoder
+from mic.train.module import load_encoder, training_tokenize
 from mic.train.run import read_data
 
 TIMES = ("speed/", "memory/")
@@ -309,7 +309,7 @@ def test_another_number_of_ranks_sees_the_same_batches(runs):
 def test_a_loader_begins_and_leaves_no_trace_in_the_random_state(runs):
     """With workers it begins once, but again in a run that goes on between two epochs."""
     config = load(runs.config)
-    data = read_data(config, load_encoder(config).tokenize)
+    data = read_data(config, training_tokenize(config, load_encoder(config)))
     before = torch.get_rng_state()
     for loader in (data.train_dataloader(), data.val_dataloader()):
         iter(loader)

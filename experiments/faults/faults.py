@@ -2,7 +2,7 @@
 
     python experiments/faults/faults.py [--only WORD] [--jobs 2] [--to experiments/faults/record.md]
 
-A fault is a line as somebody could have written it by mistake. It has to stand exactly once in its
+Slow tests are left out. A fault is a line as somebody could have written it by mistake. It has to stand exactly once in its
 file, or the command says so and stops. Every group of tests is run without a fault first.
 """
 
@@ -380,7 +380,8 @@ def run(tests: str, fault: Fault | None) -> tuple[int, float, str]:
             file = copy / fault.file
             file.write_text(file.read_text().replace(fault.right, fault.wrong))
         environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow"]
+        command += ["-p", "no:cacheprovider"]
         start = time.monotonic()
         result = subprocess.run(
             [*command, *tests.split()], cwd=copy, env=environment, capture_output=True, text=True

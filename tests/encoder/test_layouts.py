@@ -18,7 +18,7 @@ from mic.export.export import ExportOptions, export
 from mic.train.module import MICModule
 from mic.train.run import train
 
-QUICK = ("mean, normalized", "Dense with Tanh", "prompts", "static embeddings")
+QUICK = ("Dense with Tanh", "prompts that pooling leaves out", "static embeddings")
 
 
 def stock(folder):

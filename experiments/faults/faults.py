@@ -2,8 +2,9 @@
 
     python experiments/faults/faults.py [--only WORD] [--jobs 2] [--to experiments/faults/record.md]
 
-Slow tests are left out. A fault is a line as somebody could have written it by mistake. It has to stand exactly once in its
-file, or the command says so and stops. Every group of tests is run without a fault first.
+A fault is a line as somebody could have written it by mistake. It has to stand exactly once in its
+file, or the command says so and stops. Slow tests are left out, and every group of tests is run
+without a fault first.
 """
 
 import argparse

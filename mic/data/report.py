@@ -15,6 +15,7 @@ from mic.data.splits import Split
 
 BATCHES = 200  # loaded to measure padding and speed
 TEXTS = 2000  # tokenized to measure lengths and speed
+CUT_ROWS = 500  # tokenized to measure how many texts are cut
 QUANTILES = (0.05, 0.5, 0.95)
 TableWriter = Callable[[Sequence[str], Sequence[Sequence[str]]], str]  # of a head and rows
 
@@ -75,6 +76,16 @@ def length_rows(data: PairDataModule, corpus: Corpus) -> Iterator[list[Any]]:
         marks = np.quantile(counts, QUANTILES).round().astype(int).tolist()
         cut = percent(float((counts > (data.tokenize.max_length or np.inf)).mean()))
         yield [f"{corpus.name} {column + 1}", *marks, int(counts.max()), cut]
+
+
+def cut_share(data: PairDataModule) -> float:
+    """The share of training texts that are longer than training keeps, from a sample of rows."""
+    longest = data.tokenize.max_length
+    if longest is None or data.streams:
+        return 0.0
+    texts = [text for row in data.train.sample(CUT_ROWS, data.seed) for text in row]
+    counts = [len(ids) for ids in data.tokenize.uncut(texts)]
+    return sum(count > longest for count in counts) / len(counts)
 
 
 def batches_line(data: PairDataModule, split: Split) -> str:

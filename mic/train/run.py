@@ -13,7 +13,7 @@ from mic.config.loading import to_yaml
 from mic.config.schema import Config
 from mic.console import notice
 from mic.data.datamodule import PairDataModule
-from mic.data.report import overlap
+from mic.data.report import cut_share, overlap
 from mic.distributed.environment import accelerator
 from mic.distributed.launcher import refuse_batch, start_ranks, starts_ranks, watch_parent
 from mic.distributed.preemption import Stop, listening
@@ -89,6 +89,11 @@ def train_here(
     if start.checkpoint is not None:  # before anything is written
         data.refuse_other(start.checkpoint.read()["PairDataModule"]["data"])
     from_rank_zero(lambda: make_folder(config, module, start))
+    if rank() == 0 and (share := cut_share(data)):
+        notice(
+            f"{share:.1%} of the training texts are longer than {data.tokenize.max_length} tokens "
+            "and are cut there (encoder.max_length)"
+        )
     logger = build_logger(config, folder)
     try:
         return run_training(module, data, validation, test, folder, logger, start, stop, started)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,6 +125,14 @@ def test_the_seed_alone_says_how_a_run_goes(tiny_run, tiny_config, tmp_path):
     assert weights[0] != weights[2]
     first = json.loads((tiny_run / "results.json").read_text())
     assert (first["found"], first["sts"]) == (again["found"], again["sts"])
+
+
+def test_the_start_says_how_many_texts_are_cut(tiny_config, capsys):
+    train(load(tiny_config, "encoder.max_length=6", "trainer.max_steps=1"))
+    tokens = [len(f"{text}".split()) + 2 for n in range(200) for text in (sentence(n), answer(n))]
+    share = sum(count > 6 for count in tokens) / len(tokens)
+    said = re.search(r"([0-9.]+)% of the training texts are longer than 6", capsys.readouterr().err)
+    assert float(said[1]) / 100 == pytest.approx(share, abs=0.05)  # 180 of the 200 rows
 
 
 def test_training_teaches_every_prefix(tiny_config):

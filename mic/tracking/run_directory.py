@@ -13,7 +13,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,31 @@ def read_config(folder: Path, *overrides: str) -> Config:
     Before version 0.2 `encoder.max_length` was the length for everything, which it stays for a run
     of then. Raises InputError for one that cannot be read.
     """
-    file = folder / CONFIG
-    if is_run(folder):
-        encoder = yaml.safe_load(file.read_text(encoding="utf-8"))["encoder"]
-        if "eval_max_length" not in encoder:
-            length = encoder["max_length"]
-            same = (f"encoder.{use}_max_length={length}" for use in ("eval", "save"))
-            overrides = (*same, *overrides)
-    return load(file, *overrides)
+    if (length := earlier_length(folder)) is not None:
+        same = (f"encoder.{use}_max_length={length}" for use in ("eval", "save"))
+        overrides = (*same, *overrides)
+    return load(folder / CONFIG, *overrides)
+
+
+def earlier_length(folder: Path) -> int | None:
+    """The one length of a run of before version 0.2; None for any other folder."""
+    if not is_run(folder):
+        return None
+    encoder = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["encoder"]
+    return None if "eval_max_length" in encoder else int(encoder["max_length"])
+
+
+def with_earlier_length(config: Config) -> Config:
+    """The config with the one length of the run that its folder holds, if it is of before 0.2."""
+    length, encoder = earlier_length(path_of(config)), config.encoder
+    if length is None:
+        return config
+    kept = replace(
+        encoder,
+        eval_max_length=encoder.eval_max_length or length,
+        save_max_length=encoder.save_max_length or length,
+    )
+    return replace(config, encoder=kept)
 
 
 def create(config: Config) -> Path:

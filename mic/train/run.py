@@ -58,6 +58,8 @@ def train(
     Raises InputError for bad input, before anything is written, RunError for a run that failed, and
     Preempted for one that was asked to stop by a signal.
     """
+    if not overwrite:
+        config = run_directory.with_earlier_length(config)
     if starts_ranks(config):
         start_ranks(config, overwrite, allow_change)
         return load_results(run_directory.path_of(config))

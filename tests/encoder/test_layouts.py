@@ -10,8 +10,6 @@ from layouts import LAYOUTS, REFUSED, TEXTS, models_page, write_backbone
 from sentence_transformers import SentenceTransformer
 
 from mic.config.loading import load
-from mic.config.schema import Config
-from mic.config.schema_data import CorpusConfig
 from mic.encoder.encoder import Encoder
 from mic.errors import InputError
 from mic.export.export import ExportOptions, export
@@ -106,9 +104,9 @@ def test_the_positions_before_robertas_first_token_hold_none(tmp_path):
 @pytest.mark.parametrize("layout", ["last token", "static embeddings"])
 def test_a_model_without_dropout_is_not_trained_on_single_texts(layout, tmp_path, pairs_file):
     model = LAYOUTS[layout][1](tmp_path / "model")
-    config = Config(dims=[4, 8])
-    config.encoder.name = str(model)
-    config.data.train = {"texts": CorpusConfig(path=str(pairs_file), columns=["anchor"])}
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data: {{train: {{texts: {{path: {pairs_file}, columns: [anchor]}}}}}}")
+    config = load(file, f"encoder.name={model}", "dims=[4,8]")
     with pytest.raises(InputError, match=r"data\.train\.texts: one text column.*give pairs"):
         MICModule(config)
 

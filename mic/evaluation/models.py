@@ -15,7 +15,7 @@ from mic.nested import with_full
 from mic.tracking import run_directory
 from mic.tracking.seed_groups import config_digest, values_without_seed
 
-WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors")
+WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors", "*/*.bin")
 FROM = 16  # the narrowest width of a model that does not say which it was trained for
 
 

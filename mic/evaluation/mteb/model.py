@@ -85,8 +85,3 @@ def mteb_meta(subject: Subject, dim: int) -> Any:
             "experiment_kwargs": experiment,
         }
     )
-
-
-def encoder_key(encoder: Encoder, weights: str) -> str:
-    """A key of everything but the texts that full embeddings depend on."""
-    return json_hash(weights, encoder.pooling, encoder.max_length, encoder.width)[:32]

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from mic.console import Advance, bar
 from mic.distributed.environment import accelerator
 from mic.encoder.embedding_store import BoundedStore
+from mic.encoder.encoder import encoder_fingerprint
 from mic.encoder.loading import locate, no_progress_bars
 from mic.errors import InputError
 from mic.evaluation.evaluate import Options, json_hash
@@ -26,7 +27,7 @@ from mic.evaluation.models import (
     seed_group_key,
     weights_hash,
 )
-from mic.evaluation.mteb.model import AtWidth, Subject, encoder_key
+from mic.evaluation.mteb.model import AtWidth, Subject
 from mic.evaluation.mteb.prompts import read_prompts
 from mic.evaluation.mteb.score import score_task, subtasks_of
 from mic.evaluation.mteb.suite import find_tasks
@@ -71,7 +72,7 @@ def evaluate_model_by_mteb(
             scores = encoder.embed(texts, batch_size=options.batch_size, progress=progress.encoded)
             return scores.numpy()
 
-        store = BoundedStore(encoder_key(encoder, weights), encoder.width, encode)
+        store = BoundedStore(encoder_fingerprint(encoder)[:32], encoder.width, encode)
         subject = Subject(model.name, weights, encoder, prompts, store)
         models = {dim: AtWidth(subject, dim) for dim in dims}
         for task in tasks:
